@@ -1,0 +1,109 @@
+"""Settings of a discovery run, and the defaults that depend on a model's depth and residual norm.
+
+Layer convention, used everywhere: layer i's *output* is the residual stream after block i (`hidden_states[i + 1]` in
+Hugging Face terms). The steering vector is added to the output of block `source_layer`; activations are read at the
+output of block `target_layer`. The published MELBO code reads the *input* of block t, so its "source 4, target 12"
+is our source 4, target 11: see `from_published_layers`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from melbo.errors import ConfigError
+
+Method = Literal["melbo", "random"]
+RadiusUnit = Literal["residual", "absolute"]
+
+
+@dataclass(frozen=True)
+class DiscoveryConfig:
+    """How a bank is made. Layers left at None are resolved from the model's depth."""
+
+    method: Method = "melbo"
+    """"melbo" trains; "random" draws vectors of the same norm, the control for every claim."""
+    n_vectors: int = 128
+    """How many vectors the bank holds."""
+    source_layer: int | None = None
+    """Block whose output the vector is added to; None: 0.25 of the depth."""
+    target_layer: int | None = None
+    """Block whose output is compared; None: 0.75 of the depth."""
+    radius: float = 0.7
+    """L2 norm R of each vector, in the unit below."""
+    radius_unit: RadiusUnit = "residual"
+    """"residual": multiples of the mean residual norm at the source layer; "absolute": activation units."""
+    power: float = 2.0
+    """p: how much large changes at single tokens count."""
+    root: float = 1.0
+    """q: the sum over tokens is raised to 1/q before the sum over prompts."""
+    target_tokens: int = 2
+    """How many of the last prompt tokens the target activations are read at."""
+    steps: int = 300
+    """Optimiser steps."""
+    lr: float = 0.02
+    """Adam's per-coordinate step is lr * R / sqrt(d_model): a step moves a vector by about lr * R."""
+    orthogonal: bool = True
+    """Keep all vectors mutually orthogonal, exactly (QR in fixed order)."""
+    seed: int = 325
+    """Seed of the random starting points."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("method", get_args(Method)), ("radius_unit", get_args(RadiusUnit))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(map(repr, allowed))}.")
+        for name in ("radius", "power", "root", "lr"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ConfigError(f"{name} is {value!r}; it must be a finite number greater than 0.")
+        for name, least in (("n_vectors", 1), ("target_tokens", 1), ("steps", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+        for name in ("source_layer", "target_layer"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ConfigError(f"{name} is {value!r}; it must be a block number, or None for the default.")
+
+    def resolve(self, n_layers: int, d_model: int) -> DiscoveryConfig:
+        """The same settings with layers filled in, checked against a model of that depth and width."""
+        source, target = default_layers(n_layers)
+        source = source if self.source_layer is None else self.source_layer
+        target = target if self.target_layer is None else self.target_layer
+        if not 0 <= source < target < n_layers:
+            raise ConfigError(
+                f"source layer {source} and target layer {target} do not fit a model of {n_layers} blocks; "
+                f"choose 0 <= source < target <= {n_layers - 1}."
+            )
+        if self.orthogonal and self.n_vectors > d_model:
+            raise ConfigError(
+                f"{self.n_vectors} orthogonal vectors do not fit in d_model = {d_model}; "
+                f"ask for at most {d_model}, or switch orthogonality off."
+            )
+        return replace(self, source_layer=source, target_layer=target)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DiscoveryConfig:
+        """Inverse of `to_dict`; unknown names are an error."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ConfigError(f"unknown setting {', '.join(unknown)} in the discovery config.")
+        return cls(**values)
+
+
+def default_layers(n_layers: int) -> tuple[int, int]:
+    """Source and target at 0.25 and 0.75 of the depth (the replication's rule of thumb), in our convention."""
+    if n_layers < 2:
+        raise ConfigError(f"the model has {n_layers} block(s); MELBO needs at least 2.")
+    source = min(round(0.25 * n_layers), n_layers - 2)
+    return source, max(source + 1, round(0.75 * n_layers) - 1)
+
+
+def from_published_layers(source: int, target: int) -> tuple[int, int]:
+    """Translate layer numbers of the published MELBO code to ours: (4, 12) there is (4, 11) here."""
+    return source, target - 1

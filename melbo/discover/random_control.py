@@ -1,0 +1,18 @@
+"""The control: random directions of the same norm, orthogonal where the bank is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from melbo.objective import to_sphere
+
+
+def random_vectors(n: int, d_model: int, radius: float, orthogonal: bool, seed: int) -> Tensor:
+    """n random directions of norm `radius`, [n, d_model] float32 on CPU; the same for the same seed everywhere.
+
+    Drawn one after another, so that the first k vectors do not depend on n.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(n, d_model, generator=generator)
+    return to_sphere(start, radius, orthogonal)

@@ -1,0 +1,136 @@
+"""Load a causal language model and know the few facts about it that the rest needs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from melbo.errors import ModelError
+
+ORGANISM = "organism"
+"""Name of the embedded model; its weights travel with this package."""
+ORGANISM_DIR = Path(__file__).parent / "organism" / "weights"
+
+_BLOCK_PATHS = ("layers", "h", "blocks")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its tokenizer. The model is never changed; hooks are added and removed by `melbo.steering`."""
+
+    model: Any
+    """A transformers causal LM in eval mode, its parameters without gradients."""
+    tokenizer: Any
+    """Its tokenizer, with a padding token."""
+    name: str
+    """Hub id, folder, or "organism"."""
+    revision: str | None
+    """Resolved commit, where the Hub gave one."""
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks, in order."""
+        return find_blocks(self.model)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the embedding, where token ids go."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def context(self) -> int:
+        """Most tokens the model takes."""
+        text_config = self.model.config.get_text_config()
+        return int(getattr(text_config, "max_position_embeddings", None) or 2048)
+
+
+def find_blocks(model: Any) -> nn.ModuleList:
+    """The decoder blocks of a transformers causal LM.
+
+    Raises:
+        ModelError: no list of blocks was found.
+    """
+    roots = [model.get_decoder() if hasattr(model, "get_decoder") else None, getattr(model, "base_model", None)]
+    for root in roots:
+        for path in _BLOCK_PATHS:
+            blocks = getattr(root, path, None) if root is not None else None
+            if isinstance(blocks, nn.ModuleList) and len(blocks) > 0:
+                return blocks
+    raise ModelError(
+        f"{type(model).__name__} has no list of decoder blocks at {', '.join(_BLOCK_PATHS)}; "
+        "this architecture is not supported yet."
+    )
+
+
+def load_model(
+    name: str = ORGANISM,
+    *,
+    revision: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    token: str | None = None,
+) -> LoadedModel:
+    """Load a causal LM.
+
+    Args:
+        name: Hub id ("meta-llama/Llama-3.2-1B-Instruct"), a local folder, or "organism".
+        revision: branch, tag or commit on the Hub.
+        dtype: "float32", "bfloat16" or "float16"; None: float32 on CPU, the checkpoint's own on CUDA.
+        device: "cpu", "cuda", ...; None: CUDA where there is one.
+        token: Hub token for gated models.
+
+    Raises:
+        ModelError: the name is unknown, the files are not a causal LM, or dtype or device is not available.
+    """
+    if dtype is not None and dtype not in _DTYPES:
+        raise ModelError(f"dtype is {dtype!r}; use one of {', '.join(_DTYPES)}.")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {device!r} is not available here; try 'cpu'.") from error
+    source = str(ORGANISM_DIR) if name == ORGANISM else name
+    torch_dtype = _DTYPES[dtype] if dtype else (torch.float32 if device == "cpu" else "auto")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, token=token)
+        with _quiet_loading():
+            model = AutoModelForCausalLM.from_pretrained(source, revision=revision, token=token, dtype=torch_dtype)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"cannot load the model {name!r}: {reason} "
+            f"Give a Hub id, a folder with a transformers checkpoint, or {ORGANISM!r}."
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = model.to(device).eval().requires_grad_(False)
+    return LoadedModel(model, tokenizer, name, getattr(model.config, "_commit_hash", None))
+
+
+class _quiet_loading:
+    """Silence the per-tensor progress of small models."""
+
+    def __enter__(self) -> None:
+        self.logger = logging.getLogger("transformers.modeling_utils")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        self.logger.setLevel(self.level)
