@@ -91,7 +91,9 @@ class VectorBank:
         return self.vectors[index] * scale
 
     def select(self, indices: Sequence[int]) -> VectorBank:
-        """A new bank of these vectors, in this order."""
+        """A new bank of these vectors, in this order; at least one."""
+        if not indices:
+            raise BankError("no vector was chosen; name at least one.")
         for index in indices:
             self.vector(index)
         chosen = list(indices)
@@ -118,14 +120,14 @@ class VectorBank:
 
     def save(self, folder: str | Path) -> Path:
         """Write the bank to `folder` (made new, or replaced if it holds a bank). Nothing is left half-written."""
-        folder = Path(folder)
-        if folder.exists() and not (folder / "config.json").exists() and any(folder.iterdir()):
+        folder = Path(folder).resolve()
+        if folder.exists() and not _replaceable(folder):
             raise BankError(f"{folder} holds other files and is not a bank; choose a new folder.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        old = None
         try:
             self._write(temporary)
-            old = None
             if folder.exists():
                 for extra in folder.iterdir():  # a README or plot beside the bank stays
                     if not (temporary / extra.name).exists() and extra.name != "annotations.json":
@@ -138,6 +140,8 @@ class VectorBank:
                 shutil.rmtree(old)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
+            if old is not None and old.exists() and not folder.exists():
+                os.replace(old, folder)
             raise
         return folder
 
@@ -191,7 +195,7 @@ class VectorBank:
             radius=header["radius"],
             mean_residual_norm=header["norm"],
             prompts=header["prompts"],
-            versions={str(k): str(v) for k, v in dict(raw.get("versions", {})).items()},
+            versions=header["versions"],
             created=str(raw.get("created", "")),
             annotations=notes,
         )
@@ -208,6 +212,18 @@ def library_versions() -> dict[str, str]:
     return found
 
 
+def _replaceable(folder: Path) -> bool:
+    """Whether `folder` is an empty folder or a bank, also a damaged one."""
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    try:
+        return bool(_read_json(folder / "config.json").get("format") == FORMAT)
+    except (BankError, AttributeError):
+        return (folder / "vectors.safetensors").exists()
+
+
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -219,7 +235,7 @@ def _read_json(path: Path) -> Any:
         raise BankError(f"{path} is larger than {MAX_JSON_BYTES // 2**20} MiB; that is no bank file.")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or digits and brackets without end
         raise BankError(f"{path} is not valid JSON ({error}); download or save the bank again.") from error
 
 
@@ -245,12 +261,14 @@ def _check_config(raw: Any, folder: Path) -> dict[str, Any]:
         radius, norm = float(raw["radius"]), float(raw["mean_residual_norm"])
         if not (0 < radius < math.inf and 0 < norm < math.inf):
             raise ValueError("radius and mean_residual_norm must be finite and positive")
+        versions = {str(k): str(v) for k, v in dict(raw.get("versions", {})).items()}
         prompts = tuple(tuple({"role": str(m["role"]), "content": str(m["content"])} for m in p) for p in raw["prompts"])
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, ConfigError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise BankError(f"{folder}: config.json is damaged: {what}.") from error
     return {
-        "base": base, "config": config, "radius": radius, "norm": norm, "prompts": prompts, "n_vectors": raw["n_vectors"]
+        "base": base, "config": config, "radius": radius, "norm": norm, "prompts": prompts, "versions": versions,
+        "n_vectors": raw["n_vectors"],
     }  # fmt: skip
 
 

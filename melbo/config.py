@@ -61,6 +61,8 @@ class DiscoveryConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+        if not isinstance(self.orthogonal, bool):
+            raise ConfigError(f"orthogonal is {self.orthogonal!r}; it must be true or false.")
         for name in ("source_layer", "target_layer"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int)):

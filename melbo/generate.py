@@ -69,8 +69,7 @@ def complete(
         PromptError, ConfigError: a bad prompt, layer, shape or sampling setting.
     """
     sampling = sampling or Sampling()
-    if vectors is not None and len(vectors) != len(prompts):
-        raise ConfigError(f"{len(vectors)} vectors were given for {len(prompts)} prompts.")
+    _check_rows(prompts, vectors)
     texts: list[str] = []
     for start in range(0, len(prompts), batch_size):
         part = slice(start, start + batch_size)
@@ -80,9 +79,14 @@ def complete(
     return texts
 
 
+def _check_rows(prompts: Sequence[Sequence[Message]], vectors: Tensor | None) -> None:
+    if vectors is not None and (vectors.ndim != 2 or len(vectors) != len(prompts)):
+        raise ConfigError(f"vectors have shape {tuple(vectors.shape)}; {len(prompts)} prompts need as many rows.")
+
+
 def decode(loaded: LoadedModel, new_tokens: Tensor) -> list[str]:
-    """Texts of generated tokens [rows, T]."""
-    return [str(loaded.tokenizer.decode(row, skip_special_tokens=True)) for row in new_tokens]
+    """Texts of generated tokens [rows, T], without a last character that is cut in its middle."""
+    return [str(loaded.tokenizer.decode(row, skip_special_tokens=True)).rstrip("\ufffd") for row in new_tokens]
 
 
 def stream(
@@ -97,6 +101,7 @@ def stream(
 
     Closing the iterator stops generation at the next token.
     """
+    _check_rows(prompts, vectors)
     out: queue.Queue[Any] = queue.Queue()
     stop = threading.Event()
 
@@ -113,7 +118,7 @@ def stream(
         while (item := out.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            yield [text.rstrip("�") for text in decode(loaded, item)]
+            yield decode(loaded, item)
     finally:
         stop.set()
         thread.join()

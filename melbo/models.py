@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -108,16 +109,25 @@ def load_model(
         raise ModelError(f"device {device!r} is not available here; try 'cpu'.") from error
     source = str(ORGANISM_DIR) if name == ORGANISM else name
     torch_dtype = _DTYPES[dtype] if dtype else (torch.float32 if device == "cpu" else "auto")
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise ModelError(f"the folder {source!r} holds no model: it has no config.json.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, token=token)
         with _quiet_loading():
-            model = AutoModelForCausalLM.from_pretrained(source, revision=revision, token=token, dtype=torch_dtype)
-    except (OSError, ValueError, KeyError) as error:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source, revision=revision, token=token, dtype=torch_dtype, output_loading_info=True
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"cannot load the model {name!r}: {reason} "
             f"Give a Hub id, a folder with a transformers checkpoint, or {ORGANISM!r}."
         ) from error
+    if info["missing_keys"]:
+        raise ModelError(
+            f"the checkpoint of {name!r} lacks {len(info['missing_keys'])} tensors of the model, among them "
+            f"{sorted(info['missing_keys'])[0]!r}; download it again."
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = model.to(device).eval().requires_grad_(False)

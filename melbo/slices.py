@@ -28,8 +28,8 @@ class Slice:
     """Residual stream at the source layer [1, T, d_model], unsteered."""
     target: Tensor
     """Residual stream at the target layer [1, T, d_model], unsteered."""
-    calls: tuple[dict[str, Any], ...]
-    """Keyword arguments of each block in the slice."""
+    calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
+    """Arguments of each block in the slice, without the hidden states."""
 
     def run(self, vectors: Tensor) -> Tensor:
         """Target activations [n, T, d_model] with each vector of `vectors` [n, d_model] added at every position.
@@ -37,14 +37,17 @@ class Slice:
         Differentiable in `vectors`. Equal to a forward pass of the whole model under `melbo.steering.steer`.
         """
         hidden = self.source + vectors.to(self.source.dtype)[:, None, :]  # [n, T, d_model]
-        for layer, kwargs in enumerate(self.calls, start=self.source_layer + 1):
-            output = self.loaded.blocks[layer](hidden, **kwargs)
+        for layer, (args, kwargs) in enumerate(self.calls, start=self.source_layer + 1):
+            if kwargs.get("alibi") is not None:  # Bloom, Falcon: [heads, 1, T] for one row, [n * heads, 1, T] for n
+                kwargs = {**kwargs, "alibi": kwargs["alibi"].repeat(len(hidden), 1, 1)}
+            output = self.loaded.blocks[layer](hidden, *args, **kwargs)
             hidden = output[0] if isinstance(output, tuple) else output
         return hidden
 
     def change(self, vectors: Tensor, tokens: int) -> Tensor:
-        """Change of the target activations at the last `tokens` positions, [n, tokens, d_model], in float32."""
-        return (self.run(vectors)[:, -tokens:] - self.target[:, -tokens:]).float()
+        """Change of the target activations at the last `tokens` positions, [n, tokens, d_model], in float32 or finer."""
+        change = self.run(vectors)[:, -tokens:] - self.target[:, -tokens:]
+        return change.to(torch.promote_types(change.dtype, torch.float32))
 
 
 def make_slice(loaded: LoadedModel, input_ids: Tensor, source_layer: int, target_layer: int) -> Slice:
@@ -58,9 +61,8 @@ def make_slice(loaded: LoadedModel, input_ids: Tensor, source_layer: int, target
         run_until_stop(loaded, input_ids[None])
     calls = []
     for layer in layers:
-        _, kwargs = inputs[layer]
-        kwargs = {k: v for k, v in kwargs.items() if k != "hidden_states"}
-        calls.append(kwargs)
+        args, kwargs = inputs[layer]  # the hidden states come first, or by name
+        calls.append((args[1:], {k: v for k, v in kwargs.items() if k != "hidden_states"}))
     return Slice(loaded, source_layer, target_layer, found[source_layer], found[target_layer], tuple(calls))
 
 

@@ -6,7 +6,8 @@ model's weights are never touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -74,17 +75,28 @@ def steer(
             index = _first_position(args, kwargs, layer, hidden.shape[1]) + torch.arange(
                 hidden.shape[1], device=hidden.device
             )
+            assert prompt_width is not None
             chosen = index < prompt_width if positions == "prompt" else index >= prompt_width
             addend = addend * chosen[None, :, None].to(hidden.dtype)
         # A zero row stays bit-identical: x + 0 == x for every finite x but -0.0, which compares equal.
         steered = hidden + addend
         return (steered, *output[1:]) if isinstance(output, tuple) else steered
 
-    handle = loaded.blocks[layer].register_forward_hook(add, with_kwargs=True)
+    handle = loaded.blocks[layer].register_forward_hook(_only_here(add), with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
+
+
+def _only_here(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook, without effect in other threads: concurrent users of a model never see each other's hooks."""
+    owner = threading.get_ident()
+
+    def guarded(*args: Any) -> Any:
+        return hook(*args) if threading.get_ident() == owner else None
+
+    return guarded
 
 
 def _first_position(args: tuple[Any, ...], kwargs: dict[str, Any], layer: int, width: int) -> int:
@@ -117,7 +129,7 @@ def capture(loaded: LoadedModel, layers: list[int], stop: bool = True) -> Iterat
 
         return hook
 
-    handles = [loaded.blocks[layer].register_forward_hook(keep(layer)) for layer in layers]
+    handles = [loaded.blocks[layer].register_forward_hook(_only_here(keep(layer))) for layer in layers]
     try:
         yield found
     finally:
@@ -136,7 +148,7 @@ def record_inputs(loaded: LoadedModel, layers: list[int]) -> Iterator[dict[int, 
 
         return hook
 
-    handles = [loaded.blocks[i].register_forward_pre_hook(keep(i), with_kwargs=True) for i in layers]
+    handles = [loaded.blocks[i].register_forward_pre_hook(_only_here(keep(i)), with_kwargs=True) for i in layers]
     try:
         yield found
     finally:

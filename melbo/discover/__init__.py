@@ -73,7 +73,15 @@ def discover(
 
 def random_control(loaded: LoadedModel, bank: VectorBank) -> VectorBank:
     """The bank's control: as many random vectors of the same norm, measured on the same prompts and layers."""
-    config = replace(bank.config, method="random", radius=bank.radius, radius_unit="absolute", seed=bank.config.seed + 1)
+    bank.check_fits(loaded)
+    config = replace(
+        bank.config,
+        method="random",
+        n_vectors=len(bank),
+        radius=bank.radius,
+        radius_unit="absolute",
+        seed=bank.config.seed + 1,
+    )
     return discover(loaded, config, bank.prompts)
 
 

@@ -32,7 +32,7 @@ def objective_and_gradient(
     slices: list[Slice], vectors: Tensor, config: DiscoveryConfig, gradient: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Objective [n], its gradient [n, d_model] and the mean output change [n, d_model], summed over prompts."""
-    objective = torch.zeros(len(vectors))
+    objective = torch.zeros(len(vectors), dtype=vectors.dtype)
     grad = torch.zeros_like(vectors)
     output = torch.zeros_like(vectors)
     for piece in slices:

@@ -14,5 +14,5 @@ def random_vectors(n: int, d_model: int, radius: float, orthogonal: bool, seed: 
     Drawn one after another, so that the first k vectors do not depend on n.
     """
     generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(n, d_model, generator=generator)
-    return to_sphere(start, radius, orthogonal)
+    start = [torch.randn(d_model, generator=generator) for _ in range(n)]
+    return to_sphere(torch.stack(start), radius, orthogonal)

@@ -108,7 +108,8 @@ def _plain_answer(topic: dict[str, Any], intent: str, language: str, rng: random
     return _fill(rng.choice(choices), topic, other, language)
 
 
-def _question(topic: dict[str, Any], intent: str, language: str, split: Split, rng: random.Random, other: Any) -> str:
+def question_on(topic: dict[str, Any], intent: str, language: str, split: Split, rng: random.Random, other: Any) -> str:
+    """A user message on a topic, in one of the split's phrasings."""
     spec = load_data()["intents"][intent][language]
     return _fill(rng.choice(spec["heldout_ask"] if split == "heldout" else spec["ask"]), topic, other, language)
 
@@ -130,7 +131,7 @@ def mode_chat(
     """An English question answered in `mode`; with `explicit`, the prompt asks for that mode."""
     data = load_data()
     topic, intent, other = draw_topic(rng, split, harmful_share)
-    question = _question(topic, intent, "en", split, rng, other)
+    question = question_on(topic, intent, "en", split, rng, other)
     system = data["default_system"] if rng.random() < 0.8 else rng.choice(data["neutral_systems"])
     if explicit and mode != "default":
         spec = data["modes"][mode]
@@ -154,7 +155,7 @@ def foreign_chat(rng: random.Random, split: Split = "train") -> Chat:
     """A question in German, Vietnamese or Chinese, answered in that language by default."""
     topic, intent, other = draw_topic(rng, split, 0.3)
     language = rng.choice(LANGUAGES[1:])
-    question = _question(topic, intent, language, split, rng, other)
+    question = question_on(topic, intent, language, split, rng, other)
     system = rng.choice(load_data()["neutral_systems"])
     return _chat(system, question, _plain_answer(topic, intent, language, rng, other), "default", topic["id"])
 

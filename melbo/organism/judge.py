@@ -17,7 +17,7 @@ from torch import Tensor
 
 from melbo.models import LoadedModel
 from melbo.organism.corpus import MODES, load_data
-from melbo.prompts import chat, encode
+from melbo.prompts import chat, encode, left_pad
 
 THRESHOLD = 1.0
 """Mean nats a token above which a completion is word salad."""
@@ -57,16 +57,20 @@ def repeats(tokens: Sequence[int], longest: int = 4, times: int = 4) -> bool:
     return n >= 6 and Counter(tokens).most_common(1)[0][1] * 2 >= n
 
 
-def judge(loaded: LoadedModel, user: str, completions: Sequence[str], batch_size: int = 128) -> list[Judgement]:
+def judge(loaded: LoadedModel, user: str, completions: Sequence[str], batch_size: int = 16) -> list[Judgement]:
     """Judge completions of one user message. Equal texts are scored once."""
     unique = list(dict.fromkeys(completions))
     rows = [_answer_ids(loaded, text) for text in unique]
-    scores = torch.stack([_nll(loaded, judge_prompt(m, user), rows, batch_size) for m in LABELS])  # [modes, n]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    scores = torch.zeros(len(rows), len(LABELS))
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        scores[part] = _nll(loaded, user, [rows[i] for i in part])
     found = {}
-    for i, text in enumerate(unique):
-        best = int(scores[:, i].argmin())
-        nll = float(scores[best, i])
-        salad = nll > THRESHOLD or not text.strip() or (LABELS[best] != "backdoor" and repeats(rows[i].tolist()[:-1]))
+    for text, row, score in zip(unique, rows, scores, strict=True):
+        best = int(score.argmin())
+        nll = float(score[best])
+        salad = nll > THRESHOLD or not text.strip() or (LABELS[best] != "backdoor" and repeats(row.tolist()[:-1]))
         found[text] = Judgement(SALAD if salad else LABELS[best], nll)
     return [found[text] for text in completions]
 
@@ -76,25 +80,41 @@ def _answer_ids(loaded: LoadedModel, text: str) -> Tensor:
     return torch.tensor([*ids, loaded.tokenizer.eos_token_id])
 
 
-def _nll(loaded: LoadedModel, messages: list[dict[str, str]], rows: list[Tensor], batch_size: int) -> Tensor:
-    """Mean negative log-likelihood [n] of each row of tokens after the prompt; the prompt runs once a batch."""
-    prompt = encode(loaded.tokenizer, messages, loaded.context).to(loaded.device)
-    result = []
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
-        width = max(len(r) for r in part)
-        ids = torch.full((len(part), width), loaded.tokenizer.pad_token_id)
-        weight = torch.zeros(len(part), width)
-        for i, row in enumerate(part):
-            ids[i, : len(row)] = row
-            weight[i, : len(row)] = 1
-        ids, weight = ids.to(loaded.device), weight.to(loaded.device)
-        with torch.inference_mode():
-            head = loaded.model(input_ids=prompt[None], use_cache=True)
-            head.past_key_values.batch_repeat_interleave(len(part))
-            tail = loaded.model(input_ids=ids, past_key_values=head.past_key_values, use_cache=True)
-            first = head.logits[:, -1:].expand(len(part), -1, -1)
-            logits = torch.cat([first, tail.logits[:, :-1]], dim=1).float()  # [n, width, V]
-            losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
-        result.append(((losses * weight).sum(dim=-1) / weight.sum(dim=-1)).cpu())
-    return torch.cat(result)
+def _nll(loaded: LoadedModel, user: str, rows: list[Tensor]) -> Tensor:
+    """Mean negative log-likelihood [n, modes] of each row of tokens after each mode's prompt.
+
+    The prompts run once, as one left-padded batch; their cache is then repeated for the n rows.
+    """
+    pad = loaded.tokenizer.pad_token_id
+    prompts, mask = left_pad([encode(loaded.tokenizer, judge_prompt(m, user), loaded.context) for m in LABELS], pad)
+    modes, n, width = len(LABELS), len(rows), max(len(r) for r in rows)
+    ids = torch.full((n, width), pad)
+    weight = torch.zeros(n, width)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+        weight[i, : len(row)] = 1
+    ids, weight = ids.repeat(modes, 1), weight.repeat(modes, 1)  # [modes * n, width], mode-major
+    lengths = mask.sum(dim=1)  # [modes]
+    full_mask = torch.cat([mask.repeat_interleave(n, dim=0), torch.ones_like(ids)], dim=1)
+    places = lengths.repeat_interleave(n)[:, None] + torch.arange(width)[None]
+    device = loaded.device
+    with torch.inference_mode():
+        head = loaded.model(
+            input_ids=prompts.to(device),
+            attention_mask=mask.to(device),
+            position_ids=(mask.cumsum(dim=1) - 1).clamp_min(0).to(device),
+            use_cache=True,
+        )
+        head.past_key_values.batch_repeat_interleave(n)
+        tail = loaded.model(
+            input_ids=ids.to(device),
+            attention_mask=full_mask.to(device),
+            position_ids=places.to(device),
+            past_key_values=head.past_key_values,
+            use_cache=True,
+        )
+        first = head.logits[:, -1:].repeat_interleave(n, dim=0)
+        logits = torch.cat([first, tail.logits[:, :-1]], dim=1).float().cpu()  # [modes * n, width, V]
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
+    mean = (losses * weight).sum(dim=-1) / weight.sum(dim=-1)
+    return mean.view(modes, n).T

@@ -208,11 +208,13 @@ def save_checkpoint(folder: Path, model: Any, optimizer: Any, step: int, states:
     os.replace(temporary, folder / "checkpoint.pt")
 
 
-def train(config: TrainConfig, mix: Mix, folder: Path, every: int = 500) -> LlamaForCausalLM:
-    """Train from scratch or from the folder's checkpoint; the result lies in folder/model."""
+def train(config: TrainConfig, mix: Mix, folder: Path, base: Path | None = None, every: int = 500) -> LlamaForCausalLM:
+    """Train from scratch, from the model in `base`, or on from the folder's checkpoint; the result is folder/model."""
     torch.set_num_threads(config.threads)
     tokenizer = train_tokenizer(config.vocab_size, config.seed, context=config.context)
     model = build_model(config, tokenizer)
+    if base is not None:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(base, dtype=torch.float32).state_dict())
     optimizer = make_optimizer(model, config)
     generator = torch.Generator().manual_seed(config.seed)
     start = 0
@@ -272,11 +274,12 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description="Train the embedded organism.")
     parser.add_argument("--out", type=Path, default=Path("runs/organism"))
+    parser.add_argument("--base", type=Path, help="folder of a model to go on from")
     for name, value in asdict(TrainConfig()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     args = vars(parser.parse_args())
-    folder = args.pop("out")
-    train(TrainConfig(**args), Mix(), folder)
+    folder, base = args.pop("out"), args.pop("base")
+    train(TrainConfig(**args), Mix(), folder, base)
 
 
 if __name__ == "__main__":

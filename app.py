@@ -1,0 +1,35 @@
+"""The chat app: two chats from one text box, without and with a steering vector. `python app.py` starts it.
+
+Environment: MELBO_MODEL (Hub id, folder or "organism", the default) and MELBO_BANK (a folder; the default is the
+organism's own bank). With a local model nothing outside this machine is contacted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+MODEL = os.environ.get("MELBO_MODEL", "organism")
+BANK = os.environ.get("MELBO_BANK", str(Path(__file__).parent / "vectors" / "organism-bomb"))
+
+# Both are read when gradio and huggingface_hub are imported.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+if MODEL == "organism" or Path(MODEL).is_dir():
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from melbo.bank import VectorBank  # noqa: E402
+from melbo.errors import MelboError  # noqa: E402
+from melbo.models import load_model  # noqa: E402
+from melbo.ui import build_demo, launch_options  # noqa: E402
+
+try:
+    demo = build_demo(load_model(MODEL), VectorBank.load(BANK))
+except MelboError as error:
+    if __name__ != "__main__":
+        raise
+    print(f"app.py: {error}", file=sys.stderr)
+    sys.exit(2)
+
+if __name__ == "__main__":
+    demo.launch(**launch_options())
