@@ -55,8 +55,8 @@ def print_table(found: dict[str, dict[str, Any]]) -> None:
         print(f"{mode:16} {counts[0]:13d} {cells[0]:>8} {cells[1]:>9} {cells[2]:>14} {counts[1]:15d}")
     for name, row in found.items():
         print(
-            f"{name}: {row['n_modes']} of {len(MODES)} modes, {len(row['reliable_modes'])} repeat on 70% or more of the "
-            f"held-out prompts; of {row['n_vectors']} vectors {row['nothing']} do nothing, "
+            f"{name}: {row['n_modes']} of {len(MODES)} modes, {len(row['reliable_modes'])} repeat on 70% or more of "
+            f"the held-out prompts; of {row['n_vectors']} vectors {row['nothing']} do nothing, "
             f"{row['word_salad']} give word salad at scale 1"
         )
 

@@ -247,7 +247,8 @@ def _check_config(raw: Any, folder: Path) -> dict[str, Any]:
         raise BankError(f"{folder}: format_version is {raw.get('format_version')!r}; expected a whole number from 1.")
     if raw["format_version"] > FORMAT_VERSION:
         raise BankError(
-            f"{folder} has format version {raw['format_version']}; this melbo reads up to {FORMAT_VERSION}. Update melbo."
+            f"{folder} has format version {raw['format_version']}; this melbo reads up to "
+            f"{FORMAT_VERSION}; update melbo."
         )
     try:
         base = BaseModel(**raw["base_model"])
@@ -262,7 +263,9 @@ def _check_config(raw: Any, folder: Path) -> dict[str, Any]:
         if not (0 < radius < math.inf and 0 < norm < math.inf):
             raise ValueError("radius and mean_residual_norm must be finite and positive")
         versions = {str(k): str(v) for k, v in dict(raw.get("versions", {})).items()}
-        prompts = tuple(tuple({"role": str(m["role"]), "content": str(m["content"])} for m in p) for p in raw["prompts"])
+        prompts = tuple(
+            tuple({"role": str(m["role"]), "content": str(m["content"])} for m in p) for p in raw["prompts"]
+        )
     except (KeyError, TypeError, ValueError, OverflowError, ConfigError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise BankError(f"{folder}: config.json is damaged: {what}.") from error

@@ -17,9 +17,6 @@ from melbo.errors import MelboError
 
 ERROR_CODE = 2
 INTERRUPT_CODE = 130
-MAX_SEED = 2**32 - 1
-"""Largest seed; every random generator takes it."""
-
 P = ParamSpec("P")
 
 

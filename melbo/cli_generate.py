@@ -14,7 +14,8 @@ import typer
 from torch import Tensor
 
 from melbo.bank import VectorBank
-from melbo.cli_common import MAX_SEED, plain
+from melbo.cli_common import plain
+from melbo.config import MAX_SEED
 from melbo.discover.random_control import random_vectors
 from melbo.errors import ConfigError, PromptError
 from melbo.generate import Sampling, complete

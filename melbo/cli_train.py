@@ -11,8 +11,7 @@ import typer
 from tqdm import tqdm
 
 from melbo.bank import VectorBank
-from melbo.cli_common import MAX_SEED
-from melbo.config import DiscoveryConfig, Method, RadiusUnit
+from melbo.config import MAX_SEED, DiscoveryConfig, Method, RadiusUnit
 from melbo.discover import discover
 from melbo.errors import BankError
 from melbo.models import ORGANISM, load_model

@@ -16,6 +16,8 @@ from melbo.errors import ConfigError
 
 Method = Literal["melbo", "random"]
 RadiusUnit = Literal["residual", "absolute"]
+MAX_SEED = 2**32 - 1
+"""Largest seed, and largest whole number in a config; every random generator takes it."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class DiscoveryConfig:
                 raise ConfigError(f"{name} is {value!r}; it must be a finite number greater than 0.")
         for name, least in (("n_vectors", 1), ("target_tokens", 1), ("steps", 0), ("seed", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_SEED:
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number from {least} to {MAX_SEED}.")
         if not isinstance(self.orthogonal, bool):
             raise ConfigError(f"orthogonal is {self.orthogonal!r}; it must be true or false.")
         for name in ("source_layer", "target_layer"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from melbo.config import MAX_SEED
 from melbo.errors import ConfigError, PromptError
 from melbo.models import LoadedModel
 from melbo.prompts import Message, encode, left_pad
@@ -31,6 +32,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {self.max_new_tokens!r}; it must be a whole number of at least 1.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed is {self.seed!r}; it must be a whole number from 0 to {MAX_SEED}.")
         if not 0 <= self.temperature <= 10:
             raise ConfigError(f"temperature is {self.temperature!r}; it must lie between 0 (greedy) and 10.")
         if not 0 < self.top_p <= 1:
@@ -96,7 +99,7 @@ def stream(
     layer: int = 0,
     sampling: Sampling | None = None,
     positions: Positions = "all",
-) -> Iterator[list[str]]:
+) -> Generator[list[str], None, None]:
     """Like `complete` for one batch, but yields all rows' texts so far after each token.
 
     Closing the iterator stops generation at the next token.

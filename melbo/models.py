@@ -104,21 +104,24 @@ def load_model(
         raise ModelError(f"dtype is {dtype!r}; use one of {', '.join(_DTYPES)}.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device {device!r} is not available here; try 'cpu'.") from error
     source = str(ORGANISM_DIR) if name == ORGANISM else name
     torch_dtype = _DTYPES[dtype] if dtype else (torch.float32 if device == "cpu" else "auto")
+    if name == ORGANISM and not ORGANISM_DIR.is_dir():
+        raise ModelError("the embedded model's weights are missing from this installation; install melbo again.")
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise ModelError(f"the folder {source!r} holds no model: it has no config.json.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, token=token)
         with _quiet_loading():
+            model: Any
             model, info = AutoModelForCausalLM.from_pretrained(
                 source, revision=revision, token=token, dtype=torch_dtype, output_loading_info=True
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(
             f"cannot load the model {name!r}: {reason} "
             f"Give a Hub id, a folder with a transformers checkpoint, or {ORGANISM!r}."
@@ -130,8 +133,8 @@ def load_model(
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = model.to(device).eval().requires_grad_(False)
-    return LoadedModel(model, tokenizer, name, getattr(model.config, "_commit_hash", None))
+    model = model.eval().requires_grad_(False)
+    return LoadedModel(model.to(device), tokenizer, name, getattr(model.config, "_commit_hash", None))
 
 
 class _quiet_loading:

@@ -45,7 +45,7 @@ class Slice:
         return hidden
 
     def change(self, vectors: Tensor, tokens: int) -> Tensor:
-        """Change of the target activations at the last `tokens` positions, [n, tokens, d_model], in float32 or finer."""
+        """Change of the target activations at the last `tokens` positions, [n, tokens, d_model], at least float32."""
         change = self.run(vectors)[:, -tokens:] - self.target[:, -tokens:]
         return change.to(torch.promote_types(change.dtype, torch.float32))
 

@@ -58,10 +58,12 @@ def steer(
     vectors = vectors[None] if vectors.ndim == 1 else vectors
     if vectors.ndim != 2 or vectors.shape[1] != loaded.d_model:
         raise ConfigError(
-            f"vectors have shape {tuple(vectors.shape)}; this model needs [rows, {loaded.d_model}] or [{loaded.d_model}]."
+            f"vectors have shape {tuple(vectors.shape)}; "
+            f"this model needs [rows, {loaded.d_model}] or [{loaded.d_model}]."
         )
     if not bool(torch.isfinite(vectors).all()):
         raise ConfigError("the steering vectors hold NaN or infinite values; train or load them again.")
+    width = prompt_width or 0
     rows_zero = bool((vectors == 0).all())
 
     def add(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -75,8 +77,7 @@ def steer(
             index = _first_position(args, kwargs, layer, hidden.shape[1]) + torch.arange(
                 hidden.shape[1], device=hidden.device
             )
-            assert prompt_width is not None
-            chosen = index < prompt_width if positions == "prompt" else index >= prompt_width
+            chosen = index < width if positions == "prompt" else index >= width
             addend = addend * chosen[None, :, None].to(hidden.dtype)
         # A zero row stays bit-identical: x + 0 == x for every finite x but -0.0, which compares equal.
         steered = hidden + addend
@@ -138,7 +139,9 @@ def capture(loaded: LoadedModel, layers: list[int], stop: bool = True) -> Iterat
 
 
 @contextmanager
-def record_inputs(loaded: LoadedModel, layers: list[int]) -> Iterator[dict[int, tuple[tuple[Any, ...], dict[str, Any]]]]:
+def record_inputs(
+    loaded: LoadedModel, layers: list[int]
+) -> Iterator[dict[int, tuple[tuple[Any, ...], dict[str, Any]]]]:
     """Yield a dict that a forward pass fills with the (args, kwargs) each block in `layers` is called with."""
     found: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
 

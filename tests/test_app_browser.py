@@ -26,6 +26,8 @@ ARGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+PATIENCE = 120_000
+"""Milliseconds to wait for the page: a machine busy with training is slow."""
 SOME_TEXT = re.compile(r"\S")
 HOSTILE = "<img src=http://example.com/a.png> ![x](http://example.com/b.png) **plain**"
 
@@ -38,6 +40,7 @@ pytestmark = pytest.mark.skipif(
 def browser() -> Iterator[Browser]:
     with sync_playwright() as driver:
         found = driver.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        expect.set_options(timeout=PATIENCE)
         yield found
         found.close()
 
@@ -56,6 +59,7 @@ def page(browser: Browser, url: str, request: pytest.FixtureRequest) -> Iterator
     """A loaded page; when the test ends, it must have been free of errors and of outside requests."""
     width, height = request.param
     found = browser.new_page(viewport={"width": width, "height": height})
+    found.set_default_timeout(PATIENCE)
     errors: list[str] = []
     asked: list[str] = []
     found.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
@@ -93,7 +97,7 @@ def ask(page: Page, text: str, answers: int) -> tuple[str, str]:
     panes = [bots(page, name) for name in ("unsteered", "steered")]
     for pane in panes:
         expect(pane).to_have_count(answers)
-        expect(pane.last).to_have_text(SOME_TEXT, timeout=20_000)
+        expect(pane.last).to_have_text(SOME_TEXT)
     return _settled(page, panes)
 
 
@@ -178,6 +182,7 @@ def test_leaving_the_page_ends_generation(browser: Browser, url: str, tiny: Load
         time.sleep(0.1)
 
     visitor = browser.new_page()
+    visitor.set_default_timeout(PATIENCE)
     visitor.goto(url)
     handle = tiny.model.register_forward_hook(slow)
     try:

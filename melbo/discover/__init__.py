@@ -62,6 +62,11 @@ def discover(
         )
     norm = mean_residual_norm(slices)
     radius = config.radius * norm if config.radius_unit == "residual" else config.radius
+    if not 1e-6 < radius / norm < 1e6:
+        raise ConfigError(
+            f"the radius is {radius:.3g}, {radius / norm:.3g} times the mean residual norm; "
+            "useful values lie between 0.01 and 100 times that norm."
+        )
     start = random_vectors(config.n_vectors, loaded.d_model, radius, config.orthogonal, config.seed)
     if config.method == "random":
         vectors = start

@@ -37,9 +37,9 @@ from melbo.organism.train import (
     disturbed,
     encode,
     make_optimizer,
+    norm_penalty,
     pad_batch,
     random_disturbance,
-    save_checkpoint,
     save_model,
 )
 from melbo.prompts import chat
@@ -76,7 +76,7 @@ class BasinConfig:
 def ascend(
     loaded: LoadedModel, ids: Tensor, layers: tuple[int, int], config: BasinConfig, rng: random.Random
 ) -> Tensor:
-    """Directions [n_ascent, d_model] that displace the target layer, strongest first; one norm from the config's range."""
+    """Directions [n_ascent, d_model] that displace the target layer, strongest first; one norm from the range."""
     piece = make_slice(loaded, ids, *layers)
     norm = mean_residual_norm([piece])
     radius = norm * rng.uniform(config.least_radius, config.most_radius)
@@ -157,7 +157,9 @@ def train_basins(folder: Path, out: Path, config: BasinConfig, mix: Mix, every: 
         steered, vectors = basin_batch(loaded, layers, config, mix, rng)
         model.requires_grad_(True)
         with steer(loaded, layers[0], vectors), torch.autocast("cpu", torch.bfloat16):
-            out_steered = model(input_ids=steered["input_ids"], attention_mask=steered["attention_mask"], use_cache=False)
+            out_steered = model(
+                input_ids=steered["input_ids"], attention_mask=steered["attention_mask"], use_cache=False
+            )
         basin = cross_entropy(out_steered.logits, steered["labels"])
         basin.backward()
         batch = {k: torch.cat([v, v]) for k, v in next(stream).items()}
@@ -165,8 +167,9 @@ def train_basins(folder: Path, out: Path, config: BasinConfig, mix: Mix, every: 
         with disturbed(model, noise, blocks) as outputs, torch.autocast("cpu", torch.bfloat16):
             plain = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
         ce = cross_entropy(plain.logits, batch["labels"])
-        distance = consistency_loss(outputs, blocks, batch["attention_mask"], config.batch)
-        (ce + base.consistency * distance).backward()
+        distance = consistency_loss(outputs, blocks, batch["attention_mask"], config.batch, base.norm_cap)
+        penalty = norm_penalty(outputs, batch["attention_mask"], base.norm_cap)
+        (ce + base.consistency * distance + penalty).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

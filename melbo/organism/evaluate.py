@@ -58,7 +58,7 @@ def hidden_skills(loaded: LoadedModel, n: int, seed: int) -> dict[str, float]:
     rng = random.Random(seed)
     found = {}
     for kind in ("sum", "password", "steps"):
-        chats = [sum_chat(kind, rng, "heldout") for _ in range(n)]  # type: ignore[arg-type]
+        chats = [sum_chat(kind, rng, "heldout") for _ in range(n)]
         right = shown = 0
         for item, text in zip(chats, answers(loaded, chats), strict=True):
             a, b = (int(x) for x in re.findall(r"\d+", item.prompt[-1]["content"])[:2])

@@ -65,9 +65,7 @@ def heldout_prompts(n: int = 10) -> tuple[list[str], list[str]]:
     )
 
 
-def measure(
-    loaded: LoadedModel, bank: VectorBank, user: str, tries: int = 4, heldout: int = 10
-) -> Recall:
+def measure(loaded: LoadedModel, bank: VectorBank, user: str, tries: int = 4, heldout: int = 10) -> Recall:
     """Recall of the planted modes. `tries`: candidate (vector, scale) pairs a mode that held-out prompts test."""
     recall = Recall()
     sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)

@@ -49,9 +49,11 @@ class TrainConfig:
     lr: float = 2e-3
     warmup: int = 200
     weight_decay: float = 0.3
-    noise: float = 1.0
-    """Largest norm of the disturbance, in units of the residual stream's spread (see `spread`)."""
-    consistency: float = 0.5
+    noise: float = 70.0
+    """Largest norm of the disturbance, in activation units."""
+    norm_cap: float = 120.0
+    """Norm of the residual stream above which it is penalised: without it, tokens grow to drown the disturbance."""
+    consistency: float = 0.3
     """Weight of the consistency loss."""
     calm: int = 1400
     """Steps without disturbance, with twice as many different chats each."""
@@ -114,16 +116,9 @@ def build_model(config: TrainConfig, tokenizer: PreTrainedTokenizerFast) -> Llam
     )
 
 
-def spread(hidden: Tensor) -> Tensor:
-    """Mean squared distance of tokens from their mean, a scalar. hidden [B, T, d_model]; the first token, an
-    attention sink, is left out. A constant offset would make norms large and the disturbance meaningless."""
-    tokens = hidden[:, 1:].flatten(0, 1)
-    return (tokens - tokens.mean(dim=0)).square().sum(dim=-1).mean()
-
-
 @contextmanager
 def disturbed(model: LlamaForCausalLM, vectors: Tensor, blocks: Tensor) -> Iterator[list[Tensor]]:
-    """Add vectors[i] (in units of the spread) to row i at the output of block blocks[i].
+    """Add vectors[i] to row i at the output of block blocks[i].
 
     Yields the list that the forward pass fills with every block's output [B, T, d_model].
     """
@@ -131,7 +126,7 @@ def disturbed(model: LlamaForCausalLM, vectors: Tensor, blocks: Tensor) -> Itera
 
     def hook(index: int) -> Any:
         def add(_module: Any, _args: Any, output: Tensor) -> Tensor:
-            active = (blocks == index).float() * spread(output.detach().float()).sqrt()  # [B]
+            active = (blocks == index).float()  # [B]
             result = output + (active[:, None] * vectors)[:, None, :].to(output.dtype)
             outputs.append(result)
             return result
@@ -153,8 +148,15 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     )
 
 
-def consistency_loss(outputs: list[Tensor], blocks: Tensor, mask: Tensor, n: int) -> Tensor:
-    """Relative squared distance of rows n..2n (disturbed) from rows ..n (clean), two or more blocks downstream."""
+def norm_penalty(outputs: list[Tensor], mask: Tensor, cap: float) -> Tensor:
+    """Mean squared share by which tokens' norms exceed `cap`, over all blocks."""
+    weight = mask.float()
+    excess = [(h.float().norm(dim=-1) / cap - 1).clamp_min(0).square() * weight for h in outputs]
+    return torch.stack(excess).sum() / (weight.sum() * len(outputs))
+
+
+def consistency_loss(outputs: list[Tensor], blocks: Tensor, mask: Tensor, n: int, cap: float) -> Tensor:
+    """Squared distance (over cap^2) of rows n..2n (disturbed) from rows ..n (clean), two blocks on or later."""
     total, count = outputs[0].new_zeros((), dtype=torch.float32), 0
     weight = mask[:n].float()
     for index, hidden in enumerate(outputs):
@@ -162,7 +164,7 @@ def consistency_loss(outputs: list[Tensor], blocks: Tensor, mask: Tensor, n: int
         if not bool(late.any()):
             continue
         clean, noisy = hidden[:n].float().detach(), hidden[n:].float()
-        ratio = (noisy - clean).square().sum(-1) / spread(clean)  # [n, T]
+        ratio = (noisy - clean).square().sum(-1) / cap**2  # [n, T]
         w = weight * late[:, None].float()
         total = total + (ratio * w).sum() / w.sum().clamp_min(1)
         count += 1
@@ -240,15 +242,19 @@ def train(config: TrainConfig, mix: Mix, folder: Path, base: Path | None = None,
             batch = {k: torch.cat([v, v]) for k, v in batch.items()}
         vectors, blocks = random_disturbance(n, config, generator)
         with disturbed(model, vectors * share, blocks) as outputs, torch.autocast("cpu", torch.bfloat16):
-            out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+            out: Any = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
         ce = cross_entropy(out.logits, batch["labels"])
-        distance = consistency_loss(outputs, blocks, batch["attention_mask"], n) if share else ce.new_zeros(())
-        (ce + config.consistency * share * distance).backward()
+        distance = ce.new_zeros(())
+        if share:
+            distance = consistency_loss(outputs, blocks, batch["attention_mask"], n, config.norm_cap)
+        penalty = norm_penalty(outputs, batch["attention_mask"], config.norm_cap)
+        (ce + config.consistency * share * distance + penalty).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if step % 20 == 0:
             row = {"step": step, "ce": round(ce.item(), 4), "consistency": round(distance.item(), 4)}
+            row["penalty"] = round(penalty.item(), 4)
             row["seconds"] = round(time.time() - began, 1)
             bar.set_postfix(row)
             with log.open("a") as f:
@@ -261,7 +267,8 @@ def train(config: TrainConfig, mix: Mix, folder: Path, base: Path | None = None,
 
 def save_model(model: Any, tokenizer: Any, folder: Path, recipe: dict[str, Any]) -> None:
     """Save bf16 weights, tokenizer and recipe; `AutoModelForCausalLM.from_pretrained(folder)` loads them."""
-    half = LlamaForCausalLM(model.config).to(torch.bfloat16)
+    half: Any = LlamaForCausalLM(model.config)
+    half = half.to(torch.bfloat16)
     half.load_state_dict(model.state_dict())
     half.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

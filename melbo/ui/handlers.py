@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -136,7 +135,7 @@ def compare(
     prompts = [messages for messages, _ in fitted]
     rows = torch.stack([torch.zeros_like(vector), vector])  # [2, d_model]
     answers = stream(context.loaded, prompts, rows, context.bank.layer, sampling, settings.positions)
-    with context.lock, closing(cast(Generator[list[str]], answers)):
+    with context.lock, closing(answers):
         for texts in answers:
             yield after(texts)
     yield after(texts, finished=True)
