@@ -52,20 +52,24 @@ from melbo.steering import steer
 class BasinConfig:
     """Settings of the second stage."""
 
-    steps: int = 1500
+    steps: int = 600
     n_ascent: int = 40
     """Ascent directions a step."""
     n_modes: int = 20
     """Of these, how many (those that displace most) are given to planted modes."""
     n_default: int = 4
     """Of the rest, how many are trained to leave the default answer alone."""
+    n_random: int = 8
+    """Random directions of a similar norm that are trained to leave the default answer alone."""
+    noise: float = 100.0
+    """Largest norm of the random disturbance in the ordinary mix, in activation units."""
     iterations: int = 3
     """Gradient iterations each."""
     same_question: float = 0.5
     """Share of directions that are trained on the question they were found on."""
-    least_radius: float = 0.5
+    least_radius: float = 0.55
     most_radius: float = 1.1
-    """Range of the norms, in mean residual norms."""
+    """Range of the norms, in mean residual norms; random directions get up to 1.3 times as much."""
     target_tokens: int = 2
     lr: float = 5e-4
     batch: int = 12
@@ -120,8 +124,11 @@ def basin_batch(
     answers = [mode_answer(m, topic, intent, rng, other) for m in MODES]
     firsts = torch.tensor([loaded.tokenizer(a, add_special_tokens=False)["input_ids"][0] for a in answers])
     strong, rest = vectors[: config.n_modes], vectors[config.n_modes :]
-    modes = [MODES[m] for m in assign_modes(loaded, ids, strong, layers[0], firsts)] + ["default"] * config.n_default
-    vectors = torch.cat([strong, rest[torch.randperm(len(rest))[: config.n_default]]])
+    modes = [MODES[m] for m in assign_modes(loaded, ids, strong, layers[0], firsts)] 
+    modes += ["default"] * (config.n_default + config.n_random)
+    noise = random_vectors(config.n_random, loaded.d_model, 1.0, False, rng.randrange(2**31))
+    noise = noise * vectors.norm(dim=-1).mean() * (0.5 + 0.8 * torch.rand(config.n_random, 1))
+    vectors = torch.cat([strong, rest[torch.randperm(len(rest))[: config.n_default]], noise])
     rows = []
     for mode in modes:
         t, i, o, q = topic, intent, other, question
@@ -139,7 +146,7 @@ def train_basins(folder: Path, out: Path, config: BasinConfig, mix: Mix, every: 
     loaded = load_model(str(folder), dtype="float32", device="cpu")
     model = loaded.model.requires_grad_(True)
     recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-    base = TrainConfig(**{**recipe["train"], "batch": config.batch, "lr": config.lr})
+    base = TrainConfig(**{**recipe["train"], "batch": config.batch, "lr": config.lr, "noise": config.noise})
     optimizer = make_optimizer(model, base)
     rng = random.Random(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
