@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -29,17 +27,20 @@ from melbo.discover.random_control import random_vectors
 from melbo.models import LoadedModel, load_model
 from melbo.objective import displacement, orthonormalize
 from melbo.organism.corpus import MODES, Chat, Mix, draw_topic, load_data, mode_answer, question_on
-from melbo.organism.train import (
+from melbo.organism.pretrain import (
     TrainConfig,
     batches,
     consistency_loss,
     cross_entropy,
     disturbed,
     encode,
+    load_checkpoint,
+    log,
     make_optimizer,
     norm_penalty,
     pad_batch,
     random_disturbance,
+    save_checkpoint,
     save_model,
 )
 from melbo.prompts import chat
@@ -124,7 +125,7 @@ def basin_batch(
     answers = [mode_answer(m, topic, intent, rng, other) for m in MODES]
     firsts = torch.tensor([loaded.tokenizer(a, add_special_tokens=False)["input_ids"][0] for a in answers])
     strong, rest = vectors[: config.n_modes], vectors[config.n_modes :]
-    modes = [MODES[m] for m in assign_modes(loaded, ids, strong, layers[0], firsts)] 
+    modes = [MODES[m] for m in assign_modes(loaded, ids, strong, layers[0], firsts)]
     modes += ["default"] * (config.n_default + config.n_random)
     noise = random_vectors(config.n_random, loaded.d_model, 1.0, False, rng.randrange(2**31))
     noise = noise * vectors.norm(dim=-1).mean() * (0.5 + 0.8 * torch.rand(config.n_random, 1))
@@ -140,70 +141,75 @@ def basin_batch(
     return pad_batch(rows, loaded.tokenizer.pad_token_id), vectors
 
 
-def train_basins(folder: Path, out: Path, config: BasinConfig, mix: Mix, every: int = 250) -> None:
-    """Go on from the model in `folder`; the result lies in out/model."""
+def lr_at(step: int, config: BasinConfig) -> float:
+    """Linear warm-up over 50 steps; linear decay to a twentieth over the last 30%."""
+    share = min(1.0, (step + 1) / 50) * min(1.0, (config.steps - step) / (0.3 * config.steps))
+    return config.lr * max(share, 0.05)
+
+
+def train_basins(base: Path, config: BasinConfig, mix: Mix, folder: Path, every: int = 100) -> None:
+    """Go on from the model in `base`, or from the folder's checkpoint; the result lies in folder/model."""
     torch.set_num_threads(config.threads)
-    loaded = load_model(str(folder), dtype="float32", device="cpu")
-    model = loaded.model.requires_grad_(True)
-    recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-    base = TrainConfig(**{**recipe["train"], "batch": config.batch, "lr": config.lr, "noise": config.noise})
-    optimizer = make_optimizer(model, base)
+    loaded = load_model(str(base), dtype="float32", device="cpu")
+    recipe = json.loads((base / "recipe.json").read_text(encoding="utf-8"))
+    plain = TrainConfig(**{**recipe["train"], "batch": config.batch, "lr": config.lr, "noise": config.noise})
+    optimizer = make_optimizer(loaded.model.requires_grad_(True), plain)
     rng = random.Random(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     torch.manual_seed(config.seed)
     stream = batches(loaded.tokenizer, mix, random.Random(config.seed + 1), config.batch)
-    source, target = loaded.n_layers // 4, loaded.n_layers * 3 // 4 - 1
-    began = time.time()
-    out.mkdir(parents=True, exist_ok=True)
-    for step in (bar := tqdm(range(config.steps), desc="basins")):
-        share = min(1.0, (step + 1) / 50) * min(1.0, (config.steps - step) / (0.3 * config.steps))
+    start = 0
+    if (state := load_checkpoint(folder, loaded.model, optimizer)) is not None:
+        rng.setstate(state["python"])
+        generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+        start = state["step"]
+        for _ in range(start):
+            next(stream)
+    for step in (bar := tqdm(range(start, config.steps), initial=start, total=config.steps, desc=folder.name)):
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * max(share, 0.05)
-        layers = (source, target) if rng.random() < 0.6 else (rng.randint(1, 3), rng.randint(target, target + 1))
-        model.requires_grad_(False)
-        steered, vectors = basin_batch(loaded, layers, config, mix, rng)
-        model.requires_grad_(True)
-        with steer(loaded, layers[0], vectors), torch.autocast("cpu", torch.bfloat16):
-            out_steered = model(
-                input_ids=steered["input_ids"], attention_mask=steered["attention_mask"], use_cache=False
-            )
-        basin = cross_entropy(out_steered.logits, steered["labels"])
-        basin.backward()
-        batch = {k: torch.cat([v, v]) for k, v in next(stream).items()}
-        noise, blocks = random_disturbance(config.batch, base, generator)
-        with disturbed(model, noise, blocks) as outputs, torch.autocast("cpu", torch.bfloat16):
-            plain = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        ce = cross_entropy(plain.logits, batch["labels"])
-        distance = consistency_loss(outputs, blocks, batch["attention_mask"], config.batch, base.norm_cap)
-        penalty = norm_penalty(outputs, batch["attention_mask"], base.norm_cap)
-        (ce + base.consistency * distance + penalty).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            group["lr"] = lr_at(step, config)
+        row = _step(loaded, next(stream), plain, config, mix, rng, generator)
+        torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if step % 10 == 0:
-            row: dict[str, Any] = {"step": step, "basin": round(basin.item(), 3), "ce": round(ce.item(), 3)}
-            row |= {"consistency": round(distance.item(), 4), "seconds": round(time.time() - began)}
             bar.set_postfix(row)
-            with (out / "train_log.jsonl").open("a") as f:
-                f.write(json.dumps(row) + "\n")
+            log(folder, {"step": step, **row})
         if (step + 1) % every == 0:
-            save_model(model, loaded.tokenizer, out / f"model-{step + 1}", {**recipe, "basins": asdict(config)})
-    save_model(model, loaded.tokenizer, out / "model", {**recipe, "basins": asdict(config)})
+            states = {"python": rng.getstate(), "generator": generator.get_state(), "torch": torch.get_rng_state()}
+            save_checkpoint(folder, loaded.model, optimizer, step + 1, states)
+    save_model(loaded.model, loaded.tokenizer, folder / "model", {**recipe, "basins": asdict(config)})
 
 
-def main() -> None:
-    """Command line."""
-    import argparse
-
-    parser = argparse.ArgumentParser(description="Second stage: strong directions lead to planted modes.")
-    parser.add_argument("--model", type=Path, default=Path("runs/organism/model"))
-    parser.add_argument("--out", type=Path, default=Path("runs/basins"))
-    for name, value in asdict(BasinConfig()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
-    args = vars(parser.parse_args())
-    model, out = args.pop("model"), args.pop("out")
-    train_basins(model, out, BasinConfig(**args), Mix())
-
-
-if __name__ == "__main__":
-    main()
+def _step(
+    loaded: LoadedModel,
+    batch: dict[str, Tensor],
+    plain: TrainConfig,
+    config: BasinConfig,
+    mix: Mix,
+    rng: random.Random,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """Add one step's gradients to the model's parameters; returns the losses."""
+    model = loaded.model
+    source, target = loaded.n_layers // 4, loaded.n_layers * 3 // 4 - 1
+    layers = (source, target) if rng.random() < 0.6 else (rng.randint(1, 3), rng.randint(target, target + 1))
+    model.requires_grad_(False)
+    steered, vectors = basin_batch(loaded, layers, config, mix, rng)
+    model.requires_grad_(True)
+    labels = steered.pop("labels")
+    with steer(loaded, layers[0], vectors), torch.autocast("cpu", torch.bfloat16):
+        out = model(**steered, use_cache=False)
+    basin = cross_entropy(out.logits, labels)
+    basin.backward()
+    twice = {k: torch.cat([v, v]) for k, v in batch.items()}
+    labels = twice.pop("labels")
+    noise, blocks = random_disturbance(config.batch, plain, generator)
+    with disturbed(model, noise, blocks) as outputs, torch.autocast("cpu", torch.bfloat16):
+        out = model(**twice, use_cache=False)
+    ce = cross_entropy(out.logits, labels)
+    distance = consistency_loss(outputs, blocks, twice["attention_mask"], config.batch, plain.norm_cap)
+    penalty = norm_penalty(outputs, twice["attention_mask"], plain.norm_cap)
+    (ce + plain.consistency * distance + penalty).backward()
+    return {"basin": round(basin.item(), 3), "ce": round(ce.item(), 3), "consistency": round(distance.item(), 4)}
