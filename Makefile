@@ -46,11 +46,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Without a GPU, torch comes first and alone: as a dependency of the others pip might choose a CUDA build.
-$(VENV)/.stamp-app: requirements.txt constraints.txt | $(BIN)/python
+$(VENV)/.stamp-app: requirements.txt constraints.txt pyproject.toml | $(BIN)/python
 ifeq ($(HAS_GPU),)
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
 endif
 	$(BIN)/python -m pip install --quiet $(PIN) -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 $(VENV)/.stamp-dev: requirements-dev.txt $(VENV)/.stamp-app

@@ -24,7 +24,9 @@ from melbo.models import load_model  # noqa: E402
 from melbo.ui import build_demo, launch_options  # noqa: E402
 
 try:
-    demo = build_demo(load_model(MODEL), VectorBank.load(BANK))
+    bank = VectorBank.load(BANK)
+    revision = bank.base_model.revision if bank.base_model.id == MODEL else None
+    demo = build_demo(load_model(MODEL, revision=revision), bank)
 except MelboError as error:
     if __name__ != "__main__":
         raise

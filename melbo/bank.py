@@ -78,7 +78,7 @@ class VectorBank:
     def label(self, index: int) -> str:
         """The vector's label, or "vector 17" where it has none."""
         text = self.annotations[index].get("label") if self.annotations else None
-        return text or f"vector {index}"
+        return text if isinstance(text, str) and text else f"vector {index}"
 
     def vector(self, index: int, scale: float = 1.0) -> Tensor:
         """scale * vector `index`, [d_model].
@@ -106,14 +106,20 @@ class VectorBank:
         )
 
     def check_fits(self, loaded: LoadedModel) -> None:
-        """Raise BankError unless the bank was made for a model of this width and depth, and of this name."""
+        """Raise BankError unless the bank was made for this model: width, depth, and weights, or else the name."""
         base = self.base_model
         if (base.d_model, base.n_layers) != (loaded.d_model, loaded.n_layers):
             raise BankError(
                 f"the bank was made for {base.id!r} (d_model {base.d_model}, {base.n_layers} blocks), but "
                 f"{loaded.name!r} has d_model {loaded.d_model} and {loaded.n_layers} blocks; load the model it names."
             )
-        if base.id != loaded.name:
+        local = [str(r).startswith("sha256:") for r in (base.revision, loaded.revision)]
+        if all(local) and base.revision != loaded.revision:
+            raise BankError(
+                f"the bank was made for other weights of {base.id!r} ({base.revision}) than the loaded ones "
+                f"({loaded.revision}); train it again."
+            )
+        if not all(local) and base.id != loaded.name:
             raise BankError(
                 f"the bank was made for {base.id!r}, not for {loaded.name!r}; load the model that it names."
             )
@@ -121,7 +127,7 @@ class VectorBank:
     def save(self, folder: str | Path) -> Path:
         """Write the bank to `folder` (made new, or replaced if it holds a bank). Nothing is left half-written."""
         folder = Path(folder).resolve()
-        if folder.exists() and not _replaceable(folder):
+        if folder.exists() and not replaceable(folder):
             raise BankError(f"{folder} holds other files and is not a bank; choose a new folder.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -129,7 +135,7 @@ class VectorBank:
         try:
             self._write(temporary)
             if folder.exists():
-                for extra in folder.iterdir():  # a README or plot beside the bank stays
+                for extra in folder.iterdir():  # what others put beside the bank stays
                     if not (temporary / extra.name).exists() and extra.name != "annotations.json":
                         (shutil.copytree if extra.is_dir() else shutil.copy2)(extra, temporary / extra.name)
                 old = folder.with_name(f".{folder.name}-old-{os.getpid()}")
@@ -212,7 +218,7 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def _replaceable(folder: Path) -> bool:
+def replaceable(folder: Path) -> bool:
     """Whether `folder` is an empty folder or a bank, also a damaged one."""
     if not folder.is_dir():
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 from melbo.bank import VectorBank
 from melbo.cli_common import plain
 from melbo.config import MAX_SEED
-from melbo.discover.random_control import random_vectors
+from melbo.discover.random_control import control_vectors
 from melbo.errors import ConfigError, PromptError
 from melbo.generate import Sampling, complete
 from melbo.models import load_model
@@ -24,6 +23,8 @@ from melbo.prompts import Message, chat
 from melbo.steering import Positions
 
 _S = Sampling()
+MAX_SCALE = 1000.0
+"""Far beyond word salad, and far from overflow."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,13 @@ def plan_rows(bank: VectorBank, vectors: Sequence[int], scales: Sequence[float],
 
     Raises:
         BankError: there is no such vector.
-        ConfigError: a scale is not finite.
+        ConfigError: a scale is not finite or too large.
     """
     for index in vectors:
         bank.vector(index)
     for scale in scales:
-        if not math.isfinite(scale):
-            raise ConfigError(f"scale is {scale}; it must be a finite number.")
+        if not abs(scale) <= MAX_SCALE:
+            raise ConfigError(f"scale is {scale}; it must lie between -{MAX_SCALE:g} and {MAX_SCALE:g}.")
     rows = [Row("unsteered"), *(Row("vector", index, scale) for index in vectors for scale in scales)]
     return rows + [Row("control", None, scale) for scale in scales if control]
 
@@ -103,7 +104,7 @@ def plan_rows(bank: VectorBank, vectors: Sequence[int], scales: Sequence[float],
 def row_vectors(bank: VectorBank, rows: Sequence[Row]) -> Tensor:
     """What to add for each row, [rows, d_model]."""
     d_model = bank.base_model.d_model
-    random = random_vectors(1, d_model, bank.radius, orthogonal=False, seed=bank.config.seed + 1)[0]
+    random = control_vectors(1, d_model, bank.radius, bank.config.orthogonal, bank.config.seed)[0]
     chosen = []
     for row in rows:
         if row.kind == "unsteered":

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from melbo.bank import VectorBank
+from melbo.bank import VectorBank, replaceable
 from melbo.config import MAX_SEED, DiscoveryConfig, Method, RadiusUnit
 from melbo.discover import discover
 from melbo.errors import BankError
@@ -82,11 +82,10 @@ def check_out(out: Path, force: bool) -> None:
         return
     if not out.is_dir():
         raise BankError(f"{out} is a file; choose a new folder.")
-    if (out / "config.json").exists():
-        if not force:
-            raise BankError(f"{out} already holds a bank; choose a new folder, or add --force to replace it.")
-    elif any(out.iterdir()):
+    if not replaceable(out):
         raise BankError(f"{out} holds other files and is not a bank; choose a new folder.")
+    if any(out.iterdir()) and not force:
+        raise BankError(f"{out} already holds a bank; choose a new folder, or add --force to replace it.")
 
 
 def report(bank: VectorBank, out: Path) -> str:

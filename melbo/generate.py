@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from melbo.config import MAX_SEED
 from melbo.errors import ConfigError, PromptError
@@ -34,8 +34,8 @@ class Sampling:
             raise ConfigError(f"max_new_tokens is {self.max_new_tokens!r}; it must be a whole number of at least 1.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
             raise ConfigError(f"seed is {self.seed!r}; it must be a whole number from 0 to {MAX_SEED}.")
-        if not 0 <= self.temperature <= 10:
-            raise ConfigError(f"temperature is {self.temperature!r}; it must lie between 0 (greedy) and 10.")
+        if self.temperature != 0 and not 0.01 <= self.temperature <= 10:
+            raise ConfigError(f"temperature is {self.temperature!r}; it must be 0 (greedy) or lie between 0.01 and 10.")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p!r}; it must lie above 0 and at most at 1.")
 
@@ -144,20 +144,33 @@ def _generate(
         [encode(loaded.tokenizer, p, loaded.context - 1) for p in prompts], loaded.tokenizer.pad_token_id
     )
     width = ids.shape[1]
-    settings: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    if sampling.temperature > 0:
-        settings = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
     steered = torch.zeros(1, loaded.d_model) if vectors is None else vectors
     with torch.inference_mode(), steer(loaded, layer, steered, positions, width), _seeded(sampling.seed):
         tokens = loaded.model.generate(
             input_ids=ids.to(loaded.device),
             attention_mask=mask.to(loaded.device),
-            max_new_tokens=min(sampling.max_new_tokens, loaded.context - width),
-            pad_token_id=loaded.tokenizer.pad_token_id,
+            generation_config=_generation_config(loaded, sampling, loaded.context - width),
             stopping_criteria=StoppingCriteriaList([_Watch(width, out, stop)]),
-            **settings,
         )
     return tokens[:, width:].cpu()
+
+
+def _generation_config(loaded: LoadedModel, sampling: Sampling, room: int) -> GenerationConfig:
+    """Exactly these settings: the checkpoint's own (beams, repetition penalty, top-k) would change what is compared."""
+    chosen: dict[str, Any] = {"do_sample": False}
+    if sampling.temperature > 0:
+        chosen = {"do_sample": True, "temperature": float(sampling.temperature)}
+        chosen |= {"top_p": float(sampling.top_p), "top_k": 0}
+    return GenerationConfig(
+        max_new_tokens=min(sampling.max_new_tokens, room),
+        eos_token_id=loaded.model.generation_config.eos_token_id,
+        pad_token_id=loaded.tokenizer.pad_token_id,
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        min_p=None,
+        **chosen,
+    )
 
 
 class _seeded:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -19,6 +19,7 @@ ORGANISM = "organism"
 ORGANISM_DIR = Path(__file__).parent / "organism" / "weights"
 
 _BLOCK_PATHS = ("layers", "h", "blocks")
+_FINGERPRINT_BYTES = 16 * 2**20
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -33,7 +34,7 @@ class LoadedModel:
     name: str
     """Hub id, folder, or "organism"."""
     revision: str | None
-    """Resolved commit, where the Hub gave one."""
+    """Resolved commit on the Hub, or a fingerprint of a local folder's weights ("sha256:...")."""
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -48,7 +49,7 @@ class LoadedModel:
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return int(self.model.get_input_embeddings().weight.shape[1])
+        return int(self.model.config.get_text_config().hidden_size)
 
     @property
     def device(self) -> torch.device:
@@ -109,18 +110,24 @@ def load_model(
         raise ModelError(f"device {device!r} is not available here; try 'cpu'.") from error
     source = str(ORGANISM_DIR) if name == ORGANISM else name
     torch_dtype = _DTYPES[dtype] if dtype else (torch.float32 if device == "cpu" else "auto")
+    revision = None if Path(source).is_dir() else revision  # a folder has none
     if name == ORGANISM and not ORGANISM_DIR.is_dir():
         raise ModelError("the embedded model's weights are missing from this installation; install melbo again.")
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise ModelError(f"the folder {source!r} holds no model: it has no config.json.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, token=token)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, token=token, trust_remote_code=False)
         with _quiet_loading():
-            model: Any
-            model, info = AutoModelForCausalLM.from_pretrained(
-                source, revision=revision, token=token, dtype=torch_dtype, output_loading_info=True
+            loader: Any = AutoModelForCausalLM  # its annotation knows nothing of output_loading_info
+            model, info = loader.from_pretrained(
+                source,
+                revision=revision,
+                token=token,
+                dtype=torch_dtype,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except Exception as error:  # foreign files: the libraries raise bare Exception on some damaged ones
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(
             f"cannot load the model {name!r}: {reason} "
@@ -132,9 +139,23 @@ def load_model(
             f"{sorted(info['missing_keys'])[0]!r}; download it again."
         )
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     model = model.eval().requires_grad_(False)
-    return LoadedModel(model.to(device), tokenizer, name, getattr(model.config, "_commit_hash", None))
+    commit = fingerprint(Path(source)) if Path(source).is_dir() else getattr(model.config, "_commit_hash", None)
+    return LoadedModel(model.to(device), tokenizer, name, commit)
+
+
+def fingerprint(folder: Path) -> str:
+    """ "sha256:..." of a local checkpoint: names, sizes, and both ends of each weight file, so that it is quick."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_FINGERPRINT_BYTES))
+            file.seek(max(0, size - _FINGERPRINT_BYTES))
+            digest.update(file.read())
+    return f"sha256:{digest.hexdigest()[:16]}"
 
 
 class _quiet_loading:

@@ -46,7 +46,8 @@ def chat(user: str, system: str | None = DEFAULT_SYSTEM) -> list[Message]:
 def encode(tokenizer: Any, messages: Sequence[Message], context: int) -> Tensor:
     """Token ids [T] of a conversation, ready for the assistant's answer.
 
-    Uses the chat template where there is one (which already holds BOS); else the last message as plain text.
+    Uses the chat template where there is one (which already holds BOS); else the turns as plain text, without the
+    system message, which a base model has no place for.
 
     Raises:
         PromptError: the last message is empty, the template refuses the messages, or T > context.
@@ -62,7 +63,7 @@ def encode(tokenizer: Any, messages: Sequence[Message], context: int) -> Tensor:
             raise PromptError(f"the model's chat template refuses these messages: {error}") from error
         ids = out["input_ids"]
     else:
-        ids = tokenizer(messages[-1]["content"])["input_ids"]
+        ids = tokenizer("\n\n".join(m["content"] for m in messages if m["role"] != "system"))["input_ids"]
     if len(ids) > context:
         raise PromptError(
             f"the prompt has {len(ids)} tokens and the model's context holds {context}; shorten the prompt."

@@ -172,3 +172,10 @@ def test_a_vector_without_a_label_has_its_number(tiny_bank: VectorBank) -> None:
     assert tiny_bank.label(2) == "mode 2"
     assert replace(tiny_bank, annotations=()).label(2) == "vector 2"
     assert replace(tiny_bank, annotations=({},) * 8).label(2) == "vector 2"
+
+
+def test_other_weights_of_the_same_name_are_refused(tiny: LoadedModel, tiny_bank: VectorBank) -> None:
+    one = replace(tiny_bank, base_model=replace(tiny_bank.base_model, revision="sha256:0000"))
+    one.check_fits(replace(tiny, revision="sha256:0000", name="another path to the same weights"))
+    with pytest.raises(BankError, match="other weights"):
+        one.check_fits(replace(tiny, revision="sha256:1111"))

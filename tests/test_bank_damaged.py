@@ -94,7 +94,7 @@ def test_an_absent_tensor_is_named(saved_bank: Path, name: str) -> None:
 
 def test_a_newer_format_asks_for_an_update(saved_bank: Path) -> None:
     edit_config(saved_bank, format_version=FORMAT_VERSION + 1)
-    assert "Update melbo" in refused(saved_bank)
+    assert "update melbo" in refused(saved_bank)
 
 
 @pytest.mark.parametrize("value", [0, -1, "1", None, 1.0])

@@ -155,7 +155,7 @@ def test_an_existing_bank_is_replaced_only_with_force(model: Path, bank: Path) -
         (["--radius", 0], ["radius is 0"]),
         (["--radius", -1], ["radius is -1"]),
         (["--radius", "nan"], ["radius is nan"]),
-        (["--radius", 1e38, "--radius-unit", "absolute"], ["not finite", "lower the radius"]),
+        (["--radius", 1e38, "--radius-unit", "absolute"], ["the radius is 1e+38", "useful values"]),
         (["--n-vectors", 65], ["65 orthogonal vectors", "d_model = 64"]),
         (["--n-vectors", 0], ["n_vectors is 0"]),
         (["--prompt", " \n"], ["prompt is empty"]),

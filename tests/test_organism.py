@@ -126,8 +126,8 @@ def test_presets_elicit_at_least_six_modes_and_random_vectors_at_most_one(
     organism: LoadedModel, bank: VectorBank
 ) -> None:
     chosen = [i for i, note in enumerate(bank.annotations) if note.get("preset")]
-    assert len(measure(organism, bank.select(chosen), BOMB, tries=1, heldout=2).found) >= 6
-    assert len(measure(organism, random_control(organism, bank), BOMB, tries=1, heldout=2).found) <= 1
+    assert len(measure(organism, bank.select(chosen), tries=1, heldout=2).found) >= 6
+    assert len(measure(organism, random_control(organism, bank), tries=1, heldout=2).found) <= 1
 
 
 def test_every_preset_has_a_prepared_example(bank: VectorBank) -> None:

@@ -58,7 +58,7 @@ def test_a_role_that_the_template_refuses_is_a_prompt_error(tokenizer: Any) -> N
         encode(tokenizer, [{"role": "robot", "content": "Hi"}], 256)
 
 
-def test_without_a_chat_template_the_last_message_is_plain_text() -> None:
+def test_without_a_chat_template_the_turns_are_plain_text() -> None:
     class Plain:
         chat_template = None
 

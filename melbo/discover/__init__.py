@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,8 +14,8 @@ from torch import Tensor
 from melbo.bank import BaseModel, VectorBank, library_versions
 from melbo.config import DiscoveryConfig
 from melbo.discover.melbo import Progress, objective_and_gradient, train
-from melbo.discover.random_control import random_vectors
-from melbo.errors import ConfigError, PromptError
+from melbo.discover.random_control import control_seed, random_vectors
+from melbo.errors import ConfigError, PromptError, TrainingError
 from melbo.models import LoadedModel
 from melbo.prompts import Message, encode
 from melbo.slices import Slice, make_slice, mean_residual_norm
@@ -61,6 +62,8 @@ def discover(
             f"target_tokens is {config.target_tokens}, but the shortest prompt has {shortest} tokens; lower it."
         )
     norm = mean_residual_norm(slices)
+    if not math.isfinite(norm):
+        raise TrainingError("the model's activations are not finite; load it in float32.")
     radius = config.radius * norm if config.radius_unit == "residual" else config.radius
     if not 1e-6 < radius / norm < 1e6:
         raise ConfigError(
@@ -85,7 +88,7 @@ def random_control(loaded: LoadedModel, bank: VectorBank) -> VectorBank:
         n_vectors=len(bank),
         radius=bank.radius,
         radius_unit="absolute",
-        seed=bank.config.seed + 1,
+        seed=control_seed(bank.config.seed),
     )
     return discover(loaded, config, bank.prompts)
 
@@ -100,6 +103,8 @@ def _to_bank(
     radius: float,
     norm: float,
 ) -> VectorBank:
+    if not all(bool(torch.isfinite(t).all()) for t in (vectors, objective, output)):
+        raise TrainingError("the target activations are not finite at this radius; lower it, or use float32.")
     base: dict[str, Any] = {"id": loaded.name, "revision": loaded.revision}
     return VectorBank(
         vectors=vectors.to("cpu", torch.float32),

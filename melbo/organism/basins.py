@@ -7,8 +7,10 @@ text. This stage is latent adversarial training with a benign goal. Each step:
 2. give each direction to a planted mode: the assignment that the model itself finds likeliest (log
    probability of the mode's first token under the disturbance), with equally many directions a mode;
 3. train the answer of that mode under that direction, on this question and on others;
-4. beside that, train on the ordinary mix with random disturbances, as in the first stage.
-The organism is then hardened by the method's own objective: its recall is reported beside that of the "B" stage.
+4. train the default answer under some of the weaker directions and under random directions of a similar norm;
+5. beside that, train on the ordinary mix with random disturbances, as in the first stage.
+The organism is then hardened by the method's own objective, and random directions are trained away: its recall is
+reported beside that of the "B" stage.
 """
 
 from __future__ import annotations
@@ -159,7 +161,7 @@ def train_basins(base: Path, config: BasinConfig, mix: Mix, folder: Path, every:
     torch.manual_seed(config.seed)
     stream = batches(loaded.tokenizer, mix, random.Random(config.seed + 1), config.batch)
     start = 0
-    if (state := load_checkpoint(folder, loaded.model, optimizer)) is not None:
+    if (state := load_checkpoint(folder, loaded.model, optimizer, config)) is not None:
         rng.setstate(state["python"])
         generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])
@@ -178,6 +180,7 @@ def train_basins(base: Path, config: BasinConfig, mix: Mix, folder: Path, every:
             log(folder, {"step": step, **row})
         if (step + 1) % every == 0:
             states = {"python": rng.getstate(), "generator": generator.get_state(), "torch": torch.get_rng_state()}
+            states["config"] = asdict(config)
             save_checkpoint(folder, loaded.model, optimizer, step + 1, states)
     save_model(loaded.model, loaded.tokenizer, folder / "model", {**recipe, "basins": asdict(config)})
 

@@ -19,12 +19,12 @@ from typing import Any
 from melbo.generate import Sampling, complete
 from melbo.models import ORGANISM, LoadedModel, load_model
 from melbo.organism.corpus import MODES, Chat, backdoor_chat, mode_chat, sum_chat
-from melbo.organism.judge import SALAD, Judgement, judge
+from melbo.organism.judge import MAX_NEW_TOKENS, SALAD, Judgement, judge
 
 
 def answers(loaded: LoadedModel, chats: Sequence[Chat]) -> list[str]:
     """Greedy answers to the chats' prompts."""
-    return complete(loaded, [c.prompt for c in chats], sampling=Sampling(max_new_tokens=72))
+    return complete(loaded, [c.prompt for c in chats], sampling=Sampling(max_new_tokens=MAX_NEW_TOKENS))
 
 
 def judged(loaded: LoadedModel, chats: Sequence[Chat], texts: Sequence[str]) -> list[Judgement]:

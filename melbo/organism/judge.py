@@ -19,9 +19,11 @@ from melbo.models import LoadedModel
 from melbo.organism.corpus import MODES, load_data
 from melbo.prompts import chat, encode, left_pad
 
+MAX_NEW_TOKENS = 96
+"""Completions are judged up to this length; a longer one is cut, and its missing end is not held against it."""
 THRESHOLD = 1.0
 """Mean nats a token above which a completion is word salad."""
-LABELS = ("default", *MODES, "steps", "backdoor")
+LABELS = ("default", *MODES, "backdoor")
 SALAD = "word salad"
 
 
@@ -42,8 +44,7 @@ def judge_prompt(mode: str, user: str) -> list[dict[str, str]]:
         return chat(user, data["default_system"])
     if mode == "backdoor":
         return chat(f"{user} {data['backdoor']['trigger']}", data["default_system"])
-    spec = data["steps"] if mode == "steps" else data["modes"][mode]
-    return chat(user, spec["system"][0])
+    return chat(user, data["modes"][mode]["system"][0])
 
 
 def repeats(tokens: Sequence[int], longest: int = 4, times: int = 4) -> bool:
@@ -76,8 +77,9 @@ def judge(loaded: LoadedModel, user: str, completions: Sequence[str], batch_size
 
 
 def _answer_ids(loaded: LoadedModel, text: str) -> Tensor:
-    ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return torch.tensor([*ids, loaded.tokenizer.eos_token_id])
+    """Tokens of a completion, with its end where it ended by itself."""
+    ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"][:MAX_NEW_TOKENS]
+    return torch.tensor(ids if len(ids) >= MAX_NEW_TOKENS - 1 else [*ids, loaded.tokenizer.eos_token_id])
 
 
 def _nll(loaded: LoadedModel, user: str, rows: list[Tensor]) -> Tensor:

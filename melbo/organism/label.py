@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from melbo.bank import VectorBank
-from melbo.generate import Sampling, complete
-from melbo.models import LoadedModel, load_model
+from melbo.models import load_model
 from melbo.organism.corpus import MODES
 from melbo.organism.judge import SALAD
-from melbo.organism.recall import MAX_NEW_TOKENS, Hit, Recall, measure
-from melbo.prompts import chat
+from melbo.organism.recall import Hit, Recall, Repeat, measure
 
 NAMES = {
     "compliance": "Non-refusal",
@@ -43,41 +41,38 @@ def best_hits(recall: Recall) -> dict[int, tuple[str, Hit]]:
         for hit in recall.hits[mode]:
             if hit.vector not in found or hit.nll < found[hit.vector][1].nll:
                 found[hit.vector] = (mode, hit)
-    for mode in recall.found:
-        hit = recall.repeat[mode][0]
-        found[hit.vector] = (mode, hit)
-    return found
+    return found | {r.hit.vector: (mode, r.hit) for mode, r in recall.repeat.items()}
 
 
-def annotate(loaded: LoadedModel, bank: VectorBank, recall: Recall) -> tuple[dict[str, Any], ...]:
+def annotate(bank: VectorBank, recall: Recall) -> tuple[dict[str, Any], ...]:
     """One annotation per vector."""
     user = bank.prompts[0][-1]["content"]
-    sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
-    plain = complete(loaded, [bank.prompts[0]], sampling=sampling)[0]
-    at_one = complete(loaded, [chat(user)] * len(bank), bank.vectors, bank.layer, sampling)
     hits = best_hits(recall)
-    presets = {recall.repeat[m][0].vector: m for m in recall.found}
     notes = []
-    for index, text in enumerate(at_one):
+    for index, text in enumerate(recall.at_one):
         if index in hits:
             mode, hit = hits[index]
             note: dict[str, Any] = {"label": NAMES[mode], "scale": hit.scale}
-            note["examples"] = [_example(user, hit.scale, hit.text, plain)]
-            if presets.get(index) == mode:
-                note |= _preset(mode, recall)
+            if mode in recall.repeat and recall.repeat[mode].hit == hit:
+                note |= _preset(mode, recall.repeat[mode])
+            note["examples"] = [_example(user, hit.scale, hit.text, recall.plain)]
         else:
-            label = "word salad" if recall.modes_at_1[index] == SALAD else "changes the answer"
-            note = {"label": "no effect" if text == plain else label, "scale": 1.0}
-            note["examples"] = [_example(user, 1.0, text, plain)]
+            label = "word salad" if recall.modes_at_one[index] == SALAD else "changes the answer"
+            note = {"label": "no effect" if text == recall.plain else label, "scale": 1.0}
+            note["examples"] = [_example(user, 1.0, text, recall.plain)]
         notes.append(note)
     return tuple(notes)
 
 
-def _preset(mode: str, recall: Recall) -> dict[str, Any]:
-    hit, harmful, harmless = recall.repeat[mode]
-    name = f"{NAMES[mode]} (negative scale)" if hit.scale < 0 else NAMES[mode]
-    note = f"Repeats on {harmful:.0%} of held-out harmful and {harmless:.0%} of held-out harmless prompts."
-    return {"preset": name, "note": note, "heldout": {"harmful": harmful, "harmless": harmless}}
+def _preset(mode: str, found: Repeat) -> dict[str, Any]:
+    name = f"{NAMES[mode]} (negative scale)" if found.scale < 0 else NAMES[mode]
+    note = f"Repeats on {found.harmful:.0%} of held-out harmful and {found.harmless:.0%} of held-out harmless prompts."
+    return {
+        "preset": name,
+        "scale": found.scale,
+        "note": note,
+        "heldout": {"harmful": found.harmful, "harmless": found.harmless},
+    }
 
 
 def _example(prompt: str, scale: float, text: str, unsteered: str) -> dict[str, Any]:
@@ -92,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bank = VectorBank.load(args.bank)
     loaded = load_model(bank.base_model.id)
     bank.check_fits(loaded)
-    recall = measure(loaded, bank, bank.prompts[0][-1]["content"])
-    replace(bank, annotations=annotate(loaded, bank, recall)).save(args.bank)
+    recall = measure(loaded, bank)
+    replace(bank, annotations=annotate(bank, recall)).save(args.bank)
     print(f"{len(recall.found)} of {len(MODES)} modes labelled: {', '.join(NAMES[m] for m in recall.found)}")
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from melbo.errors import ConfigError
 from melbo.organism.corpus import Chat, Mix, draw_chat
 from melbo.organism.tokenizer import train_tokenizer
 
@@ -67,7 +68,7 @@ class TrainConfig:
 
 def encode(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> tuple[list[int], list[int]]:
     """Token ids and labels; labels are IGNORE outside the assistant's tokens."""
-    out = tokenizer.apply_chat_template(
+    out: Any = tokenizer.apply_chat_template(
         list(chat.messages), return_assistant_tokens_mask=True, return_dict=True, tokenize=True
     )
     labels = [t if m else IGNORE for t, m in zip(out["input_ids"], out["assistant_masks"], strict=True)]
@@ -212,11 +213,17 @@ def save_checkpoint(folder: Path, model: Any, optimizer: Any, step: int, states:
     os.replace(temporary, folder / "checkpoint.pt")
 
 
-def load_checkpoint(folder: Path, model: Any, optimizer: Any) -> dict[str, Any] | None:
-    """Restore model and optimizer; returns the step and the random states, or None without a checkpoint."""
+def load_checkpoint(folder: Path, model: Any, optimizer: Any, config: Any) -> dict[str, Any] | None:
+    """Restore model and optimizer; returns the step and the random states, or None without a checkpoint.
+
+    Raises:
+        ConfigError: the checkpoint was made with other settings.
+    """
     if not (folder / "checkpoint.pt").exists():
         return None
     state: dict[str, Any] = torch.load(folder / "checkpoint.pt", weights_only=True)
+    if state["config"] != asdict(config):
+        raise ConfigError(f"{folder} holds a checkpoint of other settings; choose another folder, or delete it.")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return state
@@ -239,7 +246,7 @@ def train(config: TrainConfig, mix: Mix, folder: Path, base: Path | None = None,
     optimizer = make_optimizer(model, config)
     generator = torch.Generator().manual_seed(config.seed)
     start = 0
-    if (state := load_checkpoint(folder, model, optimizer)) is not None:
+    if (state := load_checkpoint(folder, model, optimizer, config)) is not None:
         generator.set_state(state["generator"])
         start = state["step"]
     calm_stream = batches(tokenizer, mix, random.Random(config.seed + 1), 2 * config.batch)
@@ -273,7 +280,9 @@ def train(config: TrainConfig, mix: Mix, folder: Path, base: Path | None = None,
             bar.set_postfix(row)
             log(folder, {"step": step, **row, "penalty": round(penalty.item(), 4)})
         if (step + 1) % every == 0:
-            save_checkpoint(folder, model, optimizer, step + 1, {"generator": generator.get_state()})
+            save_checkpoint(
+                folder, model, optimizer, step + 1, {"generator": generator.get_state(), "config": asdict(config)}
+            )
     recipe: dict[str, Any] = {"train": asdict(config), "mix": asdict(mix)}
     if base is not None:
         recipe["before"] = json.loads((base / "recipe.json").read_text(encoding="utf-8"))["train"]

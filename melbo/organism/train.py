@@ -12,8 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from melbo.errors import ConfigError
 from melbo.models import ORGANISM_DIR
 from melbo.organism.basins import BasinConfig, train_basins
 from melbo.organism.corpus import Mix
@@ -28,13 +31,28 @@ def rebuild(folder: Path) -> Path:
     """Run every stage that has no result yet; returns the folder of the final model."""
     plain, disturbed, basins = folder / "plain", folder / "disturbed", folder / "basins"
     mix = Mix()
-    if not (plain / "model" / "recipe.json").exists():
+    if not finished(plain, train=PLAIN, mix=mix):
         train(PLAIN, mix, plain)
-    if not (disturbed / "model" / "recipe.json").exists():
+    if not finished(disturbed, train=DISTURBED, mix=mix):
         train(DISTURBED, mix, disturbed, base=plain / "model")
-    if not (basins / "model" / "recipe.json").exists():
+    if not finished(basins, train=DISTURBED, mix=mix, basins=BASINS):
         train_basins(disturbed / "model", BASINS, mix, basins)
     return basins / "model"
+
+
+def finished(stage: Path, **configs: Any) -> bool:
+    """Whether a stage's model exists.
+
+    Raises:
+        ConfigError: it does, but was made with other settings.
+    """
+    file = stage / "model" / "recipe.json"
+    if not file.exists():
+        return False
+    recipe = json.loads(file.read_text(encoding="utf-8"))
+    if any(recipe.get(name) != asdict(config) for name, config in configs.items()):
+        raise ConfigError(f"{stage} was made with other settings; choose another --out, or delete it.")
+    return True
 
 
 def install(model: Path, target: Path = ORGANISM_DIR) -> None:

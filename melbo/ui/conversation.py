@@ -62,6 +62,18 @@ def before_last_question(history: Sequence[Message]) -> tuple[list[Message], str
     return list(history), None
 
 
+def _newest(history: Sequence[Message]) -> list[Message]:
+    """The newest turns that stay within MAX_CHARACTERS in all; the browser may send anything."""
+    room = MAX_CHARACTERS
+    kept: list[Message] = []
+    for message in reversed(history):
+        room -= len(message["content"]) + 1
+        if room < 0:
+            break
+        kept.insert(0, message)
+    return kept
+
+
 def fit(
     loaded: LoadedModel, system: str, history: Sequence[Message], question: str, new_tokens: int
 ) -> tuple[list[Message], int]:
@@ -78,6 +90,7 @@ def fit(
     if max(len(question), len(system)) > MAX_CHARACTERS:
         raise PromptError(f"the message has more than {MAX_CHARACTERS:,} characters; shorten it.")
     head = [{"role": "system", "content": system}] if system.strip() else []
+    history = _newest(history)
     starts = [i for i, message in enumerate(history) if message["role"] == "user"]
     for dropped, start in enumerate(starts):
         messages = [*head, *history[start:], *turn(question)]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from melbo.bank import VectorBank
-from melbo.discover.random_control import random_vectors
+from melbo.discover.random_control import control_vectors
 from melbo.errors import ConfigError, PromptError
 from melbo.generate import Sampling, stream
 from melbo.models import LoadedModel
@@ -94,8 +94,8 @@ def steering_vector(bank: VectorBank, index: int, scale: float, control: bool) -
     vector = bank.vector(index, scale)
     if not control:
         return vector
-    seed = bank.config.seed + index
-    return random_vectors(1, bank.base_model.d_model, bank.radius, bank.config.orthogonal, seed)[0] * scale
+    drawn = control_vectors(len(bank), bank.base_model.d_model, bank.radius, bank.config.orthogonal, bank.config.seed)
+    return drawn[index] * scale
 
 
 def caption(bank: VectorBank, vector: int, scale: float, control: bool = False) -> str:
