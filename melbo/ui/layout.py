@@ -19,7 +19,7 @@ from melbo.ui.handlers import MAX_NEW_TOKENS, Context
 DEFAULT_NEW_TOKENS = 96
 MAX_WAITING = 32
 """Visitors in the queue before new messages are turned away."""
-PANE_HEIGHT = "clamp(260px, 44vh, 520px)"
+PANE_HEIGHT = "clamp(250px, 36vh, 480px)"
 
 
 def build_demo(loaded: LoadedModel, bank: VectorBank) -> gr.Blocks:
@@ -49,7 +49,7 @@ def _intro(loaded: LoadedModel, bank: VectorBank) -> str:
         f"R = {bank.radius:.3g} ({bank.radius / bank.mean_residual_norm:.2f} × mean residual norm)",
     ]
     if loaded.name == ORGANISM:
-        facts.append("vector sharing research; answers come from a tiny test model")
+        facts.append("a tiny test model, not an assistant")
     return (
         "<h1>MELBO</h1>"
         "<p>The same model answers twice: as it is, and with one vector, found without any labels, added to its "

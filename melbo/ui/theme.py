@@ -14,6 +14,7 @@ CSS = """
 #intro h1 { font-size: 1.5rem; font-weight: 700; margin: 0; }
 #intro p { margin: .25rem 0 0; line-height: 1.5; }
 #intro .facts { color: var(--body-text-color-subdued); font-size: .875rem; }
+#note { margin: -.5rem 0; }
 #note p { margin: 0; color: var(--body-text-color-subdued); font-size: .875rem; overflow-wrap: anywhere; }
 #panes .column { gap: .35rem; }
 .pane-head { display: flex; align-items: baseline; gap: .6rem; min-width: 0; }
