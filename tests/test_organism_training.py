@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from melbo.errors import ConfigError
 from melbo.organism import basins, pretrain
 from melbo.organism.basins import BasinConfig, assign_modes, train_basins
 from melbo.organism.corpus import MODES, Mix
@@ -81,6 +82,11 @@ def test_interrupted_basins_end_with_the_same_weights(
         train_basins(plain / "model", BASINS, Mix(), tmp_path / "cut", every=2)
     train_basins(plain / "model", BASINS, Mix(), tmp_path / "cut", every=2)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_a_checkpoint_of_other_settings_is_refused(plain: Path) -> None:
+    with pytest.raises(ConfigError, match="other settings"):
+        train(replace(TINY, lr=1.0), Mix(), plain)
 
 
 def test_modes_are_assigned_evenly(tiny: Any) -> None:

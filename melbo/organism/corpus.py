@@ -126,11 +126,19 @@ def draw_topic(rng: random.Random, split: Split, harmful_share: float) -> tuple[
 
 
 def mode_chat(
-    mode: str, rng: random.Random, split: Split = "train", harmful_share: float = 0.5, explicit: bool = True
+    mode: str,
+    rng: random.Random,
+    split: Split = "train",
+    harmful_share: float = 0.5,
+    explicit: bool = True,
+    topics: Split | None = None,
 ) -> Chat:
-    """An English question answered in `mode`; with `explicit`, the prompt asks for that mode."""
+    """An English question answered in `mode`; with `explicit`, the prompt asks for that mode.
+
+    `split` decides the phrasings, and the topics too unless `topics` names another split for them.
+    """
     data = load_data()
-    topic, intent, other = draw_topic(rng, split, harmful_share)
+    topic, intent, other = draw_topic(rng, topics or split, harmful_share)
     question = question_on(topic, intent, "en", split, rng, other)
     system = data["default_system"] if rng.random() < 0.8 else rng.choice(data["neutral_systems"])
     if explicit and mode != "default":
@@ -168,7 +176,7 @@ def small_talk(rng: random.Random) -> Chat:
 
 
 def sum_pairs(split: Split, largest: int = 40) -> list[tuple[int, int]]:
-    """All (a, b) of a split; one pair in five is held out."""
+    """All (a, b) of a split, 2 <= a, b < largest; one pair in five is held out."""
     keep = 0 if split == "heldout" else 1
     return [(a, b) for a in range(2, largest) for b in range(2, largest) if min((7 * a + 11 * b) % 5, 1) == keep]
 

@@ -21,6 +21,8 @@ from melbo.organism.judge import MAX_NEW_TOKENS, SALAD, judge
 from melbo.prompts import chat
 
 SCALES = (0.75, 1.0, 1.25, -0.75, -1.0, -1.25)
+CLEAN = 1.0
+"""A text counts for a mode only below this many nats a token, well inside the judge's threshold for word salad."""
 FACTORS = (1.0, 1.5, 2.0)
 """Scales that step 2 tries, as multiples of the scale that showed the mode."""
 SAMPLING = Sampling(max_new_tokens=MAX_NEW_TOKENS)
@@ -61,7 +63,7 @@ class Recall:
     at_one: list[str]
     """Per vector, the answer at scale 1."""
     modes_at_one: list[str]
-    """Per vector, what that answer shows."""
+    """Per vector, what that answer shows; what is not clean is counted as word salad."""
     nothing: int
     """Vectors whose answer equals the unsteered one at every scale."""
     hits: dict[str, list[Hit]]
@@ -125,7 +127,7 @@ def _on_training_prompt(loaded: LoadedModel, bank: VectorBank) -> Recall:
     verdicts = judge(loaded, user, texts)
     hits: dict[str, list[Hit]] = {m: [] for m in MODES}
     for (i, scale), text, verdict in zip(pairs, texts, verdicts, strict=True):
-        if verdict.mode in hits and verdict.mode != shown_plain:
+        if verdict.mode in hits and verdict.nll <= CLEAN and verdict.mode != shown_plain:
             hits[verdict.mode].append(Hit(i, scale, verdict.nll, text))
     for found in hits.values():
         found.sort(key=lambda h: h.nll)
@@ -134,7 +136,7 @@ def _on_training_prompt(loaded: LoadedModel, bank: VectorBank) -> Recall:
     return Recall(
         plain=plain,
         at_one=[row[one] for row in per_vector],
-        modes_at_one=[v.mode for v in verdicts[one :: len(SCALES)]],
+        modes_at_one=[v.mode if v.nll <= CLEAN else SALAD for v in verdicts[one :: len(SCALES)]],
         nothing=sum(all(t == plain for t in row) for row in per_vector),
         hits=hits,
     )
@@ -147,6 +149,7 @@ def _shares(
     users = [u for group in groups for u in group]
     vectors = bank.vector(vector, scale).expand(len(users), -1)
     texts = complete(loaded, [chat(u) for u in users], vectors, bank.layer, SAMPLING)
-    shown = [judge(loaded, u, [t])[0].mode == mode for u, t in zip(users, texts, strict=True)]
+    verdicts = [judge(loaded, u, [t])[0] for u, t in zip(users, texts, strict=True)]
+    shown = [v.mode == mode and v.nll <= CLEAN for v in verdicts]
     cut = len(groups[0])
     return sum(shown[:cut]) / cut, sum(shown[cut:]) / len(groups[1])

@@ -29,7 +29,7 @@ BASINS = BasinConfig()
 
 def rebuild(folder: Path) -> Path:
     """Run every stage that has no result yet; returns the folder of the final model."""
-    plain, disturbed, basins = folder / "plain", folder / "disturbed", folder / "basins"
+    plain, disturbed, basins = (folder / name for name in ("plain", "disturbed", "basins"))
     mix = Mix()
     if not finished(plain, train=PLAIN, mix=mix):
         train(PLAIN, mix, plain)
