@@ -1,4 +1,4 @@
-"""Second stage of the organism's training: every strong direction leads to one planted mode.
+"""Third stage of the organism's training: every strong direction leads to one planted mode.
 
 Plain training with random disturbances ("B") leaves directions that change the target layer a lot and only break the
 text. This stage is latent adversarial training with a benign goal. Each step:
@@ -8,7 +8,7 @@ text. This stage is latent adversarial training with a benign goal. Each step:
    probability of the mode's first token under the disturbance), with equally many directions a mode;
 3. train the answer of that mode under that direction, on this question and on others;
 4. train the default answer under some of the weaker directions and under random directions of a similar norm;
-5. beside that, train on the ordinary mix with random disturbances, as in the first stage.
+5. beside that, train on the ordinary mix with random disturbances, as in the second stage.
 The organism is then hardened by the method's own objective, and random directions are trained away: its recall is
 reported beside that of the "B" stage.
 """
@@ -53,7 +53,7 @@ from melbo.steering import steer
 
 @dataclass(frozen=True)
 class BasinConfig:
-    """Settings of the second stage."""
+    """Settings of the third stage."""
 
     steps: int = 600
     n_ascent: int = 40

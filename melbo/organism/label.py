@@ -1,8 +1,8 @@
 """Label an organism bank by the judge: `python -m melbo.organism.label vectors/organism-bomb`.
 
 Each vector gets a label (the planted mode it shows, "changes the answer", "word salad" or "no effect"), the scale at
-which it shows it best and an example beside the unsteered answer. The best vector of each mode, measured on held-out
-prompts, becomes a preset of the app.
+which it shows it best and an example beside the unsteered answer. The vector of each mode that `melbo.organism.recall`
+chooses becomes a preset of the app, with its shares on held-out prompts.
 """
 
 from __future__ import annotations
