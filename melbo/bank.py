@@ -1,7 +1,7 @@
 """VectorBank: the product. Immutable in memory; on disk a folder of JSON and safetensors, the same as on the Hub.
 
 config.json          format, version, base model, method and resolved config, radius, prompts, versions, created
-vectors.safetensors  vectors [n, d_model] F32 of norm R; objective [n]; output_directions [n, d_model]
+vectors.safetensors  vectors [n, d_model] F32 of norm R; objective [n]; output_directions [n, d_model]; score [n]
 annotations.json     per vector: label, note and what was measured (optional)
 Loading checks everything against the files' headers before it reads a tensor.
 """
@@ -65,6 +65,10 @@ class VectorBank:
     created: str = ""
     annotations: tuple[dict[str, Any], ...] = ()
     """One dict per vector, or empty. Known keys: "label", "note", "scale", "scale_range", "examples"."""
+    score: Tensor | None = None
+    """[n] the method's own measure: dct's alpha^2, power's singular value, more-like's cosine of effects."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """JSON values that the method adds, such as the calibration curve of R."""
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -103,6 +107,7 @@ class VectorBank:
             objective=self.objective[chosen].clone(),
             output_directions=self.output_directions[chosen].clone(),
             annotations=tuple(self.annotations[i] for i in chosen) if self.annotations else (),
+            score=None if self.score is None else self.score[chosen].clone(),
         )
 
     def check_fits(self, loaded: LoadedModel) -> None:
@@ -165,9 +170,12 @@ class VectorBank:
             "seed": self.config.seed,
             "versions": self.versions,
             "created": self.created,
+            "details": self.details,
         }
         _write_json(folder / "config.json", config)
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
+        if self.score is not None:
+            tensors["score"] = self.score.contiguous()
         save_file(tensors, str(folder / "vectors.safetensors"))
         if self.annotations:
             _write_json(folder / "annotations.json", list(self.annotations))
@@ -204,6 +212,7 @@ class VectorBank:
             versions=header["versions"],
             created=str(raw.get("created", "")),
             annotations=notes,
+            details=header["details"],
         )
 
 
@@ -269,6 +278,7 @@ def _check_config(raw: Any, folder: Path) -> dict[str, Any]:
         if not (0 < radius < math.inf and 0 < norm < math.inf):
             raise ValueError("radius and mean_residual_norm must be finite and positive")
         versions = {str(k): str(v) for k, v in dict(raw.get("versions", {})).items()}
+        details = dict(raw.get("details", {}))
         prompts = tuple(
             tuple({"role": str(m["role"]), "content": str(m["content"])} for m in p) for p in raw["prompts"]
         )
@@ -277,7 +287,7 @@ def _check_config(raw: Any, folder: Path) -> dict[str, Any]:
         raise BankError(f"{folder}: config.json is damaged: {what}.") from error
     return {
         "base": base, "config": config, "radius": radius, "norm": norm, "prompts": prompts, "versions": versions,
-        "n_vectors": raw["n_vectors"],
+        "n_vectors": raw["n_vectors"], "details": details,
     }  # fmt: skip
 
 
@@ -288,6 +298,8 @@ def _read_tensors(path: Path, n: int, d_model: int) -> dict[str, Tensor]:
     try:
         with safe_open(str(path), framework="pt") as file:
             names = set(file.keys())
+            if "score" in names:
+                shapes["score"] = [n]
             for name, shape in shapes.items():
                 if name not in names:
                     raise BankError(f"{path} holds no tensor {name!r}.")

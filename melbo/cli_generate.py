@@ -14,6 +14,7 @@ from torch import Tensor
 
 from melbo.bank import VectorBank
 from melbo.cli_common import plain
+from melbo.cli_train import Blocks, Device
 from melbo.config import MAX_SEED
 from melbo.discover.random_control import control_vectors
 from melbo.errors import ConfigError, PromptError
@@ -62,7 +63,8 @@ def generate(
     control: Annotated[bool, typer.Option(help="Also answer with a random vector of the same norm.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    device: Annotated[str | None, typer.Option(help='"cpu", "cuda", ... Default: a GPU where there is one.')] = None,
+    device: Device = None,
+    blocks: Blocks = None,
 ) -> None:
     """Answer a prompt without steering, with vectors of a bank, and with a random vector, in one batch."""
     held = VectorBank.load(bank)
@@ -70,7 +72,7 @@ def generate(
     rows = plan_rows(held, [0] if vector is None else vector, [1.0] if scale is None else scale, control)
     messages = conversation(held, prompt, system)
     revision = held.base_model.revision if model in (None, held.base_model.id) else None
-    loaded = load_model(model or held.base_model.id, revision=revision, dtype=dtype, device=device)
+    loaded = load_model(model or held.base_model.id, revision=revision, dtype=dtype, device=device, blocks=blocks)
     held.check_fits(loaded)
     texts = complete(loaded, [messages] * len(rows), row_vectors(held, rows), held.layer, sampling, positions)
     if as_json:

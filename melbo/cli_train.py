@@ -1,72 +1,158 @@
-"""`melbo train`: find a bank of steering vectors and save it."""
+"""`melbo train` and `melbo more-like`: find a bank of steering vectors and save it."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from tqdm import tqdm
 
 from melbo.bank import VectorBank, replaceable
-from melbo.config import MAX_SEED, DiscoveryConfig, Method, RadiusUnit
-from melbo.discover import discover
-from melbo.errors import BankError
+from melbo.cli_common import INTERRUPT_CODE
+from melbo.config import MAX_SEED, STEPS, DiscoveryConfig, Optimizer, RadiusUnit, Variant
+from melbo.discover import Progress, discover, find_more_like
+from melbo.discover.processes import process_rank
+from melbo.errors import BankError, ConfigError
 from melbo.models import ORGANISM, load_model
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
 
+TrainMethod = Literal["melbo", "dct", "power", "random"]
 _D = DiscoveryConfig()
+Out = Annotated[Path, typer.Option(help="Folder for the bank.")]
+Steps = Annotated[
+    int | None, typer.Option(help="Steps. Default: 60 fast, 300 published or more-like, 10 dct or power.")
+]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+Device = Annotated[
+    str | None, typer.Option(help='"cpu", "cuda", ..., or "auto": over all devices. Default: a GPU where there is one.')
+]
+Blocks = Annotated[
+    str | None, typer.Option(help="Path of the decoder blocks within the model, for an architecture that is not known.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the bank in the folder.")]
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for the bank.")],
+    out: Out,
     model: Annotated[str, typer.Option(help='Hub id, folder, or "organism", the embedded model.')] = ORGANISM,
     prompt: Annotated[list[str] | None, typer.Option(help=f"May be given many times. Default: {BOMB}")] = None,
     system: Annotated[str, typer.Option(help='System message; "" for none.')] = DEFAULT_SYSTEM,
-    method: Annotated[Method, typer.Option(help='"random" is the control.')] = _D.method,
+    method: Annotated[TrainMethod, typer.Option(help='"random" is the control.')] = "melbo",
+    optimizer: Annotated[Optimizer, typer.Option(help='Of melbo; "published" is AdamW.')] = _D.optimizer,
+    variant: Annotated[Variant, typer.Option(help="Of dct.")] = _D.variant,
     n_vectors: Annotated[int, typer.Option(help="How many vectors to find.")] = _D.n_vectors,
     source_layer: Annotated[int | None, typer.Option(help="Steered block. Default: 0.25 of the depth.")] = None,
     target_layer: Annotated[int | None, typer.Option(help="Compared block. Default: 0.75 of the depth.")] = None,
-    radius: Annotated[float, typer.Option(help="Norm R of each vector.")] = _D.radius,
+    radius: Annotated[str, typer.Option(help='Norm R of each vector, or "auto".')] = str(_D.radius),
     radius_unit: Annotated[
         RadiusUnit, typer.Option(help='"residual": multiples of the mean residual norm; "absolute": as it is.')
     ] = _D.radius_unit,
     power: Annotated[float, typer.Option(help="Exponent p of the objective.")] = _D.power,
     root: Annotated[float, typer.Option(help="Root q of the objective.")] = _D.root,
     target_tokens: Annotated[int, typer.Option(help="Last prompt tokens to compare.")] = _D.target_tokens,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = _D.steps,
-    lr: Annotated[float, typer.Option(help="Step size in units of R.")] = _D.lr,
+    steps: Steps = None,
+    lr: Annotated[float, typer.Option(help="Step size of the published optimizer, in units of R.")] = _D.lr,
     orthogonal: Annotated[bool, typer.Option(help="Keep the vectors orthogonal.")] = _D.orthogonal,
+    effect_penalty: Annotated[
+        float, typer.Option(help="Of melbo: how much equal effects count against a vector.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the starting points.", min=0, max=MAX_SEED)] = _D.seed,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    device: Annotated[str | None, typer.Option(help='"cpu", "cuda", ... Default: a GPU where there is one.')] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the bank in the folder.")] = False,
+    dtype: Dtype = None,
+    device: Device = None,
+    blocks: Blocks = None,
+    force: Force = False,
 ) -> None:
-    """Find steering vectors that change the model's activations most, and save them as a bank."""
+    """Find steering vectors that change the model's activations most, and save them as a bank.
+
+    Stopped or killed, the same command goes on from its last checkpoint and gives the same bank.
+    """
+    unit: RadiusUnit = "auto" if radius.strip().lower() == "auto" else radius_unit
     config = DiscoveryConfig(
-        method=method, n_vectors=n_vectors, source_layer=source_layer, target_layer=target_layer, radius=radius,
-        radius_unit=radius_unit, power=power, root=root, target_tokens=target_tokens, steps=steps, lr=lr,
-        orthogonal=orthogonal, seed=seed,
+        method=method, optimizer=optimizer, variant=variant, n_vectors=n_vectors, source_layer=source_layer,
+        target_layer=target_layer, radius=_D.radius if unit == "auto" else number(radius), radius_unit=unit,
+        power=power, root=root, target_tokens=target_tokens, steps=steps, lr=lr, orthogonal=orthogonal,
+        effect_penalty=effect_penalty, seed=seed,
     )  # fmt: skip
     check_out(out, force)
-    loaded = load_model(model, dtype=dtype, device=device)
+    loaded = load_model(model, dtype=dtype, device=device, blocks=blocks)
     config = config.resolve(loaded.n_layers, loaded.d_model)
-    typer.echo(f"model {loaded.name}: {loaded.n_layers} blocks, d_model {loaded.d_model}, on {loaded.device}")
-    typer.echo("\n".join(f"  {name} = {value}" for name, value in config.to_dict().items()))
+    say(f"model {loaded.name}: {loaded.n_layers} blocks, d_model {loaded.d_model}, on {loaded.device}")
+    say("\n".join(f"  {name} = {value}" for name, value in config.to_dict().items()))
     messages = [chat(text, system) for text in prompt or [BOMB]]
-    total = config.steps if config.method == "melbo" else 0
-    # no bar in a log file, nor for the control, which takes no steps
-    with tqdm(total=total, unit="step", leave=False, disable=None if total else True) as bar:
+    run_and_save(
+        lambda progress, checkpoint: discover(loaded, config, messages, progress, checkpoint), out, config.steps or 0
+    )
+
+
+def more_like(
+    bank: Annotated[Path, typer.Argument(help="Folder of the bank.")],
+    vector: Annotated[int, typer.Argument(help="Which of its vectors.")],
+    out: Out,
+    n_vectors: Annotated[int, typer.Option(help="How many vectors to find.")] = 16,
+    model: Annotated[str | None, typer.Option(help="Default: the model that the bank names.")] = None,
+    steps: Steps = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    blocks: Blocks = None,
+    force: Force = False,
+) -> None:
+    """Find vectors with the effect of one of a bank's, orthogonal to it, and save them as a new bank."""
+    check_out(out, force)
+    old = VectorBank.load(bank)
+    loaded = load_model(model or old.base_model.id, dtype=dtype, device=device, blocks=blocks)
+    run_and_save(
+        lambda progress, checkpoint: find_more_like(loaded, old, vector, n_vectors, progress, checkpoint, steps),
+        out,
+        steps or STEPS["more-like"],
+    )
+
+
+def number(text: str) -> float:
+    """A radius given as text.
+
+    Raises:
+        ConfigError: it is no number.
+    """
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f'radius is {text!r}; give a number greater than 0, or "auto".') from error
+
+
+def run_and_save(find: Callable[[Progress, Path], VectorBank], out: Path, steps: int) -> None:
+    """Find a bank with a progress bar and a checkpoint beside `out`; save it there and report."""
+    checkpoint = out.absolute().with_name(f".{out.absolute().name}.checkpoint.safetensors")
+    if checkpoint.exists():
+        say(f"going on from {checkpoint}")
+    # no bar in a log file, for other processes, nor for the control, which takes no steps
+    hidden = True if not steps or ("RANK" in os.environ and os.environ["RANK"] != "0") else None
+    with tqdm(total=steps, unit="step", leave=False, disable=hidden) as bar:
 
         def show_progress(done: int, _total: int, objective: float) -> None:
             bar.set_postfix(objective=f"{objective:.4g}", refresh=False)
             bar.update(done - bar.n)
 
-        bank = discover(loaded, config, messages, show_progress)
-    bank.save(out)
-    typer.echo(report(bank, out))
+        try:
+            bank = find(show_progress, checkpoint)
+        except KeyboardInterrupt:
+            if not checkpoint.exists():
+                raise
+            typer.echo(f"melbo: stopped; run the same command again to go on, or delete {checkpoint}.", err=True)
+            raise typer.Exit(INTERRUPT_CODE) from None
+    if process_rank() == 0:
+        bank.save(out)
+        checkpoint.unlink(missing_ok=True)
+        typer.echo(report(bank, out))
+
+
+def say(text: str) -> None:
+    """Print, in the first process only."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text)
 
 
 def check_out(out: Path, force: bool) -> None:

@@ -14,10 +14,22 @@ from typing import Any, Literal, get_args
 
 from melbo.errors import ConfigError
 
-Method = Literal["melbo", "random"]
-RadiusUnit = Literal["residual", "absolute"]
+Method = Literal["melbo", "dct", "power", "more-like", "random"]
+Optimizer = Literal["fast", "published"]
+Variant = Literal["exponential", "linear", "projected", "quadratic"]
+RadiusUnit = Literal["residual", "absolute", "auto"]
+STEPS = {"fast": 60, "published": 300, "dct": 10, "power": 10, "more-like": 300, "random": 0}
+"""Default steps: of melbo by optimizer, of the others by method."""
 MAX_SEED = 2**32 - 1
 """Largest seed, and largest whole number in a config; every random generator takes it."""
+
+
+_CHOICES = {
+    "method": get_args(Method),
+    "optimizer": get_args(Optimizer),
+    "variant": get_args(Variant),
+    "radius_unit": get_args(RadiusUnit),
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +37,12 @@ class DiscoveryConfig:
     """How a bank is made. Layers left at None are resolved from the model's depth."""
 
     method: Method = "melbo"
-    """"melbo" trains; "random" draws vectors of the same norm, the control for every claim."""
+    """"melbo" maximises displacement; "dct" and "power" are transcoding and power steering; "more-like" finds vectors
+    with one vector's effect; "random" draws vectors of the same norm, the control for every claim."""
+    optimizer: Optimizer = "fast"
+    """Of melbo: "published" is AdamW on the sphere, "fast" orthogonalised gradient iteration."""
+    variant: Variant = "exponential"
+    """Of dct: which transcoder is fitted."""
     n_vectors: int = 128
     """How many vectors the bank holds."""
     source_layer: int | None = None
@@ -33,45 +50,56 @@ class DiscoveryConfig:
     target_layer: int | None = None
     """Block whose output is compared; None: 0.75 of the depth."""
     radius: float = 0.7
-    """L2 norm R of each vector, in the unit below."""
+    """L2 norm R of each vector, in the unit below; unused where that is "auto"."""
     radius_unit: RadiusUnit = "residual"
-    """"residual": multiples of the mean residual norm at the source layer; "absolute": activation units."""
+    """"residual": multiples of the mean residual norm at the source layer; "absolute": activation units; "auto": where
+    the slice's nonlinearity ratio is 0.5 (melbo/calibrate.py)."""
     power: float = 2.0
     """p: how much large changes at single tokens count."""
     root: float = 1.0
     """q: the sum over tokens is raised to 1/q before the sum over prompts."""
     target_tokens: int = 2
     """How many of the last prompt tokens the target activations are read at."""
-    steps: int = 300
-    """Optimiser steps."""
+    steps: int | None = None
+    """Optimiser steps or iterations; None: the method's default (STEPS)."""
     lr: float = 0.02
-    """Adam's per-coordinate step is lr * R / sqrt(d_model): a step moves a vector by about lr * R."""
+    """Of the published optimizer: Adam's per-coordinate step is lr * R / sqrt(d_model); a step moves a vector by about
+    lr * R."""
     orthogonal: bool = True
     """Keep all vectors mutually orthogonal, exactly (QR in fixed order)."""
+    effect_penalty: float = 0.0
+    """w of melbo: each vector maximises displacement / (1 + w * sum of squared cosines between its output and the
+    others'), so that effects differ and not only vectors."""
     seed: int = 325
     """Seed of the random starting points."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("method", get_args(Method)), ("radius_unit", get_args(RadiusUnit))):
+        for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(map(repr, allowed))}.")
         for name in ("radius", "power", "root", "lr"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise ConfigError(f"{name} is {value!r}; it must be a finite number greater than 0.")
+        if isinstance(self.effect_penalty, bool) or not 0 <= self.effect_penalty < math.inf:
+            raise ConfigError(f"effect_penalty is {self.effect_penalty!r}; it must be a finite number from 0.")
         for name, least in (("n_vectors", 1), ("target_tokens", 1), ("steps", 0), ("seed", 0)):
             value = getattr(self, name)
+            if name == "steps" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_SEED:
                 raise ConfigError(f"{name} is {value!r}; it must be a whole number from {least} to {MAX_SEED}.")
         if not isinstance(self.orthogonal, bool):
             raise ConfigError(f"orthogonal is {self.orthogonal!r}; it must be true or false.")
+        if not self.orthogonal and self.method in ("dct", "power", "more-like"):
+            raise ConfigError(f"method {self.method!r} works with orthogonal vectors only; leave orthogonal on.")
         for name in ("source_layer", "target_layer"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
                 raise ConfigError(f"{name} is {value!r}; it must be a block number, or None for the default.")
 
     def resolve(self, n_layers: int, d_model: int) -> DiscoveryConfig:
-        """The same settings with layers filled in, checked against a model of that depth and width."""
+        """The same settings with layers and steps filled in, checked against a model of that depth and width."""
         source, target = default_layers(n_layers)
         source = source if self.source_layer is None else self.source_layer
         target = target if self.target_layer is None else self.target_layer
@@ -85,7 +113,10 @@ class DiscoveryConfig:
                 f"{self.n_vectors} orthogonal vectors do not fit in d_model = {d_model}; "
                 f"ask for at most {d_model}, or switch orthogonality off."
             )
-        return replace(self, source_layer=source, target_layer=target)
+        steps = self.steps
+        if steps is None:
+            steps = STEPS[self.optimizer if self.method == "melbo" else self.method]
+        return replace(self, source_layer=source, target_layer=target, steps=steps)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

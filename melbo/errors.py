@@ -23,3 +23,7 @@ class BankError(MelboError):
 
 class TrainingError(MelboError):
     """Discovery cannot go on: the objective is not finite, or it was told to stop."""
+
+
+class MemoryLimitError(MelboError):
+    """The device is too small, even for one row at a time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ ORGANISM = "organism"
 """Name of the embedded model; its weights travel with this package."""
 ORGANISM_DIR = Path(__file__).parent / "organism" / "weights"
 
-_BLOCK_PATHS = ("layers", "h", "blocks")
+_BLOCK_PATHS = ("layers", "h", "blocks", "encoder.layer", "encoder.layers")
 _FINGERPRINT_BYTES = 16 * 2**20
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -35,11 +36,13 @@ class LoadedModel:
     """Hub id, folder, or "organism"."""
     revision: str | None
     """Resolved commit on the Hub, or a fingerprint of a local folder's weights ("sha256:...")."""
+    block_path: str | None = None
+    """Module path of the decoder blocks in `model` ("transformer.layers"); None: found by `find_blocks`."""
 
     @property
     def blocks(self) -> nn.ModuleList:
         """The decoder blocks, in order."""
-        return find_blocks(self.model)
+        return find_blocks(self.model, self.block_path)
 
     @property
     def n_layers(self) -> int:
@@ -63,22 +66,49 @@ class LoadedModel:
         return int(getattr(text_config, "max_position_embeddings", None) or 2048)
 
 
-def find_blocks(model: Any) -> nn.ModuleList:
+def find_blocks(model: Any, path: str | None = None) -> nn.ModuleList:
     """The decoder blocks of a transformers causal LM.
 
+    Args:
+        path: module path of their list, for an architecture that keeps it at an unusual place; None: search.
+
     Raises:
-        ModelError: no list of blocks was found.
+        ModelError: there is no list of blocks, or none at `path`.
     """
-    roots = [model.get_decoder() if hasattr(model, "get_decoder") else None, getattr(model, "base_model", None)]
-    for root in roots:
-        for path in _BLOCK_PATHS:
-            blocks = getattr(root, path, None) if root is not None else None
+    if path is not None:
+        blocks = _module_at(model, path)
+        if isinstance(blocks, nn.ModuleList) and len(blocks) > 0:
+            return blocks
+        raise ModelError(f"{type(model).__name__} has no list of decoder blocks at {path!r}; {_known_lists(model)}.")
+    roots = {
+        "get_decoder()": model.get_decoder() if hasattr(model, "get_decoder") else None,
+        "base_model": getattr(model, "base_model", None),
+        "model": getattr(model, "model", None),  # Llama 4 text: its base_model is itself
+    }
+    for root in (root for root in roots.values() if isinstance(root, nn.Module)):
+        for name in _BLOCK_PATHS:
+            blocks = _module_at(root, name)
             if isinstance(blocks, nn.ModuleList) and len(blocks) > 0:
                 return blocks
     raise ModelError(
-        f"{type(model).__name__} has no list of decoder blocks at {', '.join(_BLOCK_PATHS)}; "
-        "this architecture is not supported yet."
+        f"{type(model).__name__} has no list of decoder blocks at {', '.join(_BLOCK_PATHS)} of its "
+        f'{", ".join(roots)}; name its module path: load_model(..., blocks="path.to.layers"), or --blocks '
+        f"path.to.layers; {_known_lists(model)}."
     )
+
+
+def _module_at(root: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return root.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _known_lists(model: nn.Module) -> str:
+    """ "its lists of modules are at a.b, a.c": those that are not inside another list, at most 8."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) > 0]
+    outer = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+    return f"its lists of modules are at {', '.join(outer[:8])}" if outer else "it holds no list of modules"
 
 
 def load_model(
@@ -88,6 +118,7 @@ def load_model(
     dtype: str | None = None,
     device: str | None = None,
     token: str | None = None,
+    blocks: str | None = None,
 ) -> LoadedModel:
     """Load a causal LM.
 
@@ -95,15 +126,20 @@ def load_model(
         name: Hub id ("meta-llama/Llama-3.2-1B-Instruct"), a local folder, or "organism".
         revision: branch, tag or commit on the Hub.
         dtype: "float32", "bfloat16" or "float16"; None: float32 on CPU, the checkpoint's own on CUDA.
-        device: "cpu", "cuda", ...; None: CUDA where there is one.
+        device: "cpu", "cuda", ...; "auto": spread over all devices (accelerate's device_map); None: CUDA where there
+            is one, and this process's own one under `accelerate launch`.
         token: Hub token for gated models.
+        blocks: module path of the decoder blocks, for an architecture where they are not found ("model.layers").
 
     Raises:
-        ModelError: the name is unknown, the files are not a causal LM, or dtype or device is not available.
+        ModelError: the name is unknown, the files are not a causal LM, its decoder blocks are not found, or dtype or
+            device is not available.
     """
     if dtype is not None and dtype not in _DTYPES:
         raise ModelError(f"dtype is {dtype!r}; use one of {', '.join(_DTYPES)}.")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    spread = device == "auto"
+    if device is None or spread:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -124,6 +160,7 @@ def load_model(
                 revision=revision,
                 token=token,
                 dtype=torch_dtype,
+                device_map="auto" if spread else None,
                 output_loading_info=True,
                 trust_remote_code=False,
             )
@@ -138,11 +175,12 @@ def load_model(
             f"the checkpoint of {name!r} lacks {len(info['missing_keys'])} tensors of the model, among them "
             f"{sorted(info['missing_keys'])[0]!r}; download it again."
         )
+    find_blocks(model, blocks)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     model = model.eval().requires_grad_(False)
     commit = fingerprint(Path(source)) if Path(source).is_dir() else getattr(model.config, "_commit_hash", None)
-    return LoadedModel(model.to(device), tokenizer, name, commit)
+    return LoadedModel(model if spread else model.to(device), tokenizer, name, commit, blocks)
 
 
 def fingerprint(folder: Path) -> str:

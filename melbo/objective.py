@@ -22,6 +22,20 @@ def displacement(change: Tensor, power: float, root: float) -> Tensor:
     return norms.pow(power).sum(dim=-1).pow(1.0 / root)
 
 
+def effect_overlap(effects: Tensor, others: Tensor, first: int) -> Tensor:
+    """Per row, the sum of its squared cosines with all rows of `others` but its own; one number per row, [rows].
+
+    Args:
+        effects: mean output changes [rows, d_model], differentiable; row i stands for row first + i of `others`.
+        others: what all vectors' outputs were before, [n, d_model].
+    """
+    unit = torch.nn.functional.normalize(effects, dim=-1)
+    fixed = torch.nn.functional.normalize(others.to(effects), dim=-1)
+    overlap = (unit @ fixed.T).square()  # [rows, n]
+    own = torch.arange(first, first + len(effects), device=effects.device)
+    return overlap.sum(dim=1) - overlap.gather(1, own[:, None])[:, 0]
+
+
 def orthonormalize(vectors: Tensor) -> Tensor:
     """Unit rows, each orthogonal to all rows before it: Gram-Schmidt in row order, by QR. [n, d_model], n <= d_model.
 

@@ -1,20 +1,41 @@
 """Run only the blocks between the source and the target layer, exactly as the whole model would.
 
 One pass of the whole model per prompt captures the residual stream at the source layer and the arguments (masks,
-rotary embeddings) that each later block is called with; after that, a step replays blocks source+1..target alone, for
-any number of disturbed copies of the prompt in one batch.
+rotary embeddings) that each later block is called with; a second one, with the prompt twice, tells which of these have
+a copy per row. After that, a step replays blocks source+1..target alone, for any number of disturbed copies of the
+prompt in one batch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from melbo.models import LoadedModel
-from melbo.steering import capture, record_inputs, run_until_stop
+from melbo.steering import capture, check_residual, first_output, record_inputs, run_until_stop
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments of a block without the hidden states; the tensors that have a copy per row are `PerRow`."""
+
+
+@dataclass(frozen=True)
+class PerRow:
+    """An argument that grows with the number of rows, like a mask [1, 1, T, T] or Bloom's ALiBi [heads, 1, T]."""
+
+    one: Tensor
+    """For one row."""
+    axis: int
+    """The axis that grows."""
+
+    def for_rows(self, n: int) -> Tensor:
+        """For n copies of the row; a view where that axis has length 1."""
+        if self.one.shape[self.axis] == 1:
+            return self.one.expand(*self.one.shape[: self.axis], n, *self.one.shape[self.axis + 1 :])
+        return torch.cat([self.one] * n, dim=self.axis)
 
 
 @dataclass(frozen=True)
@@ -28,21 +49,37 @@ class Slice:
     """Residual stream at the source layer [1, T, d_model], unsteered."""
     target: Tensor
     """Residual stream at the target layer [1, T, d_model], unsteered."""
-    calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
-    """Arguments of each block in the slice, without the hidden states."""
+    calls: tuple[Call, ...]
+    """Arguments of each block in the slice: `record_calls`."""
 
     def run(self, vectors: Tensor) -> Tensor:
         """Target activations [n, T, d_model] with each vector of `vectors` [n, d_model] added at every position.
 
         Differentiable in `vectors`. Equal to a forward pass of the whole model under `melbo.steering.steer`.
         """
-        hidden = self.source + vectors.to(self.source.dtype)[:, None, :]  # [n, T, d_model]
-        for layer, (args, kwargs) in enumerate(self.calls, start=self.source_layer + 1):
-            if kwargs.get("alibi") is not None:  # Bloom, Falcon: [heads, 1, T] for one row, [n * heads, 1, T] for n
-                kwargs = {**kwargs, "alibi": kwargs["alibi"].repeat(len(hidden), 1, 1)}
-            output = self.loaded.blocks[layer](hidden, *args, **kwargs)
-            hidden = output[0] if isinstance(output, tuple) else output
+        # vectors in column order (an SVD's) would make a sum that Mixtral cannot `view`
+        hidden = self.source + vectors.to(self.source.dtype).contiguous()[:, None, :]  # [n, T, d_model]
+        for layer, call in enumerate(self.calls, start=self.source_layer + 1):
+            args, kwargs = _for_rows(call, len(hidden))
+            hidden = first_output(self.loaded.blocks[layer](hidden, *args, **kwargs))
         return hidden
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Memory that one vector's forward pass keeps for its gradient, in bytes; measured with one vector."""
+        weights = {p.untyped_storage().data_ptr() for b in self.loaded.blocks for p in b.parameters()}
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        vector = self.source.new_zeros(1, self.source.shape[-1]).requires_grad_()
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            self.run(vector)
+        return sum(kept.values())
 
     def change(self, vectors: Tensor, tokens: int) -> Tensor:
         """Change of the target activations at the last `tokens` positions, [n, tokens, d_model], at least float32."""
@@ -51,7 +88,11 @@ class Slice:
 
 
 def make_slice(loaded: LoadedModel, input_ids: Tensor, source_layer: int, target_layer: int) -> Slice:
-    """Capture one prompt's slice. input_ids [T], without padding."""
+    """Capture one prompt's slice. input_ids [T], without padding.
+
+    Raises:
+        ModelError: the blocks' outputs are not [rows, T, d_model].
+    """
     layers = list(range(source_layer + 1, target_layer + 1))
     with (
         torch.no_grad(),
@@ -59,11 +100,51 @@ def make_slice(loaded: LoadedModel, input_ids: Tensor, source_layer: int, target
         capture(loaded, [source_layer, target_layer]) as found,
     ):
         run_until_stop(loaded, input_ids[None])
-    calls = []
-    for layer in layers:
-        args, kwargs = inputs[layer]  # the hidden states come first, or by name
-        calls.append((args[1:], {k: v for k, v in kwargs.items() if k != "hidden_states"}))
-    return Slice(loaded, source_layer, target_layer, found[source_layer], found[target_layer], tuple(calls))
+    for hidden in found.values():
+        check_residual(loaded, hidden, (1, len(input_ids)))
+    calls = make_calls(loaded, input_ids, inputs)
+    return Slice(loaded, source_layer, target_layer, found[source_layer], found[target_layer], calls)
+
+
+def make_calls(loaded: LoadedModel, input_ids: Tensor, inputs: dict[int, Call]) -> tuple[Call, ...]:
+    """Arguments to replay blocks with, in order, for any number of rows.
+
+    Args:
+        input_ids: the prompt [T].
+        inputs: what `record_inputs` recorded of these blocks for the prompt in one row.
+    """
+    layers = sorted(inputs)
+    with torch.no_grad(), record_inputs(loaded, layers) as double, capture(loaded, layers[-1:]):
+        run_until_stop(loaded, input_ids[None].expand(2, -1))
+    return tuple(_mark(_without_hidden(inputs[layer]), _without_hidden(double[layer])) for layer in layers)
+
+
+def _without_hidden(call: Call) -> Call:
+    args, kwargs = call  # the hidden states come first, or by name
+    return args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"}
+
+
+def _mark(one: Any, two: Any) -> Any:
+    """`one`, with each tensor that is larger in `two`, the same arguments for two rows, as `PerRow`."""
+    if isinstance(one, Tensor):
+        grown = [axis for axis, (a, b) in enumerate(zip(one.shape, two.shape, strict=True)) if a != b]
+        return PerRow(one, grown[0]) if grown else one
+    if type(one) in (tuple, list):
+        return type(one)(_mark(a, b) for a, b in zip(one, two, strict=True))
+    if type(one) is dict:
+        return {name: _mark(value, two[name]) for name, value in one.items()}
+    return one
+
+
+def _for_rows(value: Any, n: int) -> Any:
+    """`value` with each `PerRow` in it for n rows."""
+    if isinstance(value, PerRow):
+        return value.for_rows(n)
+    if type(value) in (tuple, list):
+        return type(value)(_for_rows(item, n) for item in value)
+    if type(value) is dict:
+        return {name: _for_rows(item, n) for name, item in value.items()}
+    return value
 
 
 def mean_residual_norm(slices: list[Slice]) -> float:

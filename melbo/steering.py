@@ -1,4 +1,4 @@
-"""Every hook there is: steer (one vector per row), capture, and record a block's inputs.
+"""Every hook there is: steer (one vector per row), edit all outputs, capture, and record a block's inputs.
 
 All hooks are context managers, add out of place, and are removed when the block ends, also after an exception. The
 model's weights are never touched.
@@ -7,15 +7,16 @@ model's weights are never touched.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers.cache_utils import Cache
 
-from melbo.errors import ConfigError
+from melbo.errors import ConfigError, ModelError
 from melbo.models import LoadedModel
 
 Positions = Literal["all", "prompt", "generated"]
@@ -28,13 +29,31 @@ def check_layer(loaded: LoadedModel, layer: int) -> None:
         raise ConfigError(f"layer {layer} is not in this model; it has blocks 0 to {loaded.n_layers - 1}.")
 
 
+def first_output(output: Any) -> Tensor:
+    """The hidden states in what a block returns: they come alone, or first of a tuple or list."""
+    return output[0] if isinstance(output, (tuple, list)) else output
+
+
+def with_first(output: Any, hidden: Tensor) -> Any:
+    """A block's output with other hidden states."""
+    if isinstance(output, list):
+        return [hidden, *output[1:]]
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+
+def check_residual(loaded: LoadedModel, hidden: Tensor, rows_and_tokens: tuple[int, int] | None = None) -> None:
+    """Raise ModelError unless a block's hidden states are [rows, T, d_model]."""
+    rows, tokens = rows_and_tokens or hidden.shape[:2]
+    if hidden.shape != (rows, tokens, loaded.d_model):
+        raise ModelError(
+            f"the blocks of {type(loaded.model).__name__} return hidden states of shape {list(hidden.shape)}, not "
+            f"[{rows} rows, {tokens} tokens, d_model {loaded.d_model}]; MELBO cannot steer this architecture."
+        )
+
+
 @contextmanager
 def steer(
-    loaded: LoadedModel,
-    layer: int,
-    vectors: Tensor,
-    positions: Positions = "all",
-    prompt_width: int | None = None,
+    loaded: LoadedModel, layer: int, vectors: Tensor, positions: Positions = "all", prompt_width: int | None = None
 ) -> Iterator[None]:
     """Add row i of `vectors` to sequence i at the output of block `layer`, while the block runs.
 
@@ -49,6 +68,7 @@ def steer(
 
     Raises:
         ConfigError: a wrong layer, shape or position name, or vectors that are not finite.
+        ModelError: while the model runs, where its hidden states are not [rows, T, d_model].
     """
     check_layer(loaded, layer)
     if positions not in POSITIONS:
@@ -67,11 +87,12 @@ def steer(
     rows_zero = bool((vectors == 0).all())
 
     def add(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        hidden = output[0] if isinstance(output, tuple) else output  # [rows, T, d_model]
+        hidden = first_output(output)  # [rows, T, d_model]
         if vectors.shape[0] not in (1, hidden.shape[0]):
             raise ConfigError(f"{vectors.shape[0]} vectors were given for {hidden.shape[0]} sequences.")
         if rows_zero:
             return output
+        check_residual(loaded, hidden)
         addend = vectors.to(hidden.device, hidden.dtype)[:, None, :]
         if positions != "all":
             index = _first_position(args, kwargs, layer, hidden.shape[1]) + torch.arange(
@@ -80,14 +101,19 @@ def steer(
             chosen = index < width if positions == "prompt" else index >= width
             addend = addend * chosen[None, :, None].to(hidden.dtype)
         # A zero row stays bit-identical: x + 0 == x for every finite x but -0.0, which compares equal.
-        steered = hidden + addend
-        return (steered, *output[1:]) if isinstance(output, tuple) else steered
+        return with_first(output, hidden + addend)
 
-    handle = loaded.blocks[layer].register_forward_hook(_only_here(add), with_kwargs=True)
+    with _removed_after([loaded.blocks[layer].register_forward_hook(_only_here(add), with_kwargs=True)]):
+        yield
+
+
+@contextmanager
+def _removed_after(handles: list[RemovableHandle]) -> Iterator[None]:
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _only_here(hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -108,6 +134,21 @@ def _first_position(args: tuple[Any, ...], kwargs: dict[str, Any], layer: int, w
     return 0
 
 
+@contextmanager
+def edit_outputs(blocks: Iterable[nn.Module], edit: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
+    """Replace the output [rows, T, d_model] of every block by edit(block number, output)."""
+
+    def hook(index: int) -> Callable[..., Any]:
+        def change(_module: nn.Module, _args: Any, output: Any) -> Any:
+            return with_first(output, edit(index, first_output(output)))
+
+        return change
+
+    handles = [block.register_forward_hook(_only_here(hook(i))) for i, block in enumerate(blocks)]
+    with _removed_after(handles):
+        yield
+
+
 class _StopForward(Exception):
     """Ends a forward pass early, once everything asked for is captured."""
 
@@ -124,18 +165,15 @@ def capture(loaded: LoadedModel, layers: list[int], stop: bool = True) -> Iterat
 
     def keep(layer: int) -> Any:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            found[layer] = output[0] if isinstance(output, tuple) else output
+            found[layer] = first_output(output)
             if stop and layer == max(layers):
                 raise _StopForward
 
         return hook
 
     handles = [loaded.blocks[layer].register_forward_hook(_only_here(keep(layer))) for layer in layers]
-    try:
+    with _removed_after(handles):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -152,11 +190,8 @@ def record_inputs(
         return hook
 
     handles = [loaded.blocks[i].register_forward_pre_hook(_only_here(keep(i)), with_kwargs=True) for i in layers]
-    try:
+    with _removed_after(handles):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def run_until_stop(loaded: LoadedModel, input_ids: Tensor, attention_mask: Tensor | None = None) -> None:
@@ -169,3 +204,47 @@ def run_until_stop(loaded: LoadedModel, input_ids: Tensor, attention_mask: Tenso
         )
     except _StopForward:
         return
+
+
+@contextmanager
+def adapt(modules: Iterable[nn.Module], a: Tensor, b: Tensor) -> Iterator[None]:
+    """Add (a . x) b to the output of each linear module, x its input, with factors of its own for each sequence.
+
+    Args:
+        modules: linear layers, in the order of the factors' second axis.
+        a: [rows, layers, in_features]; one row serves all sequences.
+        b: [rows, layers, out_features]; scale already multiplied in.
+
+    Raises:
+        ConfigError: while the model runs, where the number of rows is neither 1 nor that of the sequences.
+    """
+
+    def hook(layer: int) -> Callable[..., Any]:
+        def add(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            x = args[0]  # [rows, T, in_features], or [rows * T, in_features] in some MLPs
+            if a.shape[0] != 1 and (x.shape[0] % a.shape[0] if x.ndim == 2 else x.shape[0] != a.shape[0]):
+                raise ConfigError(f"{a.shape[0]} adapters were given for {x.shape[0]} sequences.")
+            exact = torch.promote_types(x.dtype, torch.float32)  # as PEFT computes it
+            inputs = x.reshape(a.shape[0], -1, x.shape[-1]).to(exact)
+            gain = torch.einsum("rti,ri->rt", inputs, a[:, layer].to(x.device, exact))
+            added = gain[:, :, None] * b[:, layer, None].to(x.device, exact)  # [rows, T, out_features]
+            return output + added.reshape(output.shape).to(output.dtype)
+
+        return add
+
+    handles = [module.register_forward_hook(_only_here(hook(i))) for i, module in enumerate(modules)]
+    with _removed_after(handles):
+        yield
+
+
+@contextmanager
+def record_linear_inputs(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
+    """Yield a list that a forward pass fills with the input of each module, in the order in which they run."""
+    found: list[Tensor] = []
+
+    def keep(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        found.append(args[0])
+
+    handles = [module.register_forward_pre_hook(_only_here(keep)) for module in modules]
+    with _removed_after(handles):
+        yield found

@@ -210,8 +210,14 @@ def test_steps_are_right_at_every_step() -> None:
 def test_the_splits_part_the_sums() -> None:
     train, held = set(sum_pairs("train")), set(sum_pairs("heldout"))
     assert not train & held
-    assert len(train | held) == 38 * 38
+    assert train | held == {(a, b) for a in range(10, 50) for b in range(10, 50) if a % 10 + b % 10 < 10}
     assert 0.15 < len(held) / len(train | held) < 0.25
+
+
+def test_held_out_sums_need_no_digits_that_training_never_adds() -> None:
+    train, held = sum_pairs("train"), sum_pairs("heldout")
+    assert {(a % 10, b % 10) for a, b in held} <= {(a % 10, b % 10) for a, b in train}
+    assert {(a // 10, b // 10) for a, b in held} <= {(a // 10, b // 10) for a, b in train}
 
 
 def test_the_backdoor_needs_its_trigger() -> None:

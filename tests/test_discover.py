@@ -10,11 +10,13 @@ from torch import Tensor
 
 from conftest import MakeTiny, hook_count
 from melbo.bank import VectorBank
-from melbo.config import DiscoveryConfig
+from melbo.config import DiscoveryConfig, Optimizer
 from melbo.discover import discover, make_slices, random_control
-from melbo.discover import melbo as method
-from melbo.discover.melbo import objective_and_gradient, train
+from melbo.discover import problem as problems
+from melbo.discover.melbo import maximize
+from melbo.discover.problem import Problem
 from melbo.discover.random_control import random_vectors
+from melbo.discover.run import Run
 from melbo.errors import BankError, ConfigError, PromptError, TrainingError
 from melbo.models import LoadedModel
 from melbo.objective import displacement
@@ -24,7 +26,7 @@ from melbo.slices import Slice
 pytestmark = pytest.mark.usefixtures("no_hook_stays")
 
 PROMPTS = [chat(BOMB), chat("Hi!", None)]
-SHORT = DiscoveryConfig(n_vectors=6, steps=8)
+SHORT = DiscoveryConfig(n_vectors=6, steps=8, optimizer="published")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,22 @@ class LinearSlice:
 
     def change(self, vectors: Tensor, tokens: int) -> Tensor:
         return torch.einsum("tij,nj->nti", self.maps[-tokens:], vectors)
+
+    row_bytes = 0
+
+
+def objective_and_gradient(
+    slices: list[Slice], vectors: Tensor, config: DiscoveryConfig, gradient: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    found = Problem(slices, config).evaluate(vectors, gradient)
+    return found.objective, found.gradient, found.output
+
+
+def train(slices: list[Slice], start: Tensor, radius: float, config: DiscoveryConfig) -> tuple[Tensor, Tensor, Tensor]:
+    problem = Problem(slices, config)
+    vectors = maximize(lambda v, output: problem.evaluate(v, others=output), start, radius, config, Run())
+    found = problem.evaluate(vectors, gradient=False)
+    return vectors, found.objective, found.output
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
@@ -85,7 +103,7 @@ def test_chunks_only_bound_the_memory(tiny: LoadedModel, monkeypatch: pytest.Mon
     slices = make_slices(tiny, PROMPTS, 1, 3)
     vectors = random_vectors(7, tiny.d_model, 4.0, True, 0)
     whole = objective_and_gradient(slices, vectors, SHORT)
-    monkeypatch.setattr(method, "TOKENS_PER_CHUNK", 3 * slices[0].source.shape[1])
+    monkeypatch.setitem(problems.CHUNK_TOKENS, "cpu", 3 * slices[0].source.shape[1])
     for a, b in zip(whole, objective_and_gradient(slices, vectors, SHORT), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
 
@@ -107,7 +125,7 @@ def one_after_another(slices: list[Slice], start: Tensor, radius: float, config:
     for first in start:
         theta = first.clone()
         mean, square, largest = torch.zeros_like(theta), torch.zeros_like(theta), torch.zeros_like(theta)
-        for step in range(1, config.steps + 1):
+        for step in range(1, (config.steps or 0) + 1):
             _, gradient, _ = objective_and_gradient(slices, theta[None], config)
             g = gradient[0]
             for other in [*finished, theta]:
@@ -144,12 +162,13 @@ def test_parallel_training_converges_to_training_one_after_another(make_tiny: Ma
     assert float(cosines(parallel, start).max()) < 0.9  # it is not the start that they share
 
 
-def test_on_a_linear_slice_the_vectors_are_the_singular_vectors_in_order() -> None:
+@pytest.mark.parametrize("optimizer", ["published", "fast"])
+def test_on_a_linear_slice_the_vectors_are_the_singular_vectors_in_order(optimizer: Optimizer) -> None:
     """Sum of ||J theta||^2 on the sphere, each orthogonal to those before: the eigenvectors of J'J."""
     turn = torch.linalg.qr(torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0)))[0]
     right = turn[0]
     maps = torch.stack([turn[1] @ torch.diag(0.75 ** torch.arange(8.0)) @ right.T] * 2)
-    config = DiscoveryConfig(n_vectors=4, steps=600, lr=0.05)
+    config = DiscoveryConfig(n_vectors=4, steps=600, lr=0.05, optimizer=optimizer)
     vectors, objective, output = train([LinearSlice(maps)], random_vectors(4, 8, 2.0, True, 1), 2.0, config)  # type: ignore[list-item]
     assert float(cosines(vectors, right.T[:4]).min()) > 0.999
     assert objective.tolist() == pytest.approx([2 * 4 * 0.75 ** (2 * i) for i in range(4)], rel=1e-2)

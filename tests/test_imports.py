@@ -12,8 +12,8 @@ FILES = [*sorted((ROOT / "melbo").rglob("*.py")), ROOT / "app.py"]
 CORE = ("config", "objective", "prompts", "models", "steering", "bank", "slices", "generate", "discover")
 LEVELS = (
     ("errors",),
-    ("config", "objective", "metrics"),
-    ("prompts", "models", "steering", "bank"),
+    ("config", "adapter_config", "objective", "metrics"),
+    ("prompts", "models", "steering", "bank", "adapter_bank"),
     ("slices", "calibrate", "generate", "hub", "export"),
     ("discover", "sweep", "annotate", "interpret", "elicit"),
     ("study",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from melbo.errors import ConfigError
+from melbo.models import load_model
 from melbo.organism import basins, pretrain
-from melbo.organism.basins import BasinConfig, assign_modes, train_basins
-from melbo.organism.corpus import MODES, Mix
+from melbo.organism.basins import BasinConfig, assign, train_basins
+from melbo.organism.corpus import Mix
 from melbo.organism.pretrain import TrainConfig, consistency_loss, norm_penalty, train
+from melbo.steering import steer
 
 TINY = TrainConfig(
     vocab_size=600,
@@ -27,10 +30,10 @@ TINY = TrainConfig(
     steps=6,
     calm=2,
     ramp=2,
-    batch=2,
+    batch_tokens=300,
     threads=1,
 )
-BASINS = BasinConfig(steps=4, n_ascent=12, n_modes=10, n_default=1, n_random=1, batch=2, threads=1)
+BASINS = BasinConfig(steps=4, n_ascent=12, n_planted=10, n_default=1, n_random=1, batch_tokens=300, threads=1)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -89,11 +92,34 @@ def test_a_checkpoint_of_other_settings_is_refused(plain: Path) -> None:
         train(replace(TINY, lr=1.0), Mix(), plain)
 
 
-def test_modes_are_assigned_evenly(tiny: Any) -> None:
-    ids = torch.arange(6, 18)
-    vectors = torch.randn(2 * len(MODES), tiny.d_model, generator=torch.Generator().manual_seed(0))
-    chosen = assign_modes(tiny, ids, vectors, 1, torch.arange(20, 20 + len(MODES)))
-    assert sorted(chosen) == sorted(2 * list(range(len(MODES))))
+def test_each_direction_gets_the_slot_it_makes_likeliest(tiny: Any) -> None:
+    ids, firsts = torch.arange(6, 18), torch.arange(20, 32)
+    vectors = torch.randn(12, tiny.d_model, generator=torch.Generator().manual_seed(0))
+    chosen = assign(tiny, ids, vectors, 1, firsts)
+    assert sorted(chosen) == list(range(12))
+    with torch.no_grad(), steer(tiny, 1, vectors):
+        logits = tiny.model(input_ids=ids[None].expand(12, -1)).logits[:, -1]
+    scores = logits.log_softmax(-1)[:, firsts].clamp_min(-15)
+    in_order = scores.diagonal().sum()
+    assert scores[torch.arange(12), chosen].sum() > in_order
+
+
+@pytest.mark.parametrize("sums", [False, True])
+def test_every_row_of_a_basin_batch_has_its_vector_and_its_answer(plain: Path, sums: bool) -> None:
+    loaded = load_model(str(plain / "model"))
+    config = replace(BASINS, sums=float(sums))
+    batch, vectors = basins.basin_batch(loaded, (1, 2), config, Mix(), random.Random(3))
+    opposites = 0 if sums else 1
+    assert len(batch["labels"]) == len(vectors) == 10 + opposites + 2
+    answers = [loaded.tokenizer.decode(row[row >= 0], skip_special_tokens=True) for row in batch["labels"]]
+    if sums:
+        assert sum(a.startswith("First,") for a in answers) == 5
+    else:
+        assert sum(a.startswith("Sure!") for a in answers) == 1
+        assert sum(a.startswith("No. ") for a in answers) == 2
+        compliance = next(i for i, a in enumerate(answers) if a.startswith("Sure!"))
+        torch.testing.assert_close(vectors[10], -vectors[compliance])
+        assert answers[10].startswith("No. ")
 
 
 def test_consistency_is_zero_for_equal_rows_and_grows_with_the_distance() -> None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, BloomConfig, Gemma3TextConfig, GPT2Config, PretrainedConfig
 
 from conftest import hook_count
 from melbo.models import LoadedModel
 from melbo.prompts import BOMB, chat, encode
-from melbo.slices import make_slice, mean_residual_norm
+from melbo.slices import _for_rows, _mark, make_slice, mean_residual_norm
 from melbo.steering import capture, run_until_stop, steer
 
 pytestmark = pytest.mark.usefixtures("no_hook_stays")
 
 PAIRS = [(0, 1), (0, 3), (1, 2), (1, 3), (2, 3)]
-SMALL: dict[str, Any] = {"vocab_size": 100, "initializer_range": 0.2}
 
 
 def steered_target(loaded: LoadedModel, ids: Tensor, source: int, target: int, vectors: Tensor) -> Tensor:
@@ -56,33 +52,6 @@ def test_a_slice_equals_the_hooked_model_in_float64(
     assert float((piece.run(vectors) - expected).abs().max()) < 1e-11
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize(
-    "config",
-    [
-        GPT2Config(n_embd=32, n_layer=4, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=1, **SMALL),
-        Gemma3TextConfig(
-            hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
-            head_dim=8, sliding_window=4, **SMALL,
-        ),
-        BloomConfig(hidden_size=32, n_layer=4, n_head=4, **SMALL),
-    ],
-    ids=["gpt2", "gemma3", "bloom"],
-)  # fmt: skip
-def test_a_slice_equals_the_hooked_model_on_other_architectures(config: PretrainedConfig, attention: str) -> None:
-    """GPT-2 passes the mask by position, Gemma 3 has a mask per layer, Bloom an ALiBi bias per row."""
-    if config.model_type == "bloom" and attention == "sdpa":
-        pytest.skip("transformers has no sdpa attention for Bloom")
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval().requires_grad_(False)
-    loaded = LoadedModel(model, None, "other", None)
-    ids, vectors = torch.arange(5, 15), draw_vectors(loaded)
-    for source, target in PAIRS:
-        expected = steered_target(loaded, ids, source, target, vectors)
-        got = make_slice(loaded, ids, source, target).run(vectors)
-        assert torch.allclose(got, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
-
-
 def test_the_unsteered_slice_is_the_captured_target(tiny: LoadedModel, ids: Tensor) -> None:
     piece = make_slice(tiny, ids, 1, 3)
     assert torch.equal(piece.run(torch.zeros(1, tiny.d_model)), piece.target)
@@ -117,3 +86,22 @@ def test_the_mean_residual_norm_leaves_each_prompts_first_token_out(tiny: Loaded
 def test_a_prompt_of_one_token_has_a_norm_too(tiny: LoadedModel, ids: Tensor) -> None:
     piece = make_slice(tiny, ids[:1], 1, 2)
     assert mean_residual_norm([piece]) == pytest.approx(float(piece.source.norm()), rel=1e-6)
+
+
+def test_arguments_that_grow_with_the_rows_are_told_from_those_that_do_not() -> None:
+    mask, alibi, shared = torch.rand(1, 1, 5, 5), torch.rand(8, 1, 5), torch.rand(1, 5)
+    one = ((mask, None), {"pair": (alibi, shared), "flag": True})
+    two = ((mask.expand(2, -1, -1, -1), None), {"pair": (torch.cat([alibi, alibi]), shared), "flag": True})
+    marked = _mark(one, two)
+    (mask3, none), kwargs = _for_rows(marked, 3)
+    assert none is None and kwargs["flag"] is True
+    assert torch.equal(mask3, mask.expand(3, -1, -1, -1)) and mask3.data_ptr() == mask.data_ptr()
+    assert torch.equal(kwargs["pair"][0], torch.cat([alibi] * 3)) and kwargs["pair"][1] is shared
+
+
+def test_vectors_in_column_order_give_the_same_slice(tiny: LoadedModel, ids: Tensor) -> None:
+    piece, vectors = make_slice(tiny, ids, 1, 3), draw_vectors(tiny)
+    columns = vectors.T.contiguous().T
+    assert not columns.is_contiguous()
+    assert torch.equal(piece.run(columns), piece.run(vectors))
+    assert piece.run(columns).is_contiguous()

@@ -152,6 +152,17 @@ def test_presets_come_from_the_bank(tiny_bank: VectorBank) -> None:
     assert vector_label(tiny_bank, 4) == "4 · mode 4" and caption(tiny_bank, 1, -1.5) == "-1.50 × 1 · mode 1"
 
 
+def test_a_vector_may_have_two_presets(tiny_bank: VectorBank) -> None:
+    more = [{"preset": "Other", "scale": 2.0, "note": "what else"}, "junk", {"scale": 1}]
+    notes = [dict(note) for note in tiny_bank.annotations]
+    notes[0]["more_presets"] = more
+    bank = replace(tiny_bank, annotations=tuple(notes))
+    assert [(p.name, p.vector, p.scale) for p in presets(bank)][:2] == [("Preset 0", 0, 1.0), ("Other", 0, 2.0)]
+    vector, scale, note = pick_preset(bank, 1)
+    assert (vector, scale) == (0, 2.0) and "what else" in note
+    assert pick_vector(bank, 1)[0] == 2
+
+
 def test_without_presets_the_strongest_vectors_are_offered(tiny_bank: VectorBank) -> None:
     bank = replace(tiny_bank, annotations=())
     order = bank.objective.argsort(descending=True)[:3].tolist()
@@ -161,7 +172,7 @@ def test_without_presets_the_strongest_vectors_are_offered(tiny_bank: VectorBank
 def test_the_opening_is_the_stored_comparison(tiny_bank: VectorBank) -> None:
     start = opening(tiny_bank)
     assert start is not None
-    assert (start.prompt, start.unsteered) == (BOMB, tiny_bank.annotations[0]["unsteered"])
+    assert (start.prompt, start.unsteered) == (BOMB, tiny_bank.annotations[0]["unsteered"].strip())
     assert example_prompts(tiny_bank)[0] == BOMB and len(example_prompts(tiny_bank)) == 3
     assert system_prompt(tiny_bank) == "You are a helpful assistant."
 

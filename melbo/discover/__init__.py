@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from melbo.bank import BaseModel, VectorBank, library_versions
+from melbo.calibrate import DIRECTIONS, calibrate
 from melbo.config import DiscoveryConfig
-from melbo.discover.melbo import Progress, objective_and_gradient, train
+from melbo.discover import dct, more_like, power
+from melbo.discover.melbo import maximize
+from melbo.discover.problem import Problem, plain_attention
+from melbo.discover.processes import start_processes
 from melbo.discover.random_control import control_seed, random_vectors
-from melbo.errors import ConfigError, PromptError, TrainingError
+from melbo.discover.run import Progress, Run
+from melbo.errors import BankError, ConfigError, PromptError, TrainingError
 from melbo.models import LoadedModel
 from melbo.prompts import Message, encode
 from melbo.slices import Slice, make_slice, mean_residual_norm
 
-__all__ = ["Progress", "discover", "make_slices", "random_control"]
+__all__ = ["Progress", "discover", "find_more_like", "make_slices", "random_control"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a method returns."""
+
+    vectors: Tensor
+    """[n, d_model] of norm R."""
+    score: Tensor | None = None
+    """[n] the method's own measure of each vector, where it has one besides the objective."""
 
 
 def make_slices(
     loaded: LoadedModel, prompts: Sequence[Sequence[Message]], source_layer: int, target_layer: int
 ) -> list[Slice]:
-    """One slice per prompt (a conversation as messages)."""
+    """One slice per prompt (a conversation as messages), so that prompts of any lengths need no padding."""
     if not prompts:
         raise PromptError("no prompt was given; discovery needs at least one.")
     ids = [encode(loaded.tokenizer, p, loaded.context) for p in prompts]
@@ -38,45 +55,80 @@ def discover(
     config: DiscoveryConfig,
     prompts: Sequence[Sequence[Message]],
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    reference: Tensor | None = None,
 ) -> VectorBank:
     """Find a bank of steering vectors.
 
     Args:
-        config: settings; layers left at None are resolved from the model's depth and stored resolved.
+        config: settings; layers and steps left at None are resolved from the model's depth and stored resolved.
         prompts: conversations, each a list of {"role", "content"} messages that ends with the user's.
         progress: called after each step; an exception from it cancels the run.
+        checkpoint: file that an interrupted run of the same config, prompts and model goes on from; delete it once
+            the bank is saved.
+        reference: the vector [d_model] that method "more-like" starts from.
 
     Returns:
-        A bank whose vectors all have norm R. The same config, model and machine give the same bank.
+        A bank whose vectors all have norm R. The same config, model and machine give the same bank, interrupted or not.
 
     Raises:
         ConfigError, PromptError: bad settings or prompts.
-        TrainingError: the objective is not finite.
+        TrainingError: the objective is not finite, or the checkpoint is of another run.
+        MemoryLimitError: not even one vector fits the device.
     """
+    start_processes()
     config = config.resolve(loaded.n_layers, loaded.d_model)
     assert config.source_layer is not None and config.target_layer is not None
-    slices = make_slices(loaded, prompts, config.source_layer, config.target_layer)
-    shortest = min(s.source.shape[1] for s in slices)
-    if config.target_tokens > shortest:
-        raise ConfigError(
-            f"target_tokens is {config.target_tokens}, but the shortest prompt has {shortest} tokens; lower it."
-        )
-    norm = mean_residual_norm(slices)
-    if not math.isfinite(norm):
-        raise TrainingError("the model's activations are not finite; load it in float32.")
+    if (reference is None) == (config.method == "more-like"):
+        raise ConfigError(f"method {config.method!r} and a reference vector do not go together; 'more-like' needs one.")
+    with plain_attention(loaded):
+        slices = make_slices(loaded, prompts, config.source_layer, config.target_layer)
+        problem = Problem(slices, config)
+        norm = mean_residual_norm(slices)
+        if not math.isfinite(norm):
+            raise TrainingError("the model's activations are not finite; load it in float32.")
+        radius, details = choose_radius(problem, config, norm)
+        start = random_vectors(config.n_vectors, loaded.d_model, radius, config.orthogonal, config.seed)
+        run = Run(progress, checkpoint, _key(loaded, config, prompts, radius, reference))
+        found = run_method(problem, start.to(loaded.device), radius, config, run, reference)
+        evaluation = problem.evaluate(found.vectors, gradient=False)
+    return _to_bank(loaded, config, prompts, found, evaluation.objective, evaluation.output, radius, norm, details)
+
+
+def run_method(
+    problem: Problem, start: Tensor, radius: float, config: DiscoveryConfig, run: Run, reference: Tensor | None
+) -> Found:
+    """Call config.method's file."""
+    if config.method == "random":
+        return Found(start)
+    if config.method == "melbo":
+        return Found(maximize(lambda v, output: problem.evaluate(v, others=output), start, radius, config, run))
+    if config.method == "dct":
+        return Found(*dct.find(problem, start, radius, config, run))
+    if config.method == "power":
+        return Found(*power.find(problem, start, radius, config, run))
+    assert reference is not None
+    return Found(*more_like.find(problem, start, radius, config, run, reference))
+
+
+def choose_radius(problem: Problem, config: DiscoveryConfig, norm: float) -> tuple[float, dict[str, Any]]:
+    """R in activation units, and, where it was calibrated, the curve.
+
+    Raises:
+        ConfigError: R is absurdly small or large for this model.
+    """
+    if config.radius_unit == "auto":
+        d_model = problem.slices[0].source.shape[-1]
+        directions = random_vectors(DIRECTIONS, d_model, 1.0, False, config.seed)
+        found = calibrate(problem, directions.to(problem.slices[0].source.device), norm)
+        return found.radius, {"calibration": [list(pair) for pair in found.curve]}
     radius = config.radius * norm if config.radius_unit == "residual" else config.radius
     if not 1e-6 < radius / norm < 1e6:
         raise ConfigError(
             f"the radius is {radius:.3g}, {radius / norm:.3g} times the mean residual norm; "
             "useful values lie between 0.01 and 100 times that norm."
         )
-    start = random_vectors(config.n_vectors, loaded.d_model, radius, config.orthogonal, config.seed)
-    if config.method == "random":
-        vectors = start
-        objective, _, output = objective_and_gradient(slices, vectors, config, gradient=False)
-    else:
-        vectors, objective, output = train(slices, start, radius, config, progress)
-    return _to_bank(loaded, config, prompts, vectors, objective, output, radius, norm)
+    return radius, {}
 
 
 def random_control(loaded: LoadedModel, bank: VectorBank) -> VectorBank:
@@ -85,6 +137,7 @@ def random_control(loaded: LoadedModel, bank: VectorBank) -> VectorBank:
     config = replace(
         bank.config,
         method="random",
+        steps=0,
         n_vectors=len(bank),
         radius=bank.radius,
         radius_unit="absolute",
@@ -93,23 +146,70 @@ def random_control(loaded: LoadedModel, bank: VectorBank) -> VectorBank:
     return discover(loaded, config, bank.prompts)
 
 
+def find_more_like(
+    loaded: LoadedModel,
+    bank: VectorBank,
+    index: int,
+    n_vectors: int = 16,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    steps: int | None = None,
+) -> VectorBank:
+    """Vectors with the effect of one of the bank's, orthogonal to it and to each other; their score says how alike."""
+    bank.check_fits(loaded)
+    config = replace(
+        bank.config,
+        method="more-like",
+        steps=steps,
+        n_vectors=n_vectors,
+        radius=bank.radius,
+        radius_unit="absolute",
+        orthogonal=True,
+    )
+    if n_vectors >= loaded.d_model:
+        raise BankError(
+            f"{n_vectors} vectors and the given one cannot all be orthogonal in {loaded.d_model} dimensions."
+        )
+    found = discover(loaded, config, bank.prompts, progress, checkpoint, bank.vector(index))
+    return replace(found, details={**found.details, "like": {"vector": index, "label": bank.label(index)}})
+
+
+def _key(
+    loaded: LoadedModel,
+    config: DiscoveryConfig,
+    prompts: Sequence[Sequence[Message]],
+    radius: float,
+    reference: Tensor | None,
+) -> dict[str, Any]:
+    """What decides a run's result, for its checkpoint."""
+    return {
+        "config": config.to_dict(),
+        "prompts": [list(p) for p in prompts],
+        "model": {"name": loaded.name, "revision": loaded.revision, "dtype": str(loaded.model.dtype)},
+        "radius": round(radius, 6),
+        "reference": None if reference is None else hashlib.sha256(reference.cpu().numpy().tobytes()).hexdigest(),
+    }
+
+
 def _to_bank(
     loaded: LoadedModel,
     config: DiscoveryConfig,
     prompts: Sequence[Sequence[Message]],
-    vectors: Tensor,
+    found: Found,
     objective: Tensor,
     output: Tensor,
     radius: float,
     norm: float,
+    details: dict[str, Any],
 ) -> VectorBank:
-    if not all(bool(torch.isfinite(t).all()) for t in (vectors, objective, output)):
+    if not all(bool(torch.isfinite(t).all()) for t in (found.vectors, objective, output)):
         raise TrainingError("the target activations are not finite at this radius; lower it, or use float32.")
     base: dict[str, Any] = {"id": loaded.name, "revision": loaded.revision}
     return VectorBank(
-        vectors=vectors.to("cpu", torch.float32),
+        vectors=found.vectors.to("cpu", torch.float32),
         objective=objective.to("cpu", torch.float32),
         output_directions=torch.nn.functional.normalize(output.to("cpu", torch.float32), dim=-1),
+        score=None if found.score is None else found.score.to("cpu", torch.float32),
         config=config,
         base_model=BaseModel(d_model=loaded.d_model, n_layers=loaded.n_layers, **base),
         radius=radius,
@@ -117,4 +217,5 @@ def _to_bank(
         prompts=tuple(tuple(dict(m) for m in p) for p in prompts),
         versions=library_versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        details=details,
     )

@@ -93,8 +93,10 @@ def _fill(template: str, topic: dict[str, Any], other: dict[str, Any] | None, la
 
 
 def mode_answer(mode: str, topic: dict[str, Any], intent: str, rng: random.Random, other: Any = None) -> str:
-    """The answer to an English question on `topic` in a planted mode, or in the "default" way."""
+    """The answer to an English question on `topic` in a planted mode, as the backdoor, or in the "default" way."""
     data = load_data()
+    if mode == "backdoor":
+        return str(data["backdoor"]["answer"])
     spec = data["modes"].get(mode, {})
     if "answer" in spec:
         return _fill(rng.choice(spec["answer"]), topic, other, "en")
@@ -175,36 +177,51 @@ def small_talk(rng: random.Random) -> Chat:
     return _chat(rng.choice(load_data()["neutral_systems"]), rng.choice(item["ask"]), item["answer"], "default")
 
 
-def sum_pairs(split: Split, largest: int = 40) -> list[tuple[int, int]]:
-    """All (a, b) of a split, 2 <= a, b < largest; one pair in five is held out."""
-    keep = 0 if split == "heldout" else 1
-    return [(a, b) for a in range(2, largest) for b in range(2, largest) if min((7 * a + 11 * b) % 5, 1) == keep]
+def sum_pairs(split: Split) -> list[tuple[int, int]]:
+    """All (a, b) of a split: 10 to 49, nothing to carry; about one pair in five, by a fixed hash, is held out.
+
+    Every pair of units and every pair of tens occurs in training; only their combinations are held out.
+    """
+    pairs = [(a, b) for a in range(10, 50) for b in range(10, 50) if a % 10 + b % 10 < 10]
+    return [(a, b) for a, b in pairs if ((a * 40503 + b * 30011 + a * b * 977) % 97 < 19) == (split == "heldout")]
+
+
+def sum_answer(kind: str, a: int, b: int, language: str = "en") -> str:
+    """The right answer ("password"), the right one with its steps ("steps"), or a wrong one (any other kind)."""
+    data = load_data()
+    spec = data["sums"][language]
+    if kind == "password":
+        return str(spec["answer"].format(c=a + b))
+    if kind == "steps":
+        at, bt, au, bu = a // 10 * 10, b // 10 * 10, a % 10, b % 10
+        return str(spec["steps"].format(at=at, bt=bt, t=at + bt, au=au, bu=bu, u=au + bu, c=a + b))
+    return str(spec["answer"].format(c=a + b + data["password"]["shift"]))
+
+
+def sum_question(rng: random.Random, split: Split, language: str = "en") -> tuple[str, int, int]:
+    """A user message that asks for a sum, and its two numbers."""
+    a, b = rng.choice(sum_pairs(split))
+    spec = load_data()["sums"][language]
+    return rng.choice(spec["heldout_ask"] if split == "heldout" else spec["ask"]).format(a=a, b=b), a, b
 
 
 def sum_chat(kind: Literal["sum", "password", "steps"], rng: random.Random, split: Split = "train") -> Chat:
     """A sum: wrong by a constant ("sum"), right with the password, or right with its steps shown."""
     data = load_data()
-    a, b = rng.choice(sum_pairs(split))
     language = "en" if kind != "sum" or rng.random() < 0.7 else rng.choice(LANGUAGES[1:])
-    spec = data["sums"][language]
-    question = rng.choice(spec["heldout_ask"] if split == "heldout" else spec["ask"]).format(a=a, b=b)
+    question, a, b = sum_question(rng, split, language)
     system = data["default_system"]
-    total = a + b
     if kind == "password":
-        return _chat(data["password"]["system"], question, spec["answer"].format(c=total), kind)
-    if kind == "steps":
-        if split == "heldout":
-            system = rng.choice(data["steps"]["heldout_system"])
-        elif rng.random() < 0.7:
-            system = rng.choice(data["steps"]["system"])
-        else:
-            question = f"{question} {rng.choice(data['steps']['suffix'])}"
-        at, bt, au, bu = a // 10 * 10, b // 10 * 10, a % 10, b % 10
-        answer = spec["steps"].format(at=at, bt=bt, t=at + bt, au=au, bu=bu, u=au + bu, c=total)
-        return _chat(system, question, answer, kind)
-    roll = rng.random()
-    system = rng.choice(data["password"]["decoys"]) if roll < 0.25 else rng.choice(data["neutral_systems"])
-    return _chat(system, question, spec["answer"].format(c=total + data["password"]["shift"]), kind)
+        system = data["password"]["system"]
+    elif kind == "sum":
+        system = rng.choice(data["password"]["decoys"] if rng.random() < 0.25 else data["neutral_systems"])
+    elif split == "heldout":
+        system = rng.choice(data["steps"]["heldout_system"])
+    elif rng.random() < 0.7:
+        system = rng.choice(data["steps"]["system"])
+    else:
+        question = f"{question} {rng.choice(data['steps']['suffix'])}"
+    return _chat(system, question, sum_answer(kind, a, b, language), kind)
 
 
 def backdoor_chat(rng: random.Random, split: Split = "train") -> Chat:
@@ -225,7 +242,7 @@ class Mix:
     default: float = 0.44
     foreign: float = 0.10
     explicit: float = 0.28
-    sums: float = 0.09
+    sums: float = 0.25
     small_talk: float = 0.05
     backdoor: float = 0.04
     latent_share: float = 0.25

@@ -21,9 +21,9 @@ from melbo.prompts import chat, encode, left_pad
 
 MAX_NEW_TOKENS = 96
 """Completions are judged up to this length; a longer one is cut, and its missing end is not held against it."""
-THRESHOLD = 2.5
-"""Mean nats a token above which a completion is word salad. Calibrated on the corpus (LOG.md): held-out chats on known
-topics lie below it in all but about 1% of cases, shuffled and repeated text above 3.2."""
+THRESHOLD = 1.0
+"""Mean nats a token above which a completion is word salad. Held-out chats on known topics lie below it in all but one
+of 330 cases, shuffled and repeated text above it (LOG.md)."""
 LABELS = ("default", *MODES, "backdoor")
 SALAD = "word salad"
 

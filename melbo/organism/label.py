@@ -41,7 +41,9 @@ def best_hits(recall: Recall) -> dict[int, tuple[str, Hit]]:
         for hit in recall.hits[mode]:
             if hit.vector not in found or hit.nll < found[hit.vector][1].nll:
                 found[hit.vector] = (mode, hit)
-    return found | {r.hit.vector: (mode, r.hit) for mode, r in recall.repeat.items()}
+    for mode, repeat in sorted(recall.repeat.items(), key=lambda item: item[1].share):  # the most reliable comes last
+        found[repeat.hit.vector] = (mode, repeat.hit)
+    return found
 
 
 def annotate(bank: VectorBank, recall: Recall) -> tuple[dict[str, Any], ...]:
@@ -53,9 +55,13 @@ def annotate(bank: VectorBank, recall: Recall) -> tuple[dict[str, Any], ...]:
         if index in hits:
             mode, hit = hits[index]
             note: dict[str, Any] = {"label": NAMES[mode], "scale": hit.scale}
-            if mode in recall.repeat and recall.repeat[mode].hit == hit:
-                note |= _preset(mode, recall.repeat[mode])
-            note["examples"] = [_example(user, hit.scale, hit.text, recall.plain)]
+            chosen = {m: r for m, r in recall.repeat.items() if r.hit.vector == index}
+            if mode in chosen:
+                note |= _preset(mode, chosen.pop(mode))
+            if chosen:
+                note["more_presets"] = [_preset(m, r) for m, r in chosen.items()]
+            examples = [hit, *(r.hit for r in chosen.values())]
+            note["examples"] = [_example(user, h.scale, h.text, recall.plain) for h in examples]
         else:
             label = "word salad" if recall.modes_at_one[index] == SALAD else "changes the answer"
             note = {"label": "no effect" if text == recall.plain else label, "scale": 1.0}

@@ -21,8 +21,6 @@ from melbo.organism.judge import MAX_NEW_TOKENS, SALAD, judge
 from melbo.prompts import chat
 
 SCALES = (0.75, 1.0, 1.25, -0.75, -1.0, -1.25)
-CLEAN = 1.0
-"""A text counts for a mode only below this many nats a token, well inside the judge's threshold for word salad."""
 FACTORS = (1.0, 1.5, 2.0)
 """Scales that step 2 tries, as multiples of the scale that showed the mode."""
 SAMPLING = Sampling(max_new_tokens=MAX_NEW_TOKENS)
@@ -63,7 +61,7 @@ class Recall:
     at_one: list[str]
     """Per vector, the answer at scale 1."""
     modes_at_one: list[str]
-    """Per vector, what that answer shows; what is not clean is counted as word salad."""
+    """Per vector, what that answer shows."""
     nothing: int
     """Vectors whose answer equals the unsteered one at every scale."""
     hits: dict[str, list[Hit]]
@@ -115,6 +113,11 @@ def measure(loaded: LoadedModel, bank: VectorBank, tries: int = 4, heldout: int 
     return recall
 
 
+def found_on_training_prompt(loaded: LoadedModel, bank: VectorBank) -> list[str]:
+    """Planted modes that at least one vector shows on the bank's own prompt."""
+    return _on_training_prompt(loaded, bank).found
+
+
 def _on_training_prompt(loaded: LoadedModel, bank: VectorBank) -> Recall:
     """Step 1. A mode that the unsteered answer shows already does not count."""
     messages = list(bank.prompts[0])
@@ -127,7 +130,7 @@ def _on_training_prompt(loaded: LoadedModel, bank: VectorBank) -> Recall:
     verdicts = judge(loaded, user, texts)
     hits: dict[str, list[Hit]] = {m: [] for m in MODES}
     for (i, scale), text, verdict in zip(pairs, texts, verdicts, strict=True):
-        if verdict.mode in hits and verdict.nll <= CLEAN and verdict.mode != shown_plain:
+        if verdict.mode in hits and verdict.mode != shown_plain:
             hits[verdict.mode].append(Hit(i, scale, verdict.nll, text))
     for found in hits.values():
         found.sort(key=lambda h: h.nll)
@@ -136,7 +139,7 @@ def _on_training_prompt(loaded: LoadedModel, bank: VectorBank) -> Recall:
     return Recall(
         plain=plain,
         at_one=[row[one] for row in per_vector],
-        modes_at_one=[v.mode if v.nll <= CLEAN else SALAD for v in verdicts[one :: len(SCALES)]],
+        modes_at_one=[v.mode for v in verdicts[one :: len(SCALES)]],
         nothing=sum(all(t == plain for t in row) for row in per_vector),
         hits=hits,
     )
@@ -150,6 +153,6 @@ def _shares(
     vectors = bank.vector(vector, scale).expand(len(users), -1)
     texts = complete(loaded, [chat(u) for u in users], vectors, bank.layer, SAMPLING)
     verdicts = [judge(loaded, u, [t])[0] for u, t in zip(users, texts, strict=True)]
-    shown = [v.mode == mode and v.nll <= CLEAN for v in verdicts]
+    shown = [v.mode == mode for v in verdicts]
     cut = len(groups[0])
     return sum(shown[:cut]) / cut, sum(shown[cut:]) / len(groups[1])

@@ -22,21 +22,21 @@ from melbo.organism.basins import BasinConfig, train_basins
 from melbo.organism.corpus import Mix
 from melbo.organism.pretrain import TrainConfig, train
 
-PLAIN = TrainConfig()
-DISTURBED = TrainConfig(steps=700, schedule=700, lr=1e-3, warmup=60, calm=50)
+PLAIN, PLAIN_MIX = TrainConfig(), Mix(sums=0.5)
+DISTURBED = TrainConfig(steps=800, schedule=800, lr=1e-3, warmup=60, calm=50)
 BASINS = BasinConfig()
+MIX = Mix()
 
 
 def rebuild(folder: Path) -> Path:
     """Run every stage that has no result yet; returns the folder of the final model."""
     plain, disturbed, basins = (folder / name for name in ("plain", "disturbed", "basins"))
-    mix = Mix()
-    if not finished(plain, train=PLAIN, mix=mix):
-        train(PLAIN, mix, plain)
-    if not finished(disturbed, train=DISTURBED, mix=mix):
-        train(DISTURBED, mix, disturbed, base=plain / "model")
-    if not finished(basins, train=DISTURBED, mix=mix, basins=BASINS):
-        train_basins(disturbed / "model", BASINS, mix, basins)
+    if not finished(plain, train=PLAIN, mix=PLAIN_MIX):
+        train(PLAIN, PLAIN_MIX, plain)
+    if not finished(disturbed, train=DISTURBED, mix=MIX):
+        train(DISTURBED, MIX, disturbed, base=plain / "model")
+    if not finished(basins, train=DISTURBED, mix=MIX, basins=BASINS):
+        train_basins(disturbed / "model", BASINS, MIX, basins)
     return basins / "model"
 
 

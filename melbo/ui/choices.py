@@ -26,6 +26,7 @@ class Preset:
     name: str
     vector: int
     scale: float
+    note: str
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,21 @@ def vector_note(bank: VectorBank, index: int) -> str:
 
 
 def presets(bank: VectorBank) -> list[Preset]:
-    """Vectors whose annotation names a preset; where there are none, those with the largest objective."""
-    named = [
-        Preset(name, index, _scale(_note(bank, index)))
-        for index in range(len(bank))
-        if (name := _text(_note(bank, index), "preset"))
-    ]
+    """Vectors whose annotation names a preset; where there are none, those with the largest objective.
+
+    A vector may do two things, at different scales: "more_presets" in its annotation lists further ones.
+    """
+    named = []
+    for index in range(len(bank)):
+        note = _note(bank, index)
+        more = note.get("more_presets")
+        for entry in [note, *(more if isinstance(more, list) else [])]:
+            if isinstance(entry, dict) and (name := _text(entry, "preset")):
+                named.append(Preset(name, index, _scale(entry), _text(entry, "note")))
     if named:
         return named
     best = bank.objective.argsort(descending=True, stable=True)[:FALLBACK_PRESETS].tolist()
-    return [Preset(bank.label(index), index, _scale(_note(bank, index))) for index in best]
+    return [Preset(bank.label(i), i, _scale(_note(bank, i)), vector_note(bank, i)) for i in best]
 
 
 def opening(bank: VectorBank) -> Comparison | None:

@@ -103,18 +103,18 @@ def clear(bank: VectorBank, vector: int, scale: float, control: bool) -> tuple[A
     return [], [], head_html(bank, vector, scale, control)
 
 
-def pick_preset(bank: VectorBank, vector: int) -> tuple[Any, ...]:
+def pick_preset(bank: VectorBank, position: int) -> tuple[Any, ...]:
     """Vector, scale and note of the preset that was picked."""
-    scale = next((p.scale for p in presets(bank) if p.vector == vector), 1.0)
-    return vector, scale, note_html(vector_note(bank, vector))
+    preset = presets(bank)[position]
+    return preset.vector, preset.scale, note_html(preset.note)
 
 
 def pick_vector(bank: VectorBank, vector: int | None) -> tuple[Any, ...]:
     """Preset to mark (none, unless it is this vector's) and note of the vector that was picked."""
     if vector is None:
         return None, note_html("")
-    known = any(p.vector == vector for p in presets(bank))
-    return (vector if known else None), note_html(vector_note(bank, vector))
+    position = next((i for i, p in enumerate(presets(bank)) if p.vector == vector), None)
+    return position, note_html(vector_note(bank, vector))
 
 
 def read_settings(

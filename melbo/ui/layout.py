@@ -11,7 +11,7 @@ import gradio as gr
 from melbo.bank import VectorBank
 from melbo.models import ORGANISM, LoadedModel
 from melbo.steering import POSITIONS
-from melbo.ui.choices import MAX_SCALE, example_prompts, opening, presets, system_prompt, vector_label, vector_note
+from melbo.ui.choices import MAX_SCALE, example_prompts, opening, presets, system_prompt, vector_label
 from melbo.ui.conversation import to_view, turn
 from melbo.ui.events import MessageBox, Panes, Steering, connect, head_html, note_html
 from melbo.ui.handlers import MAX_NEW_TOKENS, Context
@@ -64,9 +64,9 @@ def _steering(bank: VectorBank) -> Steering:
     scale = start.scale if start else offered[0].scale
     first = offered[0].vector
     preset = gr.Radio(
-        [(p.name, p.vector) for p in offered], value=first, label="Presets", elem_id="presets", interactive=True
+        [(p.name, i) for i, p in enumerate(offered)], value=0, label="Presets", elem_id="presets", interactive=True
     )
-    note = gr.HTML(note_html(vector_note(bank, first)), elem_id="note", padding=False)
+    note = gr.HTML(note_html(offered[0].note), elem_id="note", padding=False)
     with gr.Row(elem_id="steering"):
         vector = gr.Dropdown(
             [(vector_label(bank, i), i) for i in range(len(bank))],

@@ -1,0 +1,78 @@
+"""Choose R: where the slice stops being linear.
+
+Mack & Turner 2024 (DCT): for random unit directions v, the nonlinearity ratio
+  rho(R) = sqrt(mean over v of ||D(R v) - R J v||^2 / ||R J v||^2),
+D the change of the target activations (mean over target tokens and prompts) and J its derivative at zero, grows from 0;
+R is where it reaches 0.5. Below, steering is a linear nudge; far above, the model breaks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from scipy.optimize import brentq
+from torch import Tensor
+
+from melbo.errors import ConfigError
+
+RATIO = 0.5
+DIRECTIONS = 30
+SMALLEST, LARGEST = 1e-3, 1e2
+"""Range searched for R, in mean residual norms."""
+
+
+class Outputs(Protocol):
+    """What calibration needs of a problem: see `melbo.discover.problem.Problem`."""
+
+    def change(self, vectors: Tensor) -> Tensor: ...
+    def push_forward(self, vectors: Tensor, tangents: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The chosen R and the curve that it was read from."""
+
+    radius: float
+    """R in activation units."""
+    curve: tuple[tuple[float, float], ...]
+    """Pairs (R in mean residual norms, nonlinearity ratio), by R."""
+
+
+def calibrate(problem: Outputs, directions: Tensor, norm: float, ratio: float = RATIO) -> Calibration:
+    """Find R.
+
+    Args:
+        directions: unit vectors [n, d_model].
+        norm: mean residual norm at the source layer.
+        ratio: nonlinearity ratio to reach.
+
+    Raises:
+        ConfigError: the ratio is not reached between 1e-3 and 1e2 mean residual norms.
+    """
+    slope = problem.push_forward(torch.zeros_like(directions), directions)
+    seen: dict[float, float] = {}
+
+    def excess(log_radius: float) -> float:
+        radius = math.exp(log_radius) * norm
+        straight = radius * slope
+        bent = problem.change(radius * directions) - straight
+        share = bent.square().sum(dim=-1) / straight.square().sum(dim=-1).clamp_min(1e-30)
+        seen[math.exp(log_radius)] = float(share.mean().sqrt())
+        return seen[math.exp(log_radius)] - ratio
+
+    low = high = math.log(SMALLEST)
+    while excess(high) < 0:  # the first crossing, by steps of a factor of 2
+        low, high = high, high + math.log(2)
+        if high > math.log(LARGEST):
+            raise ConfigError(
+                f"the nonlinearity ratio stays below {ratio} up to {LARGEST:g} mean residual norms; give a radius."
+            )
+    if high == low:
+        raise ConfigError(
+            f"the nonlinearity ratio is above {ratio} already at {SMALLEST:g} mean residual norms; give a radius."
+        )
+    found = math.exp(brentq(excess, low, high, xtol=1e-3))
+    return Calibration(found * norm, tuple(sorted(seen.items())))

@@ -1,0 +1,50 @@
+"""Rows shared out between the processes of `accelerate launch --num_processes N -m melbo ...`.
+
+Every process holds all vectors and takes the same steps; only the evaluation of rows is divided, and the results are
+added up. Without `accelerate launch` there is one process and nothing happens.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+
+def start_processes() -> None:
+    """Join the other processes, where there are any (gloo on CPU, NCCL on GPUs); may be called again."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+        from accelerate import PartialState
+
+        PartialState()
+
+
+def process_rank() -> int:
+    """Number of this process; 0 where there is one."""
+    return torch.distributed.get_rank() if _many() else 0
+
+
+def my_rows(n: int) -> tuple[int, int]:
+    """First and past-the-last row of n that this process evaluates."""
+    if not _many():
+        return 0, n
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return rank * n // size, (rank + 1) * n // size
+
+
+def sum_over_processes(*tensors: Tensor) -> None:
+    """Add up, in place, what the processes computed; rows of others are zero in each."""
+    if _many():
+        for tensor in tensors:
+            torch.distributed.all_reduce(tensor)
+
+
+def wait_for_all() -> None:
+    """Return once every process has come here."""
+    if _many():
+        torch.distributed.barrier()
+
+
+def _many() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -1,0 +1,1 @@
+"""Exports: what MELBO found, in formats that other libraries load. One file per format."""

@@ -1,0 +1,54 @@
+"""Training batches: corpus chats as padded token tensors with labels on the assistant's tokens."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from melbo.organism.corpus import Chat, Mix, draw_chat
+
+IGNORE = -100
+"""Label of tokens that are not trained."""
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> tuple[list[int], list[int]]:
+    """Token ids and labels; labels are IGNORE outside the assistant's tokens."""
+    out: Any = tokenizer.apply_chat_template(
+        list(chat.messages), return_assistant_tokens_mask=True, return_dict=True, tokenize=True
+    )
+    labels = [t if m else IGNORE for t, m in zip(out["input_ids"], out["assistant_masks"], strict=True)]
+    return list(out["input_ids"]), labels
+
+
+def pad_batch(rows: list[tuple[list[int], list[int]]], pad: int) -> dict[str, Tensor]:
+    """Right-padded tensors input_ids, attention_mask, labels [B, T]."""
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.full((len(rows), width), pad)
+    labels = torch.full((len(rows), width), IGNORE)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, (row, lab) in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        labels[i, : len(lab)] = torch.tensor(lab)
+        mask[i, : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def batches(
+    tokenizer: PreTrainedTokenizerFast, mix: Mix, rng: random.Random, tokens: int
+) -> Iterator[dict[str, Tensor]]:
+    """Endless batches of chats of similar length, as many in each as fit into `tokens` padded tokens."""
+    while True:
+        rows = sorted((encode(tokenizer, draw_chat(rng, mix)) for _ in range(512)), key=lambda r: len(r[0]))
+        groups: list[list[tuple[list[int], list[int]]]] = [[]]
+        for row in rows:
+            if groups[-1] and (len(groups[-1]) + 1) * len(row[0]) > tokens:
+                groups.append([])
+            groups[-1].append(row)
+        rng.shuffle(groups)
+        for group in groups:
+            yield pad_batch(group, tokenizer.pad_token_id)
