@@ -24,7 +24,7 @@ TrainMethod = Literal["melbo", "dct", "power", "random"]
 _D = DiscoveryConfig()
 Out = Annotated[Path, typer.Option(help="Folder for the bank.")]
 Steps = Annotated[
-    int | None, typer.Option(help="Steps. Default: 60 fast, 300 published or more-like, 10 dct or power.")
+    int | None, typer.Option(help="Steps. Default: 40 fast, 300 published or more-like, 10 dct or power.")
 ]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 Device = Annotated[

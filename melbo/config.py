@@ -18,7 +18,7 @@ Method = Literal["melbo", "dct", "power", "more-like", "random"]
 Optimizer = Literal["fast", "published"]
 Variant = Literal["exponential", "linear", "projected", "quadratic"]
 RadiusUnit = Literal["residual", "absolute", "auto"]
-STEPS = {"fast": 60, "published": 300, "dct": 10, "power": 10, "more-like": 300, "random": 0}
+STEPS = {"fast": 40, "published": 300, "dct": 10, "power": 10, "more-like": 300, "random": 0}
 """Default steps: of melbo by optimizer, of the others by method."""
 MAX_SEED = 2**32 - 1
 """Largest seed, and largest whole number in a config; every random generator takes it."""

@@ -11,7 +11,8 @@ after another gives. Ours differs in two ways: the step is in units of R, and al
 
 `fast` is orthogonalised gradient iteration: the new vectors are the gradients, made orthogonal in the same fixed order
 and scaled to R. On a convex objective, and displacement is close to one, every step of the first vector is an ascent
-with the longest step the sphere allows; a tenth of the steps reaches the same objective (benchmarks/train_speed.py).
+with the longest step the sphere allows; an eighth of the steps reaches the same mean objective to 1%
+(benchmarks/train_speed.py).
 """
 
 from __future__ import annotations
