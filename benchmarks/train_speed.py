@@ -5,10 +5,10 @@
     python benchmarks/train_speed.py --cost                # cost against n_vectors, and how far from the FLOP floor
 
 The reference is written plainly below: one vector at a time, the prompt tokenised and the whole model run every step,
-300 AdamW steps, projected off the vectors before. A vector never depends on later ones, so the reference is timed on the
-first few vectors, its cost is multiplied up to all of them, and their objectives are compared with those of our first
-few. All in one run; ratios, not seconds, are the result. A ratio counts only where the mean objective is at least 99% of
-the published optimiser's.
+300 AdamW steps, projected off the vectors before. A vector never depends on later ones, so the reference is timed on
+the first few vectors, its cost is multiplied up to all of them, and their objectives are compared with those of our
+first few. All in one run; ratios, not seconds, are the result. A ratio counts only where the mean objective is at least
+99% of the published optimiser's.
 """
 
 from __future__ import annotations
