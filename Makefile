@@ -35,6 +35,7 @@ lint: $(VENV)/.stamp-dev
 
 bench: $(VENV)/.stamp-app
 	$(BIN)/python benchmarks/planted.py
+	$(BIN)/python benchmarks/train_speed.py
 
 clean:
 	rm -rf $(VENV) build melbo.egg-info .pytest_cache .mypy_cache .ruff_cache
