@@ -8,7 +8,8 @@ The reference is written plainly below: one vector at a time, the prompt tokenis
 300 AdamW steps, projected off the vectors before. A vector never depends on later ones, so the reference is timed on
 the first few vectors, its cost is multiplied up to all of them, and their objectives are compared with those of our
 first few. All in one run; ratios, not seconds, are the result. A ratio counts only where the mean objective is at least
-99% of the published optimiser's.
+99% as large: the batched published optimiser's against the reference's on the first few, the fast one's against the
+batched one's on all. dct is judged by the planted modes it finds.
 """
 
 from __future__ import annotations
@@ -132,7 +133,8 @@ def compare(loaded: LoadedModel, config: DiscoveryConfig, n_reference: int) -> d
         row[f"{name}_ratio"] = round(whole / run.seconds, 1)
         row[f"{name}_objective_of_first"] = round(float(run.bank.objective[:n_reference].mean() / reached.mean()), 4)
         row[f"{name}_objective_of_all"] = round(float(run.bank.objective.mean() / ours.bank.objective.mean()), 4)
-        row[f"{name}_equal"] = bool(row[f"{name}_objective_of_all"] >= EQUAL)
+    row["published_equal"] = row["published_objective_of_first"] >= EQUAL
+    row["fast_equal"] = row["published_equal"] and row["fast_objective_of_all"] >= EQUAL
     row["reference_seconds_a_vector"] = round(min(seconds), 3)
     return row
 

@@ -249,9 +249,16 @@ def _read_json(path: Path) -> Any:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise BankError(f"{path} is larger than {MAX_JSON_BYTES // 2**20} MiB; that is no bank file.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or digits and brackets without end
         raise BankError(f"{path} is not valid JSON ({error}); download or save the bank again.") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):  # NaN, Infinity, 1e999: Python reads them, JSON and `save` know none
+        raise ValueError(f"{text} is not a JSON number")
+    return value
 
 
 def _check_config(raw: Any, folder: Path) -> dict[str, Any]:
@@ -278,7 +285,9 @@ def _check_config(raw: Any, folder: Path) -> dict[str, Any]:
         if not (0 < radius < math.inf and 0 < norm < math.inf):
             raise ValueError("radius and mean_residual_norm must be finite and positive")
         versions = {str(k): str(v) for k, v in dict(raw.get("versions", {})).items()}
-        details = dict(raw.get("details", {}))
+        details = raw.get("details", {})
+        if not isinstance(details, dict):
+            raise ValueError("details must be an object")
         prompts = tuple(
             tuple({"role": str(m["role"]), "content": str(m["content"])} for m in p) for p in raw["prompts"]
         )

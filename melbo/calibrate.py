@@ -20,8 +20,10 @@ from melbo.errors import ConfigError
 
 RATIO = 0.5
 DIRECTIONS = 30
-SMALLEST, LARGEST = 1e-3, 1e2
+SMALLEST, LARGEST = 1e-3, 64.0
 """Range searched for R, in mean residual norms."""
+BROKEN = 1e6
+"""Stands for a ratio that is not finite: the activations overflow."""
 
 
 class Outputs(Protocol):
@@ -41,16 +43,19 @@ class Calibration:
     """Pairs (R in mean residual norms, nonlinearity ratio), by R."""
 
 
-def calibrate(problem: Outputs, directions: Tensor, norm: float, ratio: float = RATIO) -> Calibration:
+def calibrate(
+    problem: Outputs, directions: Tensor, norm: float, ratio: float = RATIO, smallest: float = SMALLEST
+) -> Calibration:
     """Find R.
 
     Args:
         directions: unit vectors [n, d_model].
         norm: mean residual norm at the source layer.
         ratio: nonlinearity ratio to reach.
+        smallest: least R to try, in mean residual norms; in half precision, smaller disturbances are rounded away.
 
     Raises:
-        ConfigError: the ratio is not reached between 1e-3 and 1e2 mean residual norms.
+        ConfigError: the ratio is not reached between `smallest` and 64 mean residual norms.
     """
     slope = problem.push_forward(torch.zeros_like(directions), directions)
     seen: dict[float, float] = {}
@@ -60,19 +65,20 @@ def calibrate(problem: Outputs, directions: Tensor, norm: float, ratio: float = 
         straight = radius * slope
         bent = problem.change(radius * directions) - straight
         share = bent.square().sum(dim=-1) / straight.square().sum(dim=-1).clamp_min(1e-30)
-        seen[math.exp(log_radius)] = float(share.mean().sqrt())
+        found = float(share.mean().sqrt())
+        seen[math.exp(log_radius)] = found if math.isfinite(found) else BROKEN
         return seen[math.exp(log_radius)] - ratio
 
-    low = high = math.log(SMALLEST)
+    low = high = math.log(smallest)
     while excess(high) < 0:  # the first crossing, by steps of a factor of 2
         low, high = high, high + math.log(2)
-        if high > math.log(LARGEST):
+        if high > math.log(2 * LARGEST):
             raise ConfigError(
                 f"the nonlinearity ratio stays below {ratio} up to {LARGEST:g} mean residual norms; give a radius."
             )
     if high == low:
         raise ConfigError(
-            f"the nonlinearity ratio is above {ratio} already at {SMALLEST:g} mean residual norms; give a radius."
+            f"the nonlinearity ratio is above {ratio} already at {smallest:g} mean residual norms; give a radius."
         )
     found = math.exp(brentq(excess, low, high, xtol=1e-3))
     return Calibration(found * norm, tuple(sorted(seen.items())))

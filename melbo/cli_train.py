@@ -70,10 +70,13 @@ def train(
 
     Stopped or killed, the same command goes on from its last checkpoint and gives the same bank.
     """
-    unit: RadiusUnit = "auto" if radius.strip().lower() == "auto" else radius_unit
+    auto = radius.strip().lower() == "auto"
+    if radius_unit == "auto" and not auto:
+        raise ConfigError(f"radius is {radius!r} and its unit is 'auto'; write --radius auto, or choose another unit.")
+    unit: RadiusUnit = "auto" if auto else radius_unit
     config = DiscoveryConfig(
         method=method, optimizer=optimizer, variant=variant, n_vectors=n_vectors, source_layer=source_layer,
-        target_layer=target_layer, radius=_D.radius if unit == "auto" else number(radius), radius_unit=unit,
+        target_layer=target_layer, radius=_D.radius if auto else number(radius), radius_unit=unit,
         power=power, root=root, target_tokens=target_tokens, steps=steps, lr=lr, orthogonal=orthogonal,
         effect_penalty=effect_penalty, seed=seed,
     )  # fmt: skip

@@ -20,6 +20,8 @@ Variant = Literal["exponential", "linear", "projected", "quadratic"]
 RadiusUnit = Literal["residual", "absolute", "auto"]
 STEPS = {"fast": 40, "published": 300, "dct": 10, "power": 10, "more-like": 300, "random": 0}
 """Default steps: of melbo by optimizer, of the others by method."""
+PROJECTED = 32
+"""Random output directions of dct's variant "projected"; it gives at most as many vectors."""
 MAX_SEED = 2**32 - 1
 """Largest seed, and largest whole number in a config; every random generator takes it."""
 
@@ -81,7 +83,8 @@ class DiscoveryConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise ConfigError(f"{name} is {value!r}; it must be a finite number greater than 0.")
-        if isinstance(self.effect_penalty, bool) or not 0 <= self.effect_penalty < math.inf:
+        penalty = self.effect_penalty
+        if isinstance(penalty, bool) or not isinstance(penalty, (int, float)) or not 0 <= penalty < math.inf:
             raise ConfigError(f"effect_penalty is {self.effect_penalty!r}; it must be a finite number from 0.")
         for name, least in (("n_vectors", 1), ("target_tokens", 1), ("steps", 0), ("seed", 0)):
             value = getattr(self, name)
@@ -91,6 +94,10 @@ class DiscoveryConfig:
                 raise ConfigError(f"{name} is {value!r}; it must be a whole number from {least} to {MAX_SEED}.")
         if not isinstance(self.orthogonal, bool):
             raise ConfigError(f"orthogonal is {self.orthogonal!r}; it must be true or false.")
+        if self.method == "dct" and self.variant == "projected" and self.n_vectors > PROJECTED:
+            raise ConfigError(
+                f"variant 'projected' gives at most {PROJECTED} vectors; {self.n_vectors} were asked for."
+            )
         if not self.orthogonal and self.method in ("dct", "power", "more-like"):
             raise ConfigError(f"method {self.method!r} works with orthogonal vectors only; leave orthogonal on.")
         for name in ("source_layer", "target_layer"):

@@ -139,7 +139,9 @@ def load_model(
         raise ModelError(f"dtype is {dtype!r}; use one of {', '.join(_DTYPES)}.")
     spread = device == "auto"
     if device is None or spread:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+        asked_for_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+        cuda = torch.cuda.is_available() and not asked_for_cpu
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if cuda else "cpu"
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -83,8 +83,8 @@ class Slice:
 
     def change(self, vectors: Tensor, tokens: int) -> Tensor:
         """Change of the target activations at the last `tokens` positions, [n, tokens, d_model], at least float32."""
-        change = self.run(vectors)[:, -tokens:] - self.target[:, -tokens:]
-        return change.to(torch.promote_types(change.dtype, torch.float32))
+        dtype = torch.promote_types(self.target.dtype, torch.float32)
+        return self.run(vectors)[:, -tokens:].to(dtype) - self.target[:, -tokens:].to(dtype)
 
 
 def make_slice(loaded: LoadedModel, input_ids: Tensor, source_layer: int, target_layer: int) -> Slice:

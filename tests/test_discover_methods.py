@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -150,11 +151,14 @@ class Parabola:
     """D(theta) = theta + |theta|^2 e: the nonlinearity ratio at R is R."""
 
     end: float = float("inf")
+    limit: float = float("inf")
+    """Norm above which the outputs overflow."""
 
     def change(self, vectors: Tensor) -> Tensor:
         bend = torch.zeros_like(vectors)
         bend[:, 0] = vectors.square().sum(dim=-1).clamp_max(self.end)
-        return vectors + bend
+        broken = vectors.norm(dim=-1, keepdim=True) > self.limit
+        return torch.where(broken, float("inf"), vectors + bend)
 
     def push_forward(self, vectors: Tensor, tangents: Tensor) -> Tensor:
         return tangents
@@ -170,6 +174,8 @@ def test_calibration_finds_the_radius_of_a_known_curve() -> None:
         calibrate(Parabola(end=0.0), directions, norm=10.0)
     with pytest.raises(ConfigError, match="already at"):
         calibrate(Parabola(), directions, norm=1e6)
+    overflow = calibrate(Parabola(end=float("inf"), limit=0.3), directions, norm=10.0)
+    assert all(ratio < float("inf") for _, ratio in overflow.curve) and overflow.radius < 0.5
 
 
 def test_auto_radius_reaches_the_ratio_and_is_stored_with_its_curve(tiny: LoadedModel, tmp_path: Path) -> None:
@@ -182,6 +188,32 @@ def test_auto_radius_reaches_the_ratio_and_is_stored_with_its_curve(tiny: Loaded
     assert ratio == pytest.approx(0.5, abs=0.02)
     loaded = VectorBank.load(bank.save(tmp_path / "bank"))
     assert loaded.details == bank.details and len(loaded.details["calibration"]) >= 3
+
+
+def test_auto_radius_of_a_bf16_model_is_that_of_the_model_in_fp32(tiny: LoadedModel) -> None:
+    config = replace(SMALL, method="random", radius_unit="auto", source_layer=1, target_layer=3)
+    half = replace(tiny, model=copy.deepcopy(tiny.model).to(torch.bfloat16))
+    assert discover(half, config, ONE).radius == pytest.approx(discover(tiny, config, ONE).radius, rel=0.15)
+
+
+def test_a_resumed_run_keeps_its_calibrated_radius(
+    tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "SECONDS", 0.0)
+    config, checkpoint = replace(SMALL, radius_unit="auto"), tmp_path / "run.safetensors"
+    whole = discover(tiny, config, ONE, None, checkpoint)
+    monkeypatch.setattr("melbo.discover.calibrate", None)  # calling it again would fail
+    again = discover(tiny, config, ONE, None, checkpoint)
+    assert torch.equal(again.vectors, whole.vectors) and again.details == whole.details
+
+
+def test_another_methods_checkpoint_is_refused_by_the_control_too(
+    tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "SECONDS", 0.0)
+    discover(tiny, SMALL, ONE, None, tmp_path / "run.safetensors")
+    with pytest.raises(TrainingError, match="another run"):
+        discover(tiny, replace(SMALL, method="random"), ONE, None, tmp_path / "run.safetensors")
 
 
 def test_more_like_keeps_the_effect_and_is_orthogonal(tiny: LoadedModel, tmp_path: Path) -> None:

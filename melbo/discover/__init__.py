@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from melbo.bank import BaseModel, VectorBank, library_versions
-from melbo.calibrate import DIRECTIONS, calibrate
+from melbo.calibrate import DIRECTIONS, SMALLEST, calibrate
 from melbo.config import DiscoveryConfig
 from melbo.discover import dct, more_like, power
 from melbo.discover.melbo import maximize
@@ -69,7 +69,8 @@ def discover(
         reference: the vector [d_model] that method "more-like" starts from.
 
     Returns:
-        A bank whose vectors all have norm R. The same config, model and machine give the same bank, interrupted or not.
+        A bank whose vectors all have norm R. The same config, model and machine give the same bank, interrupted or
+        not; other chunk sizes (less free memory) or more processes change it by rounding only.
 
     Raises:
         ConfigError, PromptError: bad settings or prompts.
@@ -87,9 +88,9 @@ def discover(
         norm = mean_residual_norm(slices)
         if not math.isfinite(norm):
             raise TrainingError("the model's activations are not finite; load it in float32.")
-        radius, details = choose_radius(problem, config, norm)
+        run = Run(progress, checkpoint, _key(loaded, config, prompts, reference))
+        radius, details = choose_radius(problem, config, norm, run)
         start = random_vectors(config.n_vectors, loaded.d_model, radius, config.orthogonal, config.seed)
-        run = Run(progress, checkpoint, _key(loaded, config, prompts, radius, reference))
         found = run_method(problem, start.to(loaded.device), radius, config, run, reference)
         evaluation = problem.evaluate(found.vectors, gradient=False)
     return _to_bank(loaded, config, prompts, found, evaluation.objective, evaluation.output, radius, norm, details)
@@ -111,17 +112,20 @@ def run_method(
     return Found(*more_like.find(problem, start, radius, config, run, reference))
 
 
-def choose_radius(problem: Problem, config: DiscoveryConfig, norm: float) -> tuple[float, dict[str, Any]]:
-    """R in activation units, and, where it was calibrated, the curve.
+def choose_radius(problem: Problem, config: DiscoveryConfig, norm: float, run: Run) -> tuple[float, dict[str, Any]]:
+    """R in activation units, and, where it was calibrated, the curve; both travel in the run's checkpoints.
 
     Raises:
         ConfigError: R is absurdly small or large for this model.
     """
     if config.radius_unit == "auto":
-        d_model = problem.slices[0].source.shape[-1]
-        directions = random_vectors(DIRECTIONS, d_model, 1.0, False, config.seed)
-        found = calibrate(problem, directions.to(problem.slices[0].source.device), norm)
-        return found.radius, {"calibration": [list(pair) for pair in found.curve]}
+        if "kept.radius" not in run.kept:
+            source = problem.slices[0].source
+            directions = random_vectors(DIRECTIONS, source.shape[-1], 1.0, False, config.seed).to(source.device)
+            found = calibrate(problem, directions, norm, smallest=max(SMALLEST, 16 * torch.finfo(source.dtype).eps))
+            run.kept["kept.radius"] = torch.tensor([found.radius], dtype=torch.float64)
+            run.kept["kept.curve"] = torch.tensor(found.curve, dtype=torch.float64)
+        return float(run.kept["kept.radius"]), {"calibration": run.kept["kept.curve"].tolist()}
     radius = config.radius * norm if config.radius_unit == "residual" else config.radius
     if not 1e-6 < radius / norm < 1e6:
         raise ConfigError(
@@ -165,6 +169,7 @@ def find_more_like(
         radius=bank.radius,
         radius_unit="absolute",
         orthogonal=True,
+        seed=(bank.config.seed + 1) % 2**32,  # a random bank's own vectors are the starts of its seed
     )
     if n_vectors >= loaded.d_model:
         raise BankError(
@@ -178,7 +183,6 @@ def _key(
     loaded: LoadedModel,
     config: DiscoveryConfig,
     prompts: Sequence[Sequence[Message]],
-    radius: float,
     reference: Tensor | None,
 ) -> dict[str, Any]:
     """What decides a run's result, for its checkpoint."""
@@ -186,7 +190,6 @@ def _key(
         "config": config.to_dict(),
         "prompts": [list(p) for p in prompts],
         "model": {"name": loaded.name, "revision": loaded.revision, "dtype": str(loaded.model.dtype)},
-        "radius": round(radius, 6),
         "reference": None if reference is None else hashlib.sha256(reference.cpu().numpy().tobytes()).hexdigest(),
     }
 
@@ -202,7 +205,8 @@ def _to_bank(
     norm: float,
     details: dict[str, Any],
 ) -> VectorBank:
-    if not all(bool(torch.isfinite(t).all()) for t in (found.vectors, objective, output)):
+    made = [found.vectors, objective, output, *([] if found.score is None else [found.score])]
+    if not all(bool(torch.isfinite(t).all()) for t in made):
         raise TrainingError("the target activations are not finite at this radius; lower it, or use float32.")
     base: dict[str, Any] = {"id": loaded.name, "revision": loaded.revision}
     return VectorBank(

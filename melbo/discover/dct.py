@@ -16,14 +16,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from melbo.config import DiscoveryConfig
+from melbo.config import PROJECTED, DiscoveryConfig
 from melbo.discover.problem import Problem, check_finite
 from melbo.discover.run import Run
-from melbo.errors import ConfigError
 from melbo.objective import orthonormalize
-
-PROJECTED = 32
-"""Random output directions of "projected"; it gives at most as many vectors."""
 
 
 def find(problem: Problem, start: Tensor, radius: float, config: DiscoveryConfig, run: Run) -> tuple[Tensor, Tensor]:
@@ -65,10 +61,6 @@ def _jacobian_directions(problem: Problem, start: Tensor, config: DiscoveryConfi
     if config.variant == "linear":
         directions = torch.eye(d_model).to(start)
     else:
-        if config.n_vectors > PROJECTED:
-            raise ConfigError(
-                f"variant 'projected' gives at most {PROJECTED} vectors; {config.n_vectors} were asked for."
-            )
         generator = torch.Generator().manual_seed(config.seed)
         directions = torch.randn(PROJECTED, d_model, generator=generator).to(start)
     _, rows = problem.pull_back(torch.zeros_like(directions), directions)
@@ -87,5 +79,8 @@ def factor_scores(unit: Tensor, output: Tensor) -> Tensor:
 
 
 def projection_scores(output_directions: Tensor, direction: Tensor) -> Tensor:
-    """How far each output direction points along `direction` [d_model], e.g. `token_direction`; [n]."""
+    """How far each output direction [n, d_model] points along `direction` [d_model], the published other ranking; [n].
+
+    A direction may be the difference of two tokens' unembeddings, such as "Sure" minus "Sorry".
+    """
     return output_directions @ torch.nn.functional.normalize(direction.to(output_directions), dim=-1)

@@ -7,7 +7,8 @@ Mack & Turner 2024, "Mechanistically Eliciting Latent Behaviors in Language Mode
 3. AdamW (amsgrad, betas 0.9 and 0.98, no weight decay) takes a step;
 4. project off earlier vectors and back to norm R (QR in fixed order does both at once, exactly).
 Vector 1 never sees the others and vector i only those before it, so the converged set is the one that training one
-after another gives. Ours differs in two ways: the step is in units of R, and all vectors share each step.
+after another gives (with effect_penalty 0). Ours differs in two ways: the step is in units of R, and all vectors share
+each step.
 
 `fast` is orthogonalised gradient iteration: the new vectors are the gradients, made orthogonal in the same fixed order
 and scaled to R. On a convex objective, and displacement is close to one, every step of the first vector is an ascent
@@ -53,6 +54,8 @@ def published(
 ) -> Tensor:
     """AdamW on the sphere. With `fixed` [k, d_model], all vectors also stay orthogonal to these."""
     head = start[:0] if fixed is None else fixed
+    if len(head):
+        start = to_sphere(torch.cat([head, start]), radius, config.orthogonal)[len(head) :]
     parameter = torch.nn.Parameter(start.clone())
     optimizer = torch.optim.AdamW(
         [parameter], lr=config.lr * radius / start.shape[1] ** 0.5, betas=(0.9, 0.98), weight_decay=0.0, amsgrad=True

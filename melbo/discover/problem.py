@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -84,11 +85,12 @@ class Problem:
             with torch.set_grad_enabled(gradient):
                 change = self.slices[prompt].change(theta, self.config.target_tokens)
                 result = value(change, rows, prompt)
-            if gradient:
-                (g,) = torch.autograd.grad(result.sum(), theta)
-                grad[rows] += g.to(grad)
+            pulled = torch.autograd.grad(result.sum(), theta)[0].to(grad) if gradient else None
+            mean = change.detach().mean(dim=1).to(output) / len(self.slices)
+            if pulled is not None:
+                grad[rows] += pulled
             objective[rows] += result.detach().to(objective)
-            output[rows] += change.detach().mean(dim=1).to(output) / len(self.slices)
+            output[rows] += mean
 
         self._each_chunk(vectors, work)
         sum_over_processes(objective, grad, output)
@@ -119,8 +121,9 @@ class Problem:
                 pushed = self._push(piece, zero, theta).detach()
                 change = piece.change(zero.requires_grad_(), self.config.target_tokens)
                 (g,) = torch.autograd.grad(change, zero, pushed)
+            length = pushed.square().sum(dim=(1, 2)).to(square)
             product[rows] += g.to(product)
-            square[rows] += pushed.square().sum(dim=(1, 2)).to(square)
+            square[rows] += length
 
         self._each_chunk(vectors, work)
         sum_over_processes(product, square)
@@ -212,7 +215,7 @@ class Problem:
 
 
 def rows_per_chunk(piece: Slice, most: int | None = None) -> int:
-    """Rows of one forward and backward pass: a power of two that fits the free memory, at most CHUNK_TOKENS."""
+    """Rows of one forward and backward pass: what fits the free memory (a power of two), at most CHUNK_TOKENS."""
     device = piece.source.device
     rows = CHUNK_TOKENS.get(device.type, CHUNK_TOKENS["cpu"]) // piece.source.shape[1]
     if piece.row_bytes:
@@ -229,9 +232,19 @@ def free_bytes(device: torch.device) -> int:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             fields = dict(line.split(":", 1) for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+        return min(free, container_bytes(free)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     except (OSError, KeyError, ValueError):  # not Linux
         return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2) if hasattr(os, "sysconf") else 2**32
+
+
+def container_bytes(default: int) -> int:
+    """Memory that a container's limit (cgroup v2) leaves, or `default` where there is no limit."""
+    try:
+        most, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return max(0, int(most) - int(used))
+    except (OSError, ValueError):
+        return default
 
 
 @contextmanager

@@ -15,9 +15,10 @@ from torch import Tensor
 def start_processes() -> None:
     """Join the other processes, where there are any (gloo on CPU, NCCL on GPUs); may be called again."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
-        from accelerate import PartialState
-
-        PartialState()
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
 
 
 def process_rank() -> int:

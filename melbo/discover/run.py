@@ -23,6 +23,7 @@ from melbo.errors import TrainingError
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, mean objective); raise to cancel."""
 
+KEPT = "kept."
 SECONDS = 3.0
 """Least time between two checkpoints."""
 
@@ -34,6 +35,9 @@ class Run:
         progress: called after each step.
         checkpoint: file to save to and to go on from; None: no checkpoints.
         key: what decides the result, as JSON values.
+
+    Raises:
+        TrainingError: the checkpoint is damaged, or of a run with other settings.
     """
 
     def __init__(
@@ -45,13 +49,16 @@ class Run:
         self.progress, self.checkpoint = progress, checkpoint
         self.key = json.loads(json.dumps(key or {}))
         self._last = time.monotonic()
+        self._done, saved = self._load()
+        self.kept = {name: saved.pop(name) for name in list(saved) if name.startswith(KEPT)}
+        """Tensors that every checkpoint holds, beside a method's state; names start with KEPT."""
+        self._saved = saved
 
     def restore(self) -> tuple[int, dict[str, Tensor]]:
-        """Steps done and the saved tensors; (0, {}) without a checkpoint.
+        """Steps done and the method's saved tensors; (0, {}) without a checkpoint."""
+        return self._done, dict(self._saved)
 
-        Raises:
-            TrainingError: the checkpoint is damaged, or of a run with other settings.
-        """
+    def _load(self) -> tuple[int, dict[str, Tensor]]:
         if self.checkpoint is None or not self.checkpoint.exists():
             return 0, {}
         try:
@@ -80,9 +87,13 @@ class Run:
         assert self.checkpoint is not None
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.checkpoint.with_name(f"{self.checkpoint.name}.tmp")
-        kept = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-        save_file(kept, str(temporary), metadata={"step": str(step), "key": json.dumps(self.key)})
-        os.replace(temporary, self.checkpoint)
+        state = {name: tensor.detach().to("cpu").contiguous() for name, tensor in {**tensors, **self.kept}.items()}
+        try:
+            save_file(state, str(temporary), metadata={"step": str(step), "key": json.dumps(self.key)})
+            os.replace(temporary, self.checkpoint)
+        except (SafetensorError, OSError) as error:
+            temporary.unlink(missing_ok=True)
+            raise TrainingError(f"the checkpoint {self.checkpoint} cannot be written ({error}).") from error
 
 
 def difference(old: Any, new: Any, path: str = "") -> str:
