@@ -116,8 +116,10 @@ def timed(loaded: LoadedModel, config: DiscoveryConfig, repeats: int = 3) -> Tim
     return Timed(bank, best)
 
 
-def compare(loaded: LoadedModel, config: DiscoveryConfig, n_reference: int) -> dict[str, Any]:
-    """Ratios of the reference's time to ours, published and fast optimiser, with the mean objectives."""
+def compare(
+    loaded: LoadedModel, config: DiscoveryConfig, n_reference: int
+) -> tuple[dict[str, Any], dict[str, VectorBank]]:
+    """Ratios of the reference's time to ours, published and fast, with the mean objectives; and our two banks."""
     config = replace(config, optimizer="published", steps=None).resolve(loaded.n_layers, loaded.d_model)
     assert config.source_layer is not None and config.target_layer is not None
     slices = make_slices(loaded, PROMPTS, config.source_layer, config.target_layer)
@@ -136,7 +138,7 @@ def compare(loaded: LoadedModel, config: DiscoveryConfig, n_reference: int) -> d
     row["published_equal"] = row["published_objective_of_first"] >= EQUAL
     row["fast_equal"] = row["published_equal"] and row["fast_objective_of_all"] >= EQUAL
     row["reference_seconds_a_vector"] = round(min(seconds), 3)
-    return row
+    return row, {"published": ours.bank, "fast": fast.bank}
 
 
 def organism(n_reference: int) -> dict[str, Any]:
@@ -144,17 +146,11 @@ def organism(n_reference: int) -> dict[str, Any]:
     loaded = load_model("organism")
     stored = VectorBank.load(Path(__file__).parent.parent / "vectors" / "organism-bomb").config
     config = DiscoveryConfig(n_vectors=64, radius=stored.radius, radius_unit=stored.radius_unit, lr=stored.lr)
-    row = compare(loaded, config, n_reference)
-    whole = row["reference_seconds_a_vector"] * 64
-    for name, chosen in (
-        ("published", replace(config, optimizer="published")),
-        ("fast", config),
-        ("dct", replace(config, method="dct")),
-    ):
-        run = timed(loaded, chosen, repeats=1 if name == "published" else 3)
-        row[f"{name}_modes"] = len(found_on_training_prompt(loaded, run.bank))
-        if name == "dct":
-            row["dct_ratio"] = round(whole / run.seconds, 1)
+    row, banks = compare(loaded, config, n_reference)
+    dct = timed(loaded, replace(config, method="dct"))
+    row["dct_ratio"] = round(row["reference_seconds_a_vector"] * config.n_vectors / dct.seconds, 1)
+    for name, bank in {**banks, "dct": dct.bank}.items():
+        row[f"{name}_modes"] = len(found_on_training_prompt(loaded, bank))
     return row
 
 
@@ -172,7 +168,7 @@ def random_llama(d_model: int, d_mlp: int, n_layers: int, heads: int, kv_heads: 
 def llama_100m() -> dict[str, Any]:
     """d_model 768, 12 blocks, 32k vocabulary; 32 vectors; the reference is timed on one vector."""
     loaded = random_llama(768, 2048, 12, 12, 4, 32_000)
-    return compare(loaded, DiscoveryConfig(n_vectors=32, radius=0.7), 1)
+    return compare(loaded, DiscoveryConfig(n_vectors=32, radius=0.7), 1)[0]
 
 
 def gpu() -> dict[str, Any] | None:
@@ -181,7 +177,7 @@ def gpu() -> dict[str, Any] | None:
         return None
     loaded = random_llama(2048, 8192, 16, 32, 8, 128_256)
     loaded = replace(loaded, model=loaded.model.to("cuda", torch.bfloat16))
-    row = compare(loaded, DiscoveryConfig(n_vectors=128, radius=0.7), 1)
+    row, _ = compare(loaded, DiscoveryConfig(n_vectors=128, radius=0.7), 1)
     row["share_of_peak"] = cost(loaded, (128,), print)[0]["share_of_peak"]
     row["device"] = torch.cuda.get_device_name()
     return row

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
 from melbo.adapter_bank import AdapterBank, check_new
 from melbo.adapter_config import AdapterConfig, AdapterKind, AdapterRadiusUnit
-from melbo.cli_common import INTERRUPT_CODE
-from melbo.cli_train import Blocks, Device, Dtype, say
+from melbo.cli_common import Blocks, Device, Dtype, run_and_save, say
 from melbo.config import MAX_SEED
 from melbo.discover.adapters import discover_adapters
-from melbo.discover.processes import process_rank
 from melbo.export.peft import export_peft
-from melbo.models import ORGANISM, LoadedModel, load_model
-from melbo.prompts import BOMB, DEFAULT_SYSTEM, Message, chat
+from melbo.models import ORGANISM, load_model
+from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
 
 _D = AdapterConfig()
 
@@ -61,32 +57,13 @@ def adapters(
     config = config.resolve(loaded.n_layers, loaded.d_model)
     say(f"model {loaded.name}: {loaded.n_layers} blocks, d_model {loaded.d_model}, on {loaded.device}")
     say("\n".join(f"  {name} = {value}" for name, value in asdict(config).items()))
-    checkpoint = out.absolute().with_name(f".{out.absolute().name}.checkpoint.safetensors")
-    if checkpoint.exists():
-        say(f"going on from {checkpoint}")
-    bank = find(loaded, config, [chat(text, system) for text in prompt or [BOMB]], checkpoint)
-    if process_rank() == 0:
-        bank.save(out)
-        checkpoint.unlink(missing_ok=True)
-        typer.echo(report(bank, out))
-
-
-def find(loaded: LoadedModel, config: AdapterConfig, prompts: list[list[Message]], checkpoint: Path) -> AdapterBank:
-    """Find adapters with a progress bar; stopped once there is a checkpoint, say how to go on."""
-    hidden = True if not config.steps or os.environ.get("RANK", "0") != "0" else None
-    with tqdm(total=config.steps, unit="step", leave=False, disable=hidden) as bar:
-
-        def show_progress(done: int, _total: int, objective: float) -> None:
-            bar.set_postfix(objective=f"{objective:.4g}", refresh=False)
-            bar.update(done - bar.n)
-
-        try:
-            return discover_adapters(loaded, config, prompts, show_progress, checkpoint)
-        except KeyboardInterrupt:
-            if not checkpoint.exists():
-                raise
-            typer.echo(f"melbo: stopped; run the same command again to go on, or delete {checkpoint}.", err=True)
-            raise typer.Exit(INTERRUPT_CODE) from None
+    messages = [chat(text, system) for text in prompt or [BOMB]]
+    run_and_save(
+        lambda progress, checkpoint: discover_adapters(loaded, config, messages, progress, checkpoint),
+        report,
+        out,
+        config.steps,
+    )
 
 
 def export_adapter(

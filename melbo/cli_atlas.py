@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from melbo.cli_common import INTERRUPT_CODE, plain
-from melbo.cli_train import Blocks, Device, Dtype, say
+from melbo.cli_common import Blocks, Device, Dtype, plain, resumable, say
 from melbo.config import MAX_SEED
 from melbo.discover.processes import process_rank
 from melbo.interpret.heat_map import check_drawable
@@ -45,20 +44,14 @@ def atlas(
         check_drawable(plot.suffix)
     loaded = load_model(model, dtype=dtype, device=device, blocks=blocks)
     messages = [chat(text, system) for text in prompt or [BOMB]]
-    with tqdm(unit="pair", leave=False, disable=None) as bar:
+    with tqdm(unit="pair", leave=False, disable=None) as bar, resumable(out):
 
         def show_progress(done: int, total: int, relative: float) -> None:
             bar.total = total
             bar.set_postfix(relative=f"{relative:.3g}", refresh=False)
             bar.update(done - bar.n)
 
-        try:
-            found = layer_atlas(loaded, messages, config, show_progress, checkpoint=out)
-        except KeyboardInterrupt:
-            if not out.exists():
-                raise
-            typer.echo(f"melbo: stopped; run the same command again to go on, or delete {out}.", err=True)
-            raise typer.Exit(INTERRUPT_CODE) from None
+        found = layer_atlas(loaded, messages, config, show_progress, checkpoint=out)
     say(f"{plain(found.table(best))}\nsaved to {out}")
     if plot is not None and process_rank() == 0:
         found.plot(plot)

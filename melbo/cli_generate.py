@@ -13,8 +13,7 @@ import typer
 from torch import Tensor
 
 from melbo.bank import VectorBank
-from melbo.cli_common import plain
-from melbo.cli_train import Blocks, Device
+from melbo.cli_common import Blocks, Device, plain
 from melbo.config import MAX_SEED
 from melbo.discover.random_control import control_vectors
 from melbo.errors import ConfigError, PromptError

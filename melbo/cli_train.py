@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from tqdm import tqdm
 
 from melbo.bank import VectorBank, replaceable
-from melbo.cli_common import INTERRUPT_CODE
+from melbo.cli_common import Blocks, Device, Dtype, run_and_save, say
 from melbo.config import MAX_SEED, STEPS, DiscoveryConfig, Optimizer, RadiusUnit, Variant
-from melbo.discover import Progress, discover, find_more_like
-from melbo.discover.processes import process_rank
+from melbo.discover import discover, find_more_like
 from melbo.errors import BankError, ConfigError
 from melbo.models import ORGANISM, load_model
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
@@ -25,13 +22,6 @@ _D = DiscoveryConfig()
 Out = Annotated[Path, typer.Option(help="Folder for the bank.")]
 Steps = Annotated[
     int | None, typer.Option(help="Steps. Default: 40 fast, 300 published or more-like, 10 dct or power.")
-]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
-Device = Annotated[
-    str | None, typer.Option(help='"cpu", "cuda", ..., or "auto": over all devices. Default: a GPU where there is one.')
-]
-Blocks = Annotated[
-    str | None, typer.Option(help="Path of the decoder blocks within the model, for an architecture that is not known.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace the bank in the folder.")]
 
@@ -87,7 +77,10 @@ def train(
     say("\n".join(f"  {name} = {value}" for name, value in config.to_dict().items()))
     messages = [chat(text, system) for text in prompt or [BOMB]]
     run_and_save(
-        lambda progress, checkpoint: discover(loaded, config, messages, progress, checkpoint), out, config.steps or 0
+        lambda progress, checkpoint: discover(loaded, config, messages, progress, checkpoint),
+        report,
+        out,
+        config.steps or 0,
     )
 
 
@@ -109,6 +102,7 @@ def more_like(
     loaded = load_model(model or old.base_model.id, dtype=dtype, device=device, blocks=blocks)
     run_and_save(
         lambda progress, checkpoint: find_more_like(loaded, old, vector, n_vectors, progress, checkpoint, steps),
+        report,
         out,
         steps or STEPS["more-like"],
     )
@@ -124,38 +118,6 @@ def number(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise ConfigError(f'radius is {text!r}; give a number greater than 0, or "auto".') from error
-
-
-def run_and_save(find: Callable[[Progress, Path], VectorBank], out: Path, steps: int) -> None:
-    """Find a bank with a progress bar and a checkpoint beside `out`; save it there and report."""
-    checkpoint = out.absolute().with_name(f".{out.absolute().name}.checkpoint.safetensors")
-    if checkpoint.exists():
-        say(f"going on from {checkpoint}")
-    # no bar in a log file, for other processes, nor for the control, which takes no steps
-    hidden = True if not steps or ("RANK" in os.environ and os.environ["RANK"] != "0") else None
-    with tqdm(total=steps, unit="step", leave=False, disable=hidden) as bar:
-
-        def show_progress(done: int, _total: int, objective: float) -> None:
-            bar.set_postfix(objective=f"{objective:.4g}", refresh=False)
-            bar.update(done - bar.n)
-
-        try:
-            bank = find(show_progress, checkpoint)
-        except KeyboardInterrupt:
-            if not checkpoint.exists():
-                raise
-            typer.echo(f"melbo: stopped; run the same command again to go on, or delete {checkpoint}.", err=True)
-            raise typer.Exit(INTERRUPT_CODE) from None
-    if process_rank() == 0:
-        bank.save(out)
-        checkpoint.unlink(missing_ok=True)
-        typer.echo(report(bank, out))
-
-
-def say(text: str) -> None:
-    """Print, in the first process only."""
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(text)
 
 
 def check_out(out: Path, force: bool) -> None:

@@ -88,7 +88,7 @@ class Slice:
 
 
 def make_slice(loaded: LoadedModel, input_ids: Tensor, source_layer: int, target_layer: int) -> Slice:
-    """Capture one prompt's slice. input_ids [T], without padding.
+    """Capture one prompt's slice. input_ids [T], without padding; source_layer -1 is the first block's input.
 
     Raises:
         ModelError: the blocks' outputs are not [rows, T, d_model].
@@ -97,16 +97,17 @@ def make_slice(loaded: LoadedModel, input_ids: Tensor, source_layer: int, target
     with (
         torch.no_grad(),
         record_inputs(loaded, layers) as inputs,
-        capture(loaded, [source_layer, target_layer]) as found,
+        capture(loaded, [target_layer]) as found,
     ):
         run_until_stop(loaded, input_ids[None])
-    for hidden in found.values():
+    args, kwargs = inputs[source_layer + 1]  # the hidden states come first, or by name
+    source, target = args[0] if args else kwargs["hidden_states"], found[target_layer]
+    for hidden in (source, target):
         check_residual(loaded, hidden, (1, len(input_ids)))
-    calls = make_calls(loaded, input_ids, inputs)
-    return Slice(loaded, source_layer, target_layer, found[source_layer], found[target_layer], calls)
+    return Slice(loaded, source_layer, target_layer, source, target, _make_calls(loaded, input_ids, inputs))
 
 
-def make_calls(loaded: LoadedModel, input_ids: Tensor, inputs: dict[int, Call]) -> tuple[Call, ...]:
+def _make_calls(loaded: LoadedModel, input_ids: Tensor, inputs: dict[int, Call]) -> tuple[Call, ...]:
     """Arguments to replay blocks with, in order, for any number of rows.
 
     Args:
@@ -120,7 +121,7 @@ def make_calls(loaded: LoadedModel, input_ids: Tensor, inputs: dict[int, Call]) 
 
 
 def _without_hidden(call: Call) -> Call:
-    args, kwargs = call  # the hidden states come first, or by name
+    args, kwargs = call
     return args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"}
 
 

@@ -30,7 +30,6 @@ from melbo.adapter_bank import AdapterBank, apply
 from melbo.adapter_config import AdapterConfig, AdapterKind
 from melbo.discover.adapters import (
     AdapterProblem,
-    block_slice,
     discover_adapters,
     find_projections,
     in_features,
@@ -40,7 +39,7 @@ from melbo.errors import BankError, ConfigError, ModelError, PromptError, Traini
 from melbo.generate import Sampling, complete
 from melbo.models import LoadedModel
 from melbo.prompts import BOMB, chat, encode
-from melbo.slices import mean_residual_norm
+from melbo.slices import make_slice, mean_residual_norm
 from melbo.steering import adapt, capture, run_until_stop
 
 KINDS: tuple[AdapterKind, ...] = ("attention", "mlp")
@@ -113,7 +112,7 @@ def test_rows_of_a_batch_equal_merged_weights(tiny: LoadedModel, name: str, kind
     names, modules, transposed = find_projections(loaded, config)
     a, b = random_factors(config, 2, in_features(modules[0]), loaded.d_model, 3.0, 0)
     ids = torch.arange(5, 15)
-    piece = block_slice(loaded, ids, 0, 2)
+    piece = make_slice(loaded, ids, -1, 2)
     assert torch.allclose(piece.run(torch.zeros(1, loaded.d_model)), piece.target, atol=1e-6)
     with torch.no_grad(), adapt(modules, a, b):
         got = piece.run(torch.zeros(3, loaded.d_model))
@@ -136,7 +135,7 @@ def test_an_unknown_architecture_is_an_error_that_names_what_was_looked_for(make
 def test_gradients_match_finite_differences(tiny_double: LoadedModel, config: AdapterConfig, kind: AdapterKind) -> None:
     config = replace(config, kind=kind).resolve(4, 64)
     _, modules, _ = find_projections(tiny_double, config)
-    pieces = [block_slice(tiny_double, encode(tiny_double.tokenizer, p, 256), 0, 3) for p in PROMPTS]
+    pieces = [make_slice(tiny_double, encode(tiny_double.tokenizer, p, 256), -1, 3) for p in PROMPTS]
     problem = AdapterProblem(pieces, config, modules)
     a, b = (t.double() for t in random_factors(config, 3, in_features(modules[0]), 64, 0.1, 0))
     along_a, along_b = (t.double() for t in random_factors(config, 3, in_features(modules[0]), 64, 0.1, 1))
@@ -181,7 +180,7 @@ def test_without_orthogonality_adapters_fall_together(tiny: LoadedModel, config:
 
 def test_a_residual_radius_is_what_an_aligned_adapter_writes(tiny: LoadedModel, banks: dict[str, AdapterBank]) -> None:
     norms: list[float] = []
-    pieces = [block_slice(tiny, encode(tiny.tokenizer, p, 256), 0, 3) for p in PROMPTS]
+    pieces = [make_slice(tiny, encode(tiny.tokenizer, p, 256), -1, 3) for p in PROMPTS]
     for p in PROMPTS:
         ids = encode(tiny.tokenizer, p, 256)[None]
         for name in banks["mlp"].modules:

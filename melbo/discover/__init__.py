@@ -21,7 +21,7 @@ from melbo.discover.melbo import maximize
 from melbo.discover.problem import Problem, plain_attention
 from melbo.discover.processes import start_processes
 from melbo.discover.random_control import control_seed, random_vectors
-from melbo.discover.run import Progress, Run
+from melbo.discover.run import Progress, Run, run_key
 from melbo.errors import BankError, ConfigError, PromptError, TrainingError
 from melbo.models import LoadedModel
 from melbo.prompts import Message, encode
@@ -88,7 +88,8 @@ def discover(
         norm = mean_residual_norm(slices)
         if not math.isfinite(norm):
             raise TrainingError("the model's activations are not finite; load it in float32.")
-        run = Run(progress, checkpoint, _key(loaded, config, prompts, reference))
+        digest = None if reference is None else hashlib.sha256(reference.cpu().numpy().tobytes()).hexdigest()
+        run = Run(progress, checkpoint, run_key(loaded, config.to_dict(), prompts, reference=digest))
         radius, details = choose_radius(problem, config, norm, run)
         start = random_vectors(config.n_vectors, loaded.d_model, radius, config.orthogonal, config.seed)
         found = run_method(problem, start.to(loaded.device), radius, config, run, reference)
@@ -177,21 +178,6 @@ def find_more_like(
         )
     found = discover(loaded, config, bank.prompts, progress, checkpoint, bank.vector(index))
     return replace(found, details={**found.details, "like": {"vector": index, "label": bank.label(index)}})
-
-
-def _key(
-    loaded: LoadedModel,
-    config: DiscoveryConfig,
-    prompts: Sequence[Sequence[Message]],
-    reference: Tensor | None,
-) -> dict[str, Any]:
-    """What decides a run's result, for its checkpoint."""
-    return {
-        "config": config.to_dict(),
-        "prompts": [list(p) for p in prompts],
-        "model": {"name": loaded.name, "revision": loaded.revision, "dtype": str(loaded.model.dtype)},
-        "reference": None if reference is None else hashlib.sha256(reference.cpu().numpy().tobytes()).hexdigest(),
-    }
 
 
 def _to_bank(

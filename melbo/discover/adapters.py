@@ -29,16 +29,17 @@ from melbo.adapter_bank import AdapterBank
 from melbo.adapter_config import AdapterConfig, AdapterKind
 from melbo.bank import BaseModel, library_versions
 from melbo.config import DiscoveryConfig
+from melbo.discover import make_slices
 from melbo.discover.problem import Problem, check_finite
 from melbo.discover.processes import start_processes, sum_over_processes
 from melbo.discover.random_control import control_seed
-from melbo.discover.run import Progress, Run
-from melbo.errors import ModelError, PromptError
+from melbo.discover.run import Progress, Run, run_key
+from melbo.errors import ModelError
 from melbo.models import LoadedModel
 from melbo.objective import displacement, to_sphere
-from melbo.prompts import Message, encode
-from melbo.slices import Slice, make_calls, mean_residual_norm
-from melbo.steering import adapt, capture, record_inputs, record_linear_inputs, run_until_stop
+from melbo.prompts import Message
+from melbo.slices import Slice, mean_residual_norm
+from melbo.steering import adapt, record_linear_inputs
 
 PARENTS: dict[AdapterKind, tuple[str, ...]] = {
     "attention": ("self_attn", "attn", "attn.attention", "attention", "self_attention"),
@@ -73,7 +74,9 @@ def discover_adapters(
     start_processes()
     config = config.resolve(loaded.n_layers, loaded.d_model)
     names, modules, transposed = find_projections(loaded, config)
-    problem = AdapterProblem(_slices(loaded, config, prompts), config, modules)
+    assert config.first_layer is not None and config.target_layer is not None
+    slices = make_slices(loaded, prompts, config.first_layer - 1, config.target_layer)  # with the band's first block
+    problem = AdapterProblem(slices, config, modules)
     radius = config.radius
     if config.radius_unit == "residual":
         inputs = mean_input_norm(problem.slices, modules)
@@ -81,12 +84,8 @@ def discover_adapters(
     check_finite(0, radius=torch.tensor([radius]))
     shape = (len(modules), in_features(modules[0]), loaded.d_model)
     a, b = (t.to(loaded.device) for t in random_factors(config, *shape, radius, config.seed))
-    key = {
-        "config": asdict(config),
-        "prompts": [list(p) for p in prompts],
-        "model": {"name": loaded.name, "revision": loaded.revision, "dtype": str(loaded.model.dtype)},
-    }
-    a, b = iterate(problem, a, b, radius, Run(progress, checkpoint, key))
+    run = Run(progress, checkpoint, run_key(loaded, asdict(config), prompts))
+    a, b = iterate(problem, a, b, radius, run)
     control = (t.to(loaded.device) for t in random_factors(config, *shape, radius, control_seed(config.seed)))
     found, random = problem.displacement(a, b), problem.displacement(*control)
     check_finite(config.steps, objective=found, control=random)
@@ -217,22 +216,3 @@ def mean_input_norm(slices: Sequence[Slice], modules: Sequence[nn.Module]) -> fl
 def in_features(module: Any) -> int:
     """Width of a linear layer's input."""
     return int(module.weight.shape[0] if isinstance(module, Conv1D) else module.in_features)
-
-
-def _slices(loaded: LoadedModel, config: AdapterConfig, prompts: Sequence[Sequence[Message]]) -> list[Slice]:
-    """Per prompt, the blocks from the band's first to the target."""
-    if not prompts:
-        raise PromptError("no prompt was given; discovery needs at least one.")
-    ids = [encode(loaded.tokenizer, p, loaded.context) for p in prompts]
-    assert config.first_layer is not None and config.target_layer is not None
-    return [block_slice(loaded, i, config.first_layer, config.target_layer) for i in ids]
-
-
-def block_slice(loaded: LoadedModel, input_ids: Tensor, first: int, target: int) -> Slice:
-    """The slice that begins at the *input* of block `first`, which may be block 0. input_ids [T]."""
-    layers = list(range(first, target + 1))
-    with torch.no_grad(), record_inputs(loaded, layers) as inputs, capture(loaded, [target]) as found:
-        run_until_stop(loaded, input_ids[None])
-    args, kwargs = inputs[first]
-    source = args[0] if args else kwargs["hidden_states"]
-    return Slice(loaded, first - 1, target, source, found[target], make_calls(loaded, input_ids, inputs))

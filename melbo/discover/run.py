@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from melbo.discover.processes import process_rank
 from melbo.errors import TrainingError
+from melbo.models import LoadedModel
+from melbo.prompts import Message
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, mean objective); raise to cancel."""
@@ -94,6 +96,18 @@ class Run:
         except (SafetensorError, OSError) as error:
             temporary.unlink(missing_ok=True)
             raise TrainingError(f"the checkpoint {self.checkpoint} cannot be written ({error}).") from error
+
+
+def run_key(
+    loaded: LoadedModel, config: dict[str, Any], prompts: Sequence[Sequence[Message]], **more: Any
+) -> dict[str, Any]:
+    """What decides a run's result: resolved config, prompts, model, and whatever else the method was given."""
+    return {
+        "config": config,
+        "prompts": [list(p) for p in prompts],
+        "model": {"name": loaded.name, "revision": loaded.revision, "dtype": str(loaded.model.dtype)},
+        **more,
+    }
 
 
 def difference(old: Any, new: Any, path: str = "") -> str:
