@@ -8,16 +8,20 @@ prompt in one batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from melbo.models import LoadedModel
-from melbo.steering import capture, check_residual, first_output, record_inputs, run_until_stop
+from melbo.steering import capture, check_residual, first_output, last_tokens_only, record_inputs, run_until_stop
 
+TOKEN_WISE = ("q_proj", "o_proj", "out_proj", "mlp")
+"""Names of modules that treat each token by itself in most architectures."""
+TRIED = 2
+"""Tokens that they are tried with: with one, a wrong shape could pass by broadcasting."""
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Arguments of a block without the hidden states; the tensors that have a copy per row are `PerRow`."""
 
@@ -50,7 +54,9 @@ class Slice:
     target: Tensor
     """Residual stream at the target layer [1, T, d_model], unsteered."""
     calls: tuple[Call, ...]
-    """Arguments of each block in the slice: `record_calls`."""
+    """Arguments of each block in the slice, as `_make_calls` marks them."""
+    token_wise: tuple[nn.Module, ...] = ()
+    """Parts of the last block that `change` runs only where it reads the output."""
 
     def run(self, vectors: Tensor) -> Tensor:
         """Target activations [n, T, d_model] with each vector of `vectors` [n, d_model] added at every position.
@@ -84,7 +90,9 @@ class Slice:
     def change(self, vectors: Tensor, tokens: int) -> Tensor:
         """Change of the target activations at the last `tokens` positions, [n, tokens, d_model], at least float32."""
         dtype = torch.promote_types(self.target.dtype, torch.float32)
-        return self.run(vectors)[:, -tokens:].to(dtype) - self.target[:, -tokens:].to(dtype)
+        with last_tokens_only(self.token_wise, tokens):
+            reached = self.run(vectors)
+        return reached[:, -tokens:].to(dtype) - self.target[:, -tokens:].to(dtype)
 
 
 def make_slice(loaded: LoadedModel, input_ids: Tensor, source_layer: int, target_layer: int) -> Slice:
@@ -104,7 +112,27 @@ def make_slice(loaded: LoadedModel, input_ids: Tensor, source_layer: int, target
     source, target = args[0] if args else kwargs["hidden_states"], found[target_layer]
     for hidden in (source, target):
         check_residual(loaded, hidden, (1, len(input_ids)))
-    return Slice(loaded, source_layer, target_layer, source, target, _make_calls(loaded, input_ids, inputs))
+    piece = Slice(loaded, source_layer, target_layer, source, target, _make_calls(loaded, input_ids, inputs))
+    return replace(piece, token_wise=_token_wise(piece))
+
+
+def _token_wise(piece: Slice) -> tuple[nn.Module, ...]:
+    """Parts of the last block named in TOKEN_WISE; none where running them on the last tokens alone changes these.
+
+    Tried with one disturbed row: an architecture may call a part in another way, or mix tokens in it.
+    """
+    block = piece.loaded.blocks[piece.target_layer]
+    parts = tuple(m for name, m in block.named_modules() if name.rpartition(".")[2] in TOKEN_WISE)
+    noise = torch.randn(1, piece.source.shape[-1], generator=torch.Generator().manual_seed(0)).to(piece.source)
+    with torch.no_grad():
+        try:
+            whole = piece.run(noise)[:, -TRIED:]
+            with last_tokens_only(parts, TRIED):
+                short = piece.run(noise)[:, -TRIED:]
+        except (RuntimeError, TypeError, AttributeError):
+            return ()
+    error = (short - whole).norm() / (whole - piece.target[:, -TRIED:]).norm()
+    return parts if error < 100 * torch.finfo(whole.dtype).eps else ()
 
 
 def _make_calls(loaded: LoadedModel, input_ids: Tensor, inputs: dict[int, Call]) -> tuple[Call, ...]:

@@ -149,6 +149,30 @@ def edit_outputs(blocks: Iterable[nn.Module], edit: Callable[[int, Tensor], Tens
         yield
 
 
+@contextmanager
+def last_tokens_only(modules: Iterable[nn.Module], tokens: int) -> Iterator[None]:
+    """Run modules on the last `tokens` positions of their inputs [rows, T, ...]; zeros stand in for other outputs.
+
+    For modules that treat each token by itself, where only these positions are read afterwards.
+    """
+
+    width: list[int] = []
+
+    def shorten(_module: nn.Module, args: tuple[Any, ...]) -> Any:
+        width.append(args[0].shape[1])
+        return tuple(a[:, -tokens:].contiguous() if isinstance(a, Tensor) else a for a in args)
+
+    def lengthen(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        return nn.functional.pad(output, (0, 0, width.pop() - output.shape[1], 0))
+
+    handles: list[RemovableHandle] = []
+    for module in modules:
+        handles.append(module.register_forward_pre_hook(_only_here(shorten)))
+        handles.append(module.register_forward_hook(_only_here(lengthen)))
+    with _removed_after(handles):
+        yield
+
+
 class _StopForward(Exception):
     """Ends a forward pass early, once everything asked for is captured."""
 

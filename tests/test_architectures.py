@@ -105,6 +105,8 @@ def check_slices(loaded: LoadedModel) -> None:
         assert float(error.max()) < 1e-4
         effect = (expected - piece.target).norm(dim=-1) / expected.norm(dim=-1)
         assert float(effect.min()) > 1e-2
+        last = piece.change(vectors, 2) - (expected - piece.target)[:, -2:].float()
+        assert float(last.norm()) < 1e-3 * float((expected - piece.target)[:, -2:].norm())
         assert piece.row_bytes > 0
     assert hook_count(loaded) == 0
 

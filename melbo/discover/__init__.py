@@ -18,7 +18,7 @@ from melbo.calibrate import DIRECTIONS, SMALLEST, calibrate
 from melbo.config import DiscoveryConfig
 from melbo.discover import dct, more_like, power
 from melbo.discover.melbo import maximize
-from melbo.discover.problem import Problem, plain_attention
+from melbo.discover.problem import Evaluation, Problem, plain_attention
 from melbo.discover.processes import start_processes
 from melbo.discover.random_control import control_seed, random_vectors
 from melbo.discover.run import Progress, Run, run_key
@@ -38,6 +38,8 @@ class Found:
     """[n, d_model] of norm R."""
     score: Tensor | None = None
     """[n] the method's own measure of each vector, where it has one besides the objective."""
+    reached: Evaluation | None = None
+    """What the vectors reach, where the method has evaluated them."""
 
 
 def make_slices(
@@ -93,7 +95,7 @@ def discover(
         radius, details = choose_radius(problem, config, norm, run)
         start = random_vectors(config.n_vectors, loaded.d_model, radius, config.orthogonal, config.seed)
         found = run_method(problem, start.to(loaded.device), radius, config, run, reference)
-        evaluation = problem.evaluate(found.vectors, gradient=False)
+        evaluation = found.reached or problem.evaluate(found.vectors, gradient=False)
     return _to_bank(loaded, config, prompts, found, evaluation.objective, evaluation.output, radius, norm, details)
 
 

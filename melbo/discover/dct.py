@@ -17,22 +17,24 @@ import torch
 from torch import Tensor
 
 from melbo.config import PROJECTED, DiscoveryConfig
-from melbo.discover.problem import Problem, check_finite
+from melbo.discover.problem import Evaluation, Problem, check_finite
 from melbo.discover.run import Run
 from melbo.objective import orthonormalize
 
 
-def find(problem: Problem, start: Tensor, radius: float, config: DiscoveryConfig, run: Run) -> tuple[Tensor, Tensor]:
-    """Vectors [n, d_model] of norm `radius`, strongest factor first, and their scores alpha^2 [n]."""
+def find(
+    problem: Problem, start: Tensor, radius: float, config: DiscoveryConfig, run: Run
+) -> tuple[Tensor, Tensor, Evaluation]:
+    """Vectors [n, d_model] of norm `radius`, strongest factor first, their scores alpha^2 [n], and what they reach."""
     if config.variant in ("linear", "projected"):
         unit = _jacobian_directions(problem, start, config)
     else:
         unit = _iterate(problem, start, radius, config, run)
     vectors = unit * radius
-    output = problem.evaluate(vectors, gradient=False).output
-    score = factor_scores(unit, output)
+    reached = problem.evaluate(vectors, gradient=False)
+    score = factor_scores(unit, reached.output)
     order = score.argsort(descending=True)
-    return vectors[order], score[order]
+    return vectors[order], score[order], reached.rows(order)
 
 
 def _iterate(problem: Problem, start: Tensor, radius: float, config: DiscoveryConfig, run: Run) -> Tensor:

@@ -40,6 +40,10 @@ class Evaluation:
     output: Tensor
     """[n, d_model] change of the target activations, mean over the target tokens and the prompts."""
 
+    def rows(self, index: Tensor) -> Evaluation:
+        """The rows `index`, in that order."""
+        return Evaluation(self.objective[index], self.gradient[index], self.output[index])
+
 
 class Problem:
     """Slices, objective settings and chunk sizes.
