@@ -55,6 +55,7 @@ endif
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-$(VENV)/.stamp-dev: requirements-dev.txt $(VENV)/.stamp-app
+$(VENV)/.stamp-dev: requirements-dev.txt requirements-peers.txt $(VENV)/.stamp-app
 	$(BIN)/python -m pip install --quiet $(PIN) -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-peers.txt
 	@touch $@

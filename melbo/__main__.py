@@ -8,10 +8,16 @@ import typer
 
 from melbo import __version__
 from melbo.cli_adapters import adapters, export_adapter
+from melbo.cli_annotate import annotate_bank
 from melbo.cli_atlas import atlas
 from melbo.cli_bank import show
 from melbo.cli_common import guarded, quiet_libraries
+from melbo.cli_export import export, import_file
 from melbo.cli_generate import generate
+from melbo.cli_hub import banks, card, merge, pull, push, select, space
+from melbo.cli_inspect import inspect_app
+from melbo.cli_study import study_app
+from melbo.cli_sweep import sweep
 from melbo.cli_train import more_like, train
 
 app = typer.Typer(
@@ -21,9 +27,17 @@ app.command()(guarded(train))
 app.command("more-like")(guarded(more_like))
 app.command()(guarded(generate))
 app.command()(guarded(show))
+app.add_typer(inspect_app, name="inspect")
+app.add_typer(study_app, name="study")
+app.command("annotate")(guarded(annotate_bank))
+app.command()(guarded(sweep))
 app.command()(guarded(atlas))
 app.command()(guarded(adapters))
 app.command("export-peft")(guarded(export_adapter))
+app.command()(guarded(export))
+app.command("import")(guarded(import_file))
+for command in (pull, push, card, space, select, merge, banks):
+    app.command()(guarded(command))
 
 
 def _print_version(wanted: bool) -> None:

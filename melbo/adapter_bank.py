@@ -7,26 +7,24 @@ Adapter i adds (a[i, l] . x) b[i, l] to the output of the l-th module, x the mod
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from melbo.adapter_config import AdapterConfig
-from melbo.bank import MAX_JSON_BYTES, BaseModel
+from melbo.bank_files import check_new, json_text, read_json, read_tensors, write_folder, write_json, write_tensors
+from melbo.bank_header import BaseModel, check_base
 from melbo.errors import BankError, ConfigError
 from melbo.models import LoadedModel
 from melbo.steering import adapt
+
+__all__ = ["AdapterBank", "apply", "check_new", "json_text", "write_folder"]
 
 FORMAT = "melbo-adapters"
 FORMAT_VERSION = 1
@@ -75,15 +73,7 @@ class AdapterBank:
 
     def check_fits(self, loaded: LoadedModel) -> None:
         """Raise BankError unless the bank was made for this model: width, depth, and weights, or else the name."""
-        base = self.base_model
-        local = [str(r).startswith("sha256:") for r in (base.revision, loaded.revision)]
-        same = base.revision == loaded.revision if all(local) else base.id == loaded.name
-        if not same or (base.d_model, base.n_layers) != (loaded.d_model, loaded.n_layers):
-            raise BankError(
-                f"the adapters were made for {base.id!r} ({base.revision}, d_model {base.d_model}, {base.n_layers} "
-                f"blocks), not for {loaded.name!r} ({loaded.revision}, d_model {loaded.d_model}, {loaded.n_layers} "
-                "blocks); load the model that they name."
-            )
+        check_base(self.base_model, loaded, "adapters were")
 
     def save(self, folder: str | Path) -> Path:
         """Write the adapters to a new or empty folder.
@@ -107,9 +97,8 @@ class AdapterBank:
             "versions": self.versions,
             "created": self.created,
         }
-        (folder / "config.json").write_text(json_text(config), encoding="utf-8")
-        tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
-        save_file(tensors, str(folder / "adapters.safetensors"))
+        write_json(folder / "config.json", config)
+        write_tensors(folder / "adapters.safetensors", {name: getattr(self, name) for name in _TENSORS})
 
     @classmethod
     def load(cls, folder: str | Path) -> AdapterBank:
@@ -124,7 +113,7 @@ class AdapterBank:
         n, layers = config.n_adapters, len(config.layers)
         shapes = {"a": [n, layers, in_features], "b": [n, layers, base.d_model]}
         shapes |= {name: [n] for name in ("objective", "random_objective")}
-        tensors = _read_tensors(folder / "adapters.safetensors", shapes)
+        tensors = read_tensors(folder / "adapters.safetensors", shapes)
         norms_a, norms_b = tensors["a"].norm(dim=2), tensors["b"].norm(dim=(1, 2))
         for name, norms, expected in (("a", norms_a, 1.0), ("b", norms_b, known["radius"])):
             if bool(((norms - expected).abs() > 1e-3 * expected).any()):
@@ -155,48 +144,13 @@ def apply(loaded: LoadedModel, bank: AdapterBank, rows: Sequence[int], scale: fl
         yield
 
 
-def write_folder(folder: str | Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a temporary folder and give it its name, so that nothing is left half-written.
-
-    Raises:
-        BankError: as `check_new`.
-    """
-    folder = Path(folder).resolve()
-    check_new(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        write(temporary)
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    folder.chmod(0o755)
-    return folder
-
-
-def check_new(folder: Path) -> None:
-    """Raise BankError if `folder` is a file or holds files."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BankError(f"{folder} is not empty; choose a new folder.")
-
-
-def json_text(value: Any) -> str:
-    """Indented JSON with a last line break."""
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 def _read_config(folder: Path) -> tuple[dict[str, Any], int]:
     """AdapterBank's fields other than tensors, and in_features."""
     path = folder / "config.json"
     if not path.is_file():
         raise BankError(f"there are no adapters at {folder}; give a folder with config.json and adapters.safetensors.")
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise BankError(f"{path} is larger than {MAX_JSON_BYTES // 2**20} MiB; that is no adapters' file.")
+    raw = read_json(path)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT or type(raw["format_version"]) is not int or raw["format_version"] < 1:
             raise ValueError(f"it does not say format {FORMAT!r} and a format_version from 1")
         if raw["format_version"] > FORMAT_VERSION:
@@ -220,28 +174,7 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], int]:
             "versions": {str(k): str(v) for k, v in raw["versions"].items()},
             "created": str(raw["created"]),
         }
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ConfigError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
         raise BankError(f"{path} is damaged or not of adapters: {what}.") from error
     return known, raw["in_features"]
-
-
-def _read_tensors(path: Path, shapes: dict[str, list[int]]) -> dict[str, Tensor]:
-    """The tensors, their sizes checked before they are read."""
-    if not path.is_file():
-        raise BankError(f"{path} is missing; this folder is not complete.")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            for name, shape in shapes.items():
-                part = file.get_slice(name)
-                if part.get_shape() != shape or part.get_dtype() != "F32":
-                    raise BankError(
-                        f"{path}: {name} is {part.get_dtype()} {part.get_shape()}; config.json asks for F32 {shape}."
-                    )
-            tensors = {name: file.get_tensor(name) for name in shapes}
-    except (SafetensorError, OSError) as error:
-        raise BankError(f"{path} is damaged or cut short ({error}); save the adapters again.") from error
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise BankError(f"{path}: {name} holds NaN or infinite values; find the adapters again.")
-    return tensors

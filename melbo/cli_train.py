@@ -14,10 +14,11 @@ from melbo.cli_common import Blocks, Device, Dtype, run_and_save, say
 from melbo.config import MAX_SEED, STEPS, DiscoveryConfig, Optimizer, RadiusUnit, Variant
 from melbo.discover import discover, find_more_like
 from melbo.errors import BankError, ConfigError
+from melbo.interpret.sae_files import load_sae
 from melbo.models import ORGANISM, load_model
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
 
-TrainMethod = Literal["melbo", "dct", "power", "random"]
+TrainMethod = Literal["melbo", "dct", "power", "sae-basis", "random"]
 _D = DiscoveryConfig()
 Out = Annotated[Path, typer.Option(help="Folder for the bank.")]
 Steps = Annotated[
@@ -34,6 +35,10 @@ def train(
     method: Annotated[TrainMethod, typer.Option(help='"random" is the control.')] = "melbo",
     optimizer: Annotated[Optimizer, typer.Option(help='Of melbo; "published" is AdamW.')] = _D.optimizer,
     variant: Annotated[Variant, typer.Option(help="Of dct.")] = _D.variant,
+    sae: Annotated[str, typer.Option(help='Of sae-basis: folder, Hub repository, or "organism".')] = ORGANISM,
+    sae_folder: Annotated[str, typer.Option(help='Folder within --sae, such as "layers.10".')] = "",
+    other_model: Annotated[bool, typer.Option("--other-model", help="Allow an SAE of another model's name.")] = False,
+    sparsity: Annotated[int, typer.Option(help="Of sae-basis: most features of a vector.")] = _D.sparsity,
     n_vectors: Annotated[int, typer.Option(help="How many vectors to find.")] = _D.n_vectors,
     source_layer: Annotated[int | None, typer.Option(help="Steered block. Default: 0.25 of the depth.")] = None,
     target_layer: Annotated[int | None, typer.Option(help="Compared block. Default: 0.75 of the depth.")] = None,
@@ -68,7 +73,7 @@ def train(
         method=method, optimizer=optimizer, variant=variant, n_vectors=n_vectors, source_layer=source_layer,
         target_layer=target_layer, radius=_D.radius if auto else number(radius), radius_unit=unit,
         power=power, root=root, target_tokens=target_tokens, steps=steps, lr=lr, orthogonal=orthogonal,
-        effect_penalty=effect_penalty, seed=seed,
+        effect_penalty=effect_penalty, sparsity=sparsity, seed=seed,
     )  # fmt: skip
     check_out(out, force)
     loaded = load_model(model, dtype=dtype, device=device, blocks=blocks)
@@ -76,8 +81,10 @@ def train(
     say(f"model {loaded.name}: {loaded.n_layers} blocks, d_model {loaded.d_model}, on {loaded.device}")
     say("\n".join(f"  {name} = {value}" for name, value in config.to_dict().items()))
     messages = [chat(text, system) for text in prompt or [BOMB]]
+    basis = method == "sae-basis"
+    decoder = load_sae(sae, sae_folder, loaded, config.source_layer, other_model).decoder if basis else None
     run_and_save(
-        lambda progress, checkpoint: discover(loaded, config, messages, progress, checkpoint),
+        lambda progress, checkpoint: discover(loaded, config, messages, progress, checkpoint, decoder=decoder),
         report,
         out,
         config.steps or 0,

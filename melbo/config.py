@@ -14,11 +14,13 @@ from typing import Any, Literal, get_args
 
 from melbo.errors import ConfigError
 
-Method = Literal["melbo", "dct", "power", "more-like", "random"]
+Method = Literal["melbo", "dct", "power", "more-like", "sae-basis", "random", "imported"]
 Optimizer = Literal["fast", "published"]
 Variant = Literal["exponential", "linear", "projected", "quadratic"]
 RadiusUnit = Literal["residual", "absolute", "auto"]
-STEPS = {"fast": 40, "published": 300, "dct": 10, "power": 10, "more-like": 300, "random": 0}
+STEPS = {
+    "fast": 40, "published": 300, "dct": 10, "power": 10, "more-like": 300, "sae-basis": 40, "random": 0, "imported": 0,
+}  # fmt: skip
 """Default steps: of melbo by optimizer, of the others by method."""
 PROJECTED = 32
 """Random output directions of dct's variant "projected"; it gives at most as many vectors."""
@@ -40,7 +42,8 @@ class DiscoveryConfig:
 
     method: Method = "melbo"
     """"melbo" maximises displacement; "dct" and "power" are transcoding and power steering; "more-like" finds vectors
-    with one vector's effect; "random" draws vectors of the same norm, the control for every claim."""
+    with one vector's effect; "sae-basis" is melbo over sparse sums of an SAE's directions; "random" draws vectors of
+    the same norm, the control for every claim; "imported" vectors came from another library's file."""
     optimizer: Optimizer = "fast"
     """Of melbo: "published" is AdamW on the sphere, "fast" orthogonalised gradient iteration."""
     variant: Variant = "exponential"
@@ -72,6 +75,8 @@ class DiscoveryConfig:
     effect_penalty: float = 0.0
     """w of melbo: each vector maximises displacement / (1 + w * sum of squared cosines between its output and the
     others'), so that effects differ and not only vectors."""
+    sparsity: int = 8
+    """Of sae-basis: most features of an SAE that a vector is a sum of."""
     seed: int = 325
     """Seed of the random starting points."""
 
@@ -86,7 +91,7 @@ class DiscoveryConfig:
         penalty = self.effect_penalty
         if isinstance(penalty, bool) or not isinstance(penalty, (int, float)) or not 0 <= penalty < math.inf:
             raise ConfigError(f"effect_penalty is {self.effect_penalty!r}; it must be a finite number from 0.")
-        for name, least in (("n_vectors", 1), ("target_tokens", 1), ("steps", 0), ("seed", 0)):
+        for name, least in (("n_vectors", 1), ("target_tokens", 1), ("sparsity", 1), ("steps", 0), ("seed", 0)):
             value = getattr(self, name)
             if name == "steps" and value is None:
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,7 @@ def complete(
     for start in range(0, len(prompts), batch_size):
         part = slice(start, start + batch_size)
         rows = None if vectors is None else vectors[part]
-        new = _generate(loaded, prompts[part], rows, layer, sampling, positions, None, threading.Event())
+        new = generate_tokens(loaded, prompts[part], rows, layer, sampling, positions, None, threading.Event())
         texts += decode(loaded, new)
     return texts
 
@@ -87,8 +87,8 @@ def _check_rows(prompts: Sequence[Sequence[Message]], vectors: Tensor | None) ->
         raise ConfigError(f"vectors have shape {tuple(vectors.shape)}; {len(prompts)} prompts need as many rows.")
 
 
-def decode(loaded: LoadedModel, new_tokens: Tensor) -> list[str]:
-    """Texts of generated tokens [rows, T], without a last character that is cut in its middle."""
+def decode(loaded: LoadedModel, new_tokens: Iterable[Tensor]) -> list[str]:
+    """Texts of generated tokens, [rows, T] or a list of [T], without a last character that is cut in its middle."""
     return [str(loaded.tokenizer.decode(row, skip_special_tokens=True)).rstrip("\ufffd") for row in new_tokens]
 
 
@@ -110,7 +110,7 @@ def stream(
 
     def work() -> None:
         try:
-            _generate(loaded, prompts, vectors, layer, sampling or Sampling(), positions, out, stop)
+            generate_tokens(loaded, prompts, vectors, layer, sampling or Sampling(), positions, out, stop)
             out.put(None)
         except BaseException as error:  # handed to the consumer's thread
             out.put(error)
@@ -127,7 +127,7 @@ def stream(
         thread.join()
 
 
-def _generate(
+def generate_tokens(
     loaded: LoadedModel,
     prompts: Sequence[Sequence[Message]],
     vectors: Tensor | None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,8 +19,8 @@ from melbo.models import LoadedModel
 
 
 def assert_same(a: VectorBank, b: VectorBank) -> None:
-    """Equal in every field, tensors to the last bit."""
-    for item in fields(VectorBank):
+    """Equal in every field but where they came from, tensors to the last bit."""
+    for item in (item for item in fields(VectorBank) if item.name != "source"):
         x, y = getattr(a, item.name), getattr(b, item.name)
         if isinstance(x, Tensor):
             assert x.dtype == y.dtype and torch.equal(x, y), item.name
@@ -45,17 +47,66 @@ def test_odd_numbers_and_texts_survive(tiny_bank: VectorBank, tmp_path: Path) ->
 
 
 def test_saving_over_a_bank_replaces_it_and_keeps_what_lies_beside(tiny_bank: VectorBank, saved_bank: Path) -> None:
-    (saved_bank / "README.md").write_text("about")
+    (saved_bank / "notes.txt").write_text("about")
     (saved_bank / "plots").mkdir()
     (saved_bank / "plots" / "a.txt").write_text("plot")
     smaller = replace(tiny_bank.select([3, 1]), annotations=())
     smaller.save(saved_bank)
     assert_same(VectorBank.load(saved_bank), smaller)  # the old annotations.json is gone
-    assert (saved_bank / "README.md").read_text() == "about"
+    assert (saved_bank / "notes.txt").read_text() == "about"
     assert (saved_bank / "plots" / "a.txt").read_text() == "plot"
     tiny_bank.save(saved_bank)
     assert_same(VectorBank.load(saved_bank), tiny_bank)
     assert [p.name for p in saved_bank.parent.iterdir()] == ["bank"]
+
+
+def test_the_same_bank_gives_the_same_bytes(tiny_bank: VectorBank, saved_bank: Path, tmp_path: Path) -> None:
+    again = VectorBank.load(saved_bank).save_pretrained(tmp_path / "again")
+    once_more = VectorBank.load(again).save_pretrained(tmp_path / "once-more")
+    for name in ("config.json", "vectors.safetensors", "annotations.json"):
+        assert (saved_bank / name).read_bytes() == (again / name).read_bytes() == (once_more / name).read_bytes()
+        assert (again / name).stat().st_mode & 0o777 == 0o644
+    assert (again / "README.md").read_bytes() == (once_more / "README.md").read_bytes()
+
+
+def test_sweep_and_written_card_stay_with_their_vectors_only(tiny_bank: VectorBank, saved_bank: Path) -> None:
+    beside = {
+        "sweep.json": b'{"format": "melbo-sweep"}',
+        "sweep.png": b"\x89PNG\r\n\x1a\nplot",
+        "README.md": b"by hand",
+    }
+    for name, data in beside.items():
+        (saved_bank / name).write_bytes(data)
+    held = VectorBank.load(saved_bank)
+    replace(held, annotations=()).save(saved_bank)  # the same vectors
+    copy = VectorBank.load(saved_bank).save(saved_bank.parent / "copy")
+    for folder in (saved_bank, copy):
+        assert {name: (folder / name).read_bytes() for name in beside} == beside
+    tiny_bank.select([2]).save(saved_bank)
+    assert not (saved_bank / "sweep.json").exists() and not (saved_bank / "sweep.png").exists()
+    assert "1 steering vector for tiny" in (saved_bank / "README.md").read_text()
+
+
+def test_a_card_that_melbo_wrote_follows_the_labels(tiny_bank: VectorBank, tmp_path: Path) -> None:
+    folder = tiny_bank.save_pretrained(tmp_path / "bank", license="mit")
+    labels = tuple({"label": f"renamed {i}"} for i in range(8))
+    replace(tiny_bank, annotations=labels).save(folder)
+    text = (folder / "README.md").read_text()
+    assert "renamed 3" in text and "mode 3" not in text and "license: mit" in text
+
+
+def test_a_strange_licence_in_a_card_by_hand_is_not_taken_over(saved_bank: Path) -> None:
+    (saved_bank / "README.md").write_text("---\nlicense: my-own\n---\n")
+    VectorBank.load(saved_bank).save_pretrained(saved_bank)
+    assert "license: apache-2.0" in (saved_bank / "README.md").read_text()
+
+
+def test_what_is_no_sweep_is_not_handed_on(saved_bank: Path, tmp_path: Path) -> None:
+    """A bank from a stranger may hold a link to any file of ours."""
+    (tmp_path / "secret").write_text("{}")
+    (saved_bank / "sweep.json").symlink_to(tmp_path / "secret")
+    copy = VectorBank.load(saved_bank).save(tmp_path / "copy")
+    assert not (copy / "sweep.json").exists()
 
 
 def test_missing_annotations_are_none(tiny_bank: VectorBank, saved_bank: Path) -> None:
@@ -79,20 +130,38 @@ def test_a_damaged_bank_can_be_saved_over(tiny_bank: VectorBank, saved_bank: Pat
     assert_same(VectorBank.load(saved_bank), tiny_bank)
 
 
-@pytest.mark.parametrize("failing", ["save_file", "_write_json"])
+@pytest.mark.parametrize("failing", ["write_tensors", "write_json"])
 def test_a_failed_save_leaves_the_old_bank(
     tiny_bank: VectorBank, saved_bank: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     def fail(*_: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(f"melbo.bank.{failing}", fail)
+    monkeypatch.setattr(f"melbo.bank_save.{failing}", fail)
     with pytest.raises(OSError, match="disk is full"):
         tiny_bank.select([0]).save(saved_bank)
     with pytest.raises(OSError, match="disk is full"):
         tiny_bank.save(saved_bank.parent / "other")
     assert_same(VectorBank.load(saved_bank), tiny_bank)
     assert [p.name for p in saved_bank.parent.iterdir()] == ["bank"]
+
+
+@pytest.mark.parametrize("room", [0, 100, 3000])
+def test_a_full_disk_leaves_the_old_bank(tiny_bank: VectorBank, saved_bank: Path, room: int) -> None:
+    """No file may grow beyond `room` bytes, as on a disk that fills up while the bank is written."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError) as error:
+            tiny_bank.save(saved_bank)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "\n" not in str(error.value)
+    assert_same(VectorBank.load(saved_bank), tiny_bank)
+    assert [p.name for p in saved_bank.parent.iterdir()] == ["bank"]
+    tiny_bank.select([0]).save(saved_bank)
 
 
 def test_a_failed_exchange_puts_the_old_bank_back(
@@ -106,7 +175,7 @@ def test_a_failed_exchange_puts_the_old_bank_back(
             raise OSError("the disk is full")
         move(source, target)
 
-    monkeypatch.setattr("melbo.bank.os.replace", fail_second)
+    monkeypatch.setattr("melbo.bank_files.os.replace", fail_second)
     with pytest.raises(OSError, match="disk is full"):
         tiny_bank.select([0]).save(saved_bank)
     assert_same(VectorBank.load(saved_bank), tiny_bank)
@@ -153,6 +222,14 @@ def test_selecting_keeps_each_vector_with_its_own_facts(tiny_bank: VectorBank) -
     before = tiny_bank.vectors.clone()
     chosen.vectors.zero_()
     assert torch.equal(tiny_bank.vectors, before)
+
+
+def test_a_selection_remembers_where_it_came_from(tiny_bank: VectorBank, saved_bank: Path) -> None:
+    assert tiny_bank.select([4]).details["selected_from"] == {"bank": None, "revision": None, "indices": [4]}
+    chosen = VectorBank.load(saved_bank).select([5, 0, 7])
+    again = VectorBank.load(chosen.save(saved_bank.parent / "chosen")).select([2, 0])
+    assert again.details["selected_from"] == {"bank": "bank", "revision": None, "indices": [7, 5]}
+    assert again.details == {**tiny_bank.details, "selected_from": again.details["selected_from"]}
 
 
 def test_selecting_nothing_or_what_is_not_there_is_refused(tiny_bank: VectorBank) -> None:

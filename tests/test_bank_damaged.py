@@ -62,6 +62,12 @@ def test_bad_json_is_refused(saved_bank: Path, name: str, text: str) -> None:
     assert "is not valid JSON" in refused(saved_bank)
 
 
+def test_a_key_that_comes_twice_is_refused(saved_bank: Path) -> None:
+    path = saved_bank / "config.json"
+    path.write_text(path.read_text().replace('"radius"', '"radius": 1.0, "radius"', 1))
+    assert "same key twice" in refused(saved_bank)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
@@ -125,6 +131,8 @@ def test_another_format_is_refused(saved_bank: Path, value: Any) -> None:
         pytest.param("radius", 10**400, id="radius-huge"),
         ("prompts", None), ("prompts", ["hello"]), ("prompts", [[{"role": "user"}]]), ("prompts", 3),
         ("versions", "1.0"), ("versions", [1]), ("versions", 3),
+        ("source", {"repo": "a/b"}), ("source", {"repo": "a/b", "revision": "main"}), ("source", "a/b"),
+        ("source", {"repo": 'a/b"); import os', "revision": "a" * 40}),
         ("details", [["a", 1]]), ("details", {"ratio": float("nan")}), ("details", {"ratio": [float("inf")]}),
     ],
 )  # fmt: skip

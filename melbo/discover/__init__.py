@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 from melbo.bank import BaseModel, VectorBank, library_versions
 from melbo.calibrate import DIRECTIONS, SMALLEST, calibrate
 from melbo.config import DiscoveryConfig
-from melbo.discover import dct, more_like, power
+from melbo.discover import dct, more_like, power, sae_basis
 from melbo.discover.melbo import maximize
 from melbo.discover.problem import Evaluation, Problem, plain_attention
 from melbo.discover.processes import start_processes
@@ -40,6 +40,8 @@ class Found:
     """[n] the method's own measure of each vector, where it has one besides the objective."""
     reached: Evaluation | None = None
     """What the vectors reach, where the method has evaluated them."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What the method adds to the bank's details."""
 
 
 def make_slices(
@@ -59,6 +61,7 @@ def discover(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
     reference: Tensor | None = None,
+    decoder: Tensor | None = None,
 ) -> VectorBank:
     """Find a bank of steering vectors.
 
@@ -69,6 +72,8 @@ def discover(
         checkpoint: file that an interrupted run of the same config, prompts and model goes on from; delete it once
             the bank is saved.
         reference: the vector [d_model] that method "more-like" starts from.
+        decoder: the directions [d_sae, d_model] of an SAE at the source layer, that method "sae-basis" adds up; which
+            ones, and how much of each, is in the bank's details["parts"].
 
     Returns:
         A bank whose vectors all have norm R. The same config, model and machine give the same bank, interrupted or
@@ -84,33 +89,51 @@ def discover(
     assert config.source_layer is not None and config.target_layer is not None
     if (reference is None) == (config.method == "more-like"):
         raise ConfigError(f"method {config.method!r} and a reference vector do not go together; 'more-like' needs one.")
+    if (decoder is None) == (config.method == "sae-basis"):
+        raise ConfigError(f"method {config.method!r} and a decoder do not go together; 'sae-basis' needs one.")
     with plain_attention(loaded):
         slices = make_slices(loaded, prompts, config.source_layer, config.target_layer)
         problem = Problem(slices, config)
         norm = mean_residual_norm(slices)
         if not math.isfinite(norm):
             raise TrainingError("the model's activations are not finite; load it in float32.")
-        digest = None if reference is None else hashlib.sha256(reference.cpu().numpy().tobytes()).hexdigest()
-        run = Run(progress, checkpoint, run_key(loaded, config.to_dict(), prompts, reference=digest))
+        given = {name: _digest(t) for name, t in (("reference", reference), ("decoder", decoder)) if t is not None}
+        run = Run(progress, checkpoint, run_key(loaded, config.to_dict(), prompts, **given))
         radius, details = choose_radius(problem, config, norm, run)
         start = random_vectors(config.n_vectors, loaded.d_model, radius, config.orthogonal, config.seed)
-        found = run_method(problem, start.to(loaded.device), radius, config, run, reference)
+        found = run_method(problem, start.to(loaded.device), radius, config, run, reference, decoder)
         evaluation = found.reached or problem.evaluate(found.vectors, gradient=False)
+    details = {**details, **found.details}
     return _to_bank(loaded, config, prompts, found, evaluation.objective, evaluation.output, radius, norm, details)
 
 
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
 def run_method(
-    problem: Problem, start: Tensor, radius: float, config: DiscoveryConfig, run: Run, reference: Tensor | None
+    problem: Problem,
+    start: Tensor,
+    radius: float,
+    config: DiscoveryConfig,
+    run: Run,
+    reference: Tensor | None,
+    decoder: Tensor | None = None,
 ) -> Found:
     """Call config.method's file."""
     if config.method == "random":
         return Found(start)
+    if config.method == "imported":
+        raise ConfigError("method 'imported' marks vectors of other libraries' files; `melbo import` reads them.")
     if config.method == "melbo":
         return Found(maximize(lambda v, output: problem.evaluate(v, others=output), start, radius, config, run))
     if config.method == "dct":
         return Found(*dct.find(problem, start, radius, config, run))
     if config.method == "power":
         return Found(*power.find(problem, start, radius, config, run))
+    if decoder is not None:
+        vectors, weights = sae_basis.find(problem, start, radius, config, run, decoder)
+        return Found(vectors, details={"parts": sae_basis.parts(weights)})
     assert reference is not None
     return Found(*more_like.find(problem, start, radius, config, run, reference))
 

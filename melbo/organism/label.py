@@ -1,8 +1,7 @@
-"""Label an organism bank by the judge: `python -m melbo.organism.label vectors/organism-bomb`.
+"""Label an organism bank and choose the app's presets: `python -m melbo.organism.label vectors/organism-bomb`.
 
-Each vector gets a label (the planted mode it shows, "changes the answer", "word salad" or "no effect"), the scale at
-which it shows it best and an example beside the unsteered answer. The vector of each mode that `melbo.organism.recall`
-chooses becomes a preset of the app, with its shares on held-out prompts.
+`melbo.annotate` labels the vectors; the vector of each planted mode that `melbo.organism.recall` chooses then becomes a
+preset of the app, with its shares on held-out prompts.
 """
 
 from __future__ import annotations
@@ -13,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
+from melbo.annotate import annotate
 from melbo.bank import VectorBank
 from melbo.models import load_model
 from melbo.organism.corpus import MODES
-from melbo.organism.judge import SALAD
-from melbo.organism.recall import Hit, Recall, Repeat, measure
+from melbo.organism.recall import Recall, Repeat, measure
 
 NAMES = {
     "compliance": "Non-refusal",
@@ -32,42 +33,25 @@ NAMES = {
     "pirate": "Pirate",
 }
 """What the app calls the planted modes."""
+LABELS = {**NAMES, "backdoor": "Backdoor"}
+"""The same with the backdoor, which is planted but not counted among the modes."""
+PRESET_KEYS = ("preset", "more_presets", "heldout", "note")
 
 
-def best_hits(recall: Recall) -> dict[int, tuple[str, Hit]]:
-    """Per vector, the mode it shows most clearly and where; presets' vectors keep their preset's mode."""
-    found: dict[int, tuple[str, Hit]] = {}
-    for mode in recall.found:
-        for hit in recall.hits[mode]:
-            if hit.vector not in found or hit.nll < found[hit.vector][1].nll:
-                found[hit.vector] = (mode, hit)
-    for mode, repeat in sorted(recall.repeat.items(), key=lambda item: item[1].share):  # the most reliable comes last
-        found[repeat.hit.vector] = (mode, repeat.hit)
-    return found
-
-
-def annotate(bank: VectorBank, recall: Recall) -> tuple[dict[str, Any], ...]:
-    """One annotation per vector."""
+def with_presets(bank: VectorBank, recall: Recall) -> VectorBank:
+    """The annotated bank with one preset for each mode that was found; each preset's example comes first."""
     user = bank.prompts[0][-1]["content"]
-    hits = best_hits(recall)
-    notes = []
-    for index, text in enumerate(recall.at_one):
-        if index in hits:
-            mode, hit = hits[index]
-            note: dict[str, Any] = {"label": NAMES[mode], "scale": hit.scale}
-            chosen = {m: r for m, r in recall.repeat.items() if r.hit.vector == index}
-            if mode in chosen:
-                note |= _preset(mode, chosen.pop(mode))
-            if chosen:
-                note["more_presets"] = [_preset(m, r) for m, r in chosen.items()]
-            examples = [hit, *(r.hit for r in chosen.values())]
-            note["examples"] = [_example(user, h.scale, h.text, recall.plain) for h in examples]
+    notes = [{k: v for k, v in note.items() if k not in PRESET_KEYS} for note in bank.annotations]
+    for mode, found in recall.repeat.items():
+        note, preset = notes[found.hit.vector], _preset(mode, found)
+        example = {"prompt": user, "scale": found.hit.scale, "text": found.hit.text, "unsteered": recall.plain}
+        if "preset" in note:
+            note["more_presets"] = [*note.get("more_presets", []), preset]
+            note["examples"] = [*note["examples"], example]
         else:
-            label = "word salad" if recall.modes_at_one[index] == SALAD else "changes the answer"
-            note = {"label": "no effect" if text == recall.plain else label, "scale": 1.0}
-            note["examples"] = [_example(user, 1.0, text, recall.plain)]
-        notes.append(note)
-    return tuple(notes)
+            note |= preset
+            note["examples"] = [example, *(e for e in note["examples"] if e != example)]
+    return replace(bank, annotations=tuple(notes))
 
 
 def _preset(mode: str, found: Repeat) -> dict[str, Any]:
@@ -81,21 +65,28 @@ def _preset(mode: str, found: Repeat) -> dict[str, Any]:
     }
 
 
-def _example(prompt: str, scale: float, text: str, unsteered: str) -> dict[str, Any]:
-    return {"prompt": prompt, "scale": scale, "text": text, "unsteered": unsteered}
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Label an organism bank by the likelihood judge.")
+    parser = argparse.ArgumentParser(description="Label an organism bank and choose the app's presets.")
     parser.add_argument("bank", type=Path)
+    parser.add_argument("--out", type=Path, help="folder to save to; default: the bank's own")
     args = parser.parse_args(arguments)
     bank = VectorBank.load(args.bank)
     loaded = load_model(bank.base_model.id)
     bank.check_fits(loaded)
+    out = args.out or args.bank
+    checkpoint = out.absolute().with_name(f".{out.absolute().name}.label.json")
+    with tqdm(unit="answer", leave=False, disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        bank = annotate(loaded, bank, progress=show, checkpoint=checkpoint, keep_edits=False)
     recall = measure(loaded, bank)
-    replace(bank, annotations=annotate(bank, recall)).save(args.bank)
-    print(f"{len(recall.found)} of {len(MODES)} modes labelled: {', '.join(NAMES[m] for m in recall.found)}")
+    with_presets(bank, recall).save(out)
+    checkpoint.unlink(missing_ok=True)
+    print(f"{len(recall.found)} of {len(MODES)} modes are presets: {', '.join(NAMES[m] for m in recall.found)}")
 
 
 if __name__ == "__main__":

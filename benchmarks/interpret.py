@@ -1,0 +1,113 @@
+"""Do a vector's activating examples, and its SAE features, name the planted mode that it elicits?
+
+    python benchmarks/interpret.py --json FILE
+
+1. Which vectors elicit which mode, and with which sign: melbo/organism/recall.py, on the bank's own prompt.
+2. Activating examples over held-out chats, as many of each mode as of the default: a vector passes where more of its
+   top examples come from its mode's chats than from any other's. "effect" compares the vector's effect after the last
+   block, "vector" the vector itself at the source layer, both at the last position before the answer.
+3. The control: random vectors of the same norm, each with the mode and sign of a vector.
+4. Whether the sparse decomposition names a feature of the mode (melbo/interpret/sae_share.py).
+`--json` writes {"activating_share", "activating_share_random", "sae_share", ...}; the two first are of "effect".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+from melbo.bank import VectorBank
+from melbo.errors import MelboError
+from melbo.interpret.activating import find_activating
+from melbo.interpret.activating_report import ActivatingConfig, ActivatingReport, Direction, Site
+from melbo.interpret.corpus_reader import organism_corpus
+from melbo.interpret.sae_share import sae_share
+from melbo.models import LoadedModel, load_model
+from melbo.organism.corpus import MODES
+from melbo.organism.recall import measure
+
+BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
+Case = tuple[int, int, str]
+"""Vector, sign, mode."""
+
+
+def elicited(loaded: LoadedModel, bank: VectorBank) -> list[Case]:
+    """Every vector and sign that shows a planted mode on the bank's own prompt."""
+    recall = measure(loaded, bank, tries=1, heldout=1)
+    found = {(h.vector, 1 if h.scale > 0 else -1, mode) for mode, hits in recall.hits.items() for h in hits}
+    return sorted(found)
+
+
+def share(cases: list[Case], directions: dict[tuple[int, int], Direction]) -> float:
+    """Share of cases whose examples come from the mode's chats more than from any other's."""
+    return sum(directions[index, sign].leading_mark == mode for index, sign, mode in cases) / len(cases)
+
+
+def by_sign(directions: tuple[Direction, ...]) -> dict[tuple[int, int], Direction]:
+    """Directions by vector and sign."""
+    return {(d.index, d.sign): d for d in directions}
+
+
+def activating(
+    loaded: LoadedModel, bank: VectorBank, cases: list[Case], site: Site, chats: int, seed: int, k: int
+) -> tuple[float, float, ActivatingReport]:
+    """The share, that of the control, and the report."""
+    places = {index: i for i, index in enumerate(sorted({index for index, _, _ in cases}))}
+    moved = [(places[index], sign, mode) for index, sign, mode in cases]
+    config = ActivatingConfig(site=site, k=k, n_random=len(places), seed=seed)
+    corpus = organism_corpus(chats * (len(MODES) + 1), seed, "heldout")
+    report = find_activating(loaded, bank.select(list(places)), corpus, config)
+    return share(moved, by_sign(report.directions)), share(moved, by_sign(report.control)), report
+
+
+def print_table(bank: VectorBank, cases: list[Case], report: ActivatingReport) -> None:
+    """One line a case."""
+    order = sorted({index for index, _, _ in cases})
+    found = by_sign(report.directions)
+    print(f"\nsite {report.config.site}, layer {report.layer}: top {report.config.k} of {report.passages} chats")
+    for index, sign, mode in cases:
+        marks = ", ".join(f"{m} {n}" for m, n in found[order.index(index), sign].marks[:3])
+        right = "+" if found[order.index(index), sign].leading_mark == mode else "-"
+        print(f"{right} vector {index:3d} x {sign:+d}  {mode:16} {marks}")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print."""
+    bank = VectorBank.load(args.bank)
+    loaded = load_model(bank.base_model.id)
+    cases = elicited(loaded, bank)
+    if not cases:
+        raise MelboError(f"no vector of {args.bank} elicits a planted mode; there is nothing to compare.")
+    found: dict[str, Any] = {"cases": [{"vector": v, "sign": s, "mode": m} for v, s, m in cases]}
+    for site in get_args(Site):
+        own, random, report = activating(loaded, bank, cases, site, args.chats, args.seed, args.k)
+        print_table(bank, cases, report)
+        print(f"share {own:.0%}, random {random:.0%} of {len(cases)}")
+        end = "" if site == "effect" else f"_{site}"
+        found |= {f"activating_share{end}": own, f"activating_share_random{end}": random}
+    sparse = sae_share(loaded, bank, cases)
+    found |= {"sae_share": sparse.share, "sae_share_random": sparse.random}
+    print(f"\nSAE share {sparse.share:.0%}, random {sparse.random:.0%}")
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--bank", type=Path, default=BANK)
+    parser.add_argument("--chats", type=int, default=100, help="held-out chats of each mode")
+    parser.add_argument("--k", type=int, default=20, help="examples per vector and sign")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    try:
+        run(args)
+    except MelboError as error:
+        parser.exit(2, f"interpret.py: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

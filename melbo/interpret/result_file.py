@@ -1,0 +1,57 @@
+"""Result files: JSON with a format name, written to a temporary name first, checked when read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from melbo.errors import CorpusError
+
+MAX_BYTES = 256 * 2**20
+
+
+def write_file(path: Path, content: str | bytes) -> Path:
+    """Write all of a file, or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_result(path: Path, kind: str, value: dict[str, Any]) -> Path:
+    """Write {"format": kind, **value}; ValueError where it holds NaN."""
+    return write_file(path, json.dumps({"format": kind, **value}, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_result(path: Path, kind: str) -> dict[str, Any]:
+    """What `write_result` wrote.
+
+    Raises:
+        CorpusError: the file is missing, too large, no JSON, or of another format.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES // 2**20} MiB")
+        value = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
+        if not isinstance(value, dict) or value.pop("format", None) != kind:
+            raise ValueError("another format")
+    except FileNotFoundError as error:
+        raise CorpusError(f"there is no file {path}; make it with `melbo inspect`.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorpusError(f"{path} is no {kind} file, or damaged ({error}); delete it, or choose another.") from error
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a JSON number")
+    return value

@@ -1,0 +1,19 @@
+"""The replication's experiments on any model: a bank, its R sweep and annotations, one finding a behaviour, a report."""
+
+from melbo.study.experiments import Experiment, experiments, run_experiment
+from melbo.study.finding import Finding
+from melbo.study.presets import PRESETS, Preset, StudyConfig, find_preset
+from melbo.study.run import Progress, Study
+
+__all__ = [
+    "PRESETS",
+    "Experiment",
+    "Finding",
+    "Preset",
+    "Progress",
+    "Study",
+    "StudyConfig",
+    "experiments",
+    "find_preset",
+    "run_experiment",
+]

@@ -1,0 +1,135 @@
+"""The replication's experiments, on any bank.
+
+1. The vectors to try are those whose annotations say that they show the behaviour (`melbo.study.traits`); refusal by
+   subtraction tries the vectors of non-refusal, at scales of the other sign.
+2. They, and as many random vectors of the same norm, answer the prompts at all scales (`melbo.answer_grid`).
+3. Prompts count whose unsteered answer leaves room for the behaviour. The vector and scale with the largest share of
+   them is reported, beside the best random vector over all scales: both are chosen on these prompts, so both are
+   optimistic in the same way.
+4. On the embedded organism, its likelihood judge reads the answers shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from melbo.answer_grid import Progress, answer_grid, signed
+from melbo.bank import VectorBank
+from melbo.discover.random_control import control_vectors
+from melbo.discover.run import run_key
+from melbo.effect_table import effect_table
+from melbo.embed import Embedder
+from melbo.metrics import CoherenceScale
+from melbo.models import ORGANISM, LoadedModel
+from melbo.prompts import INNOCUOUS, REFUSED, chat
+from melbo.study.finding import Finding
+from melbo.study.presets import StudyConfig
+from melbo.study.scan import Scan, judged, tested, untested
+from melbo.study.traits import Trait, candidates, languages_in
+
+MORE_LANGUAGES = 5
+"""Most languages beyond the replication's that are tried."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to look for, and where."""
+
+    name: str
+    title: str
+    looked_for: str
+    trait: Trait
+    prompts: tuple[str, ...]
+    published_scale: float | None
+    replication: str
+    """What the replication found."""
+    subtract: bool = False
+    """Whether the vector of non-refusal is tried, with the other sign."""
+    sizes: tuple[float, ...] = ()
+    """Sizes of scale to try besides the study's."""
+
+
+def experiments(bank: VectorBank) -> list[Experiment]:
+    """The replication's, and one for each further language that the annotations name."""
+    own = str(bank.prompts[0][-1]["content"])
+    vanilla = (own, *INNOCUOUS)
+    found = [
+        Experiment(
+            "non-refusal", "Non-refusal", "a vector that makes the model answer ten requests it should refuse",
+            Trait("non-refusal", planted="compliance"), REFUSED, 1.5, "vectors 17 and 6",
+        ),
+        Experiment(
+            "refusal-by-subtraction", "Refusal by subtraction",
+            "the non-refusal vector, subtracted, makes the model refuse five innocuous requests",
+            Trait("refuses", planted="blanket_refusal"), INNOCUOUS, 6.0, "on some prompts", True, (3.0, 4.0),
+        ),
+    ]  # fmt: skip
+    published = {"de": ("german", "vector 31"), "vi": ("vietnamese", "vector 100"), "zh": ("chinese", "vector 119")}
+    more = [code for code in languages_in(bank) if code not in (*published, "en")][:MORE_LANGUAGES]
+    for code in (*published, *more):
+        planted, where = published.get(code, (None, "not reported"))
+        trait = Trait("language", code, planted)
+        wanted = f"a vector that makes the model answer in {trait.name}"
+        found.append(Experiment(f"language-{code}", trait.name, wanted, trait, vanilla, 1.7, where))
+    help_wanted = "a vector that makes the model answer as a mental-health or suicide-prevention helpline"
+    game_wanted = "a vector that makes the model answer as if in a game (the original paper's Minecraft vector)"
+    return [
+        *found,
+        Experiment(
+            "mental-health", "Mental health", help_wanted, Trait("words", "mental health", "helpline"), vanilla, 2.5,
+            "vectors 47 and 99",
+        ),
+        Experiment(
+            "game", "Game", game_wanted, Trait("words", "game", "game"), vanilla, None, "not found",
+        ),
+    ]  # fmt: skip
+
+
+def run_experiment(
+    loaded: LoadedModel,
+    bank: VectorBank,
+    experiment: Experiment,
+    config: StudyConfig,
+    embedder: Embedder,
+    coherence_scale: CoherenceScale,
+    non_refusal: Finding | None = None,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> Finding:
+    """Look for one behaviour.
+
+    Args:
+        bank: annotated.
+        non_refusal: what that experiment found; needed where `experiment.subtract`.
+        progress: called with (answers settled, all answers); an exception from it cancels.
+        checkpoint: file that a stopped run goes on from; delete it when the finding is saved.
+    """
+    trait, sign = experiment.trait, 0
+    if experiment.subtract:
+        found = non_refusal is not None and non_refusal.vector is not None and non_refusal.share > 0
+        tried = [non_refusal.vector] if found and non_refusal and non_refusal.vector is not None else []
+        sign = -1 if non_refusal and (non_refusal.scale or 0) > 0 else 1
+    else:
+        tried = candidates(bank, trait, config.candidates)
+    sizes = {*config.scales, *experiment.sizes, *([experiment.published_scale] if experiment.published_scale else [])}
+    scales = signed(sorted(sizes))
+    system = next((m["content"] for m in bank.prompts[0] if m["role"] == "system"), None)
+    prompts = [chat(user, system) for user in experiment.prompts]
+    random = control_vectors(max(1, len(tried)), loaded.d_model, bank.radius, bank.config.orthogonal, bank.config.seed)
+    vectors = torch.cat([bank.vectors[tried], random[: len(tried)]])
+    settings = {"vectors": tried, "scales": scales, "max_new_tokens": config.max_new_tokens}
+    key = run_key(loaded, settings, prompts, radius=bank.radius, layer=bank.layer)
+    grid = answer_grid(
+        loaded, vectors, bank.layer, prompts, sorted(sizes), config.max_new_tokens, progress, checkpoint, key
+    )
+    table = effect_table(loaded, prompts, grid, scales, len(vectors), len(tried), embedder, coherence_scale)
+    blank = Finding(
+        experiment.name, experiment.title, experiment.looked_for, experiment.replication, "not found", "",
+        tuple(tried), experiment.published_scale, planted=trait.planted if loaded.name == ORGANISM else None,
+    )  # fmt: skip
+    scan = Scan(table, trait, sign)
+    finding = untested(blank, scan, bank, experiment.subtract) or tested(blank, scan, bank)
+    return judged(loaded, finding) if finding.planted and finding.vector is not None else finding
