@@ -22,7 +22,7 @@ TrainMethod = Literal["melbo", "dct", "power", "sae-basis", "random"]
 _D = DiscoveryConfig()
 Out = Annotated[Path, typer.Option(help="Folder for the bank.")]
 Steps = Annotated[
-    int | None, typer.Option(help="Steps. Default: 40 fast, 300 published or more-like, 10 dct or power.")
+    int | None, typer.Option(help="Steps. Default: 40 fast, 300 published or more-like, 40 sae-basis, 8 dct, 10 power.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace the bank in the folder.")]
 
@@ -49,6 +49,7 @@ def train(
     power: Annotated[float, typer.Option(help="Exponent p of the objective.")] = _D.power,
     root: Annotated[float, typer.Option(help="Root q of the objective.")] = _D.root,
     target_tokens: Annotated[int, typer.Option(help="Last prompt tokens to compare.")] = _D.target_tokens,
+    skip_tokens: Annotated[int, typer.Option(help="Prompt tokens after these to leave out.")] = _D.skip_tokens,
     steps: Steps = None,
     lr: Annotated[float, typer.Option(help="Step size of the published optimizer, in units of R.")] = _D.lr,
     orthogonal: Annotated[bool, typer.Option(help="Keep the vectors orthogonal.")] = _D.orthogonal,
@@ -72,8 +73,8 @@ def train(
     config = DiscoveryConfig(
         method=method, optimizer=optimizer, variant=variant, n_vectors=n_vectors, source_layer=source_layer,
         target_layer=target_layer, radius=_D.radius if auto else number(radius), radius_unit=unit,
-        power=power, root=root, target_tokens=target_tokens, steps=steps, lr=lr, orthogonal=orthogonal,
-        effect_penalty=effect_penalty, sparsity=sparsity, seed=seed,
+        power=power, root=root, target_tokens=target_tokens, skip_tokens=skip_tokens, steps=steps, lr=lr,
+        orthogonal=orthogonal, effect_penalty=effect_penalty, sparsity=sparsity, seed=seed,
     )  # fmt: skip
     check_out(out, force)
     loaded = load_model(model, dtype=dtype, device=device, blocks=blocks)

@@ -19,7 +19,7 @@ Optimizer = Literal["fast", "published"]
 Variant = Literal["exponential", "linear", "projected", "quadratic"]
 RadiusUnit = Literal["residual", "absolute", "auto"]
 STEPS = {
-    "fast": 40, "published": 300, "dct": 10, "power": 10, "more-like": 300, "sae-basis": 40, "random": 0, "imported": 0,
+    "fast": 40, "published": 300, "dct": 8, "power": 10, "more-like": 300, "sae-basis": 40, "random": 0, "imported": 0,
 }  # fmt: skip
 """Default steps: of melbo by optimizer, of the others by method."""
 PROJECTED = 32
@@ -34,6 +34,8 @@ _CHOICES = {
     "variant": get_args(Variant),
     "radius_unit": get_args(RadiusUnit),
 }
+_WHOLE = {"n_vectors": 1, "target_tokens": 1, "skip_tokens": 0, "sparsity": 1, "steps": 0, "seed": 0}
+"""Fields that hold whole numbers, and the least of each."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class DiscoveryConfig:
     """q: the sum over tokens is raised to 1/q before the sum over prompts."""
     target_tokens: int = 2
     """How many of the last prompt tokens the target activations are read at."""
+    skip_tokens: int = 0
+    """How many prompt tokens after these are left out: 2 and 3 read the fifth and the fourth last."""
     steps: int | None = None
     """Optimiser steps or iterations; None: the method's default (STEPS)."""
     lr: float = 0.02
@@ -91,7 +95,7 @@ class DiscoveryConfig:
         penalty = self.effect_penalty
         if isinstance(penalty, bool) or not isinstance(penalty, (int, float)) or not 0 <= penalty < math.inf:
             raise ConfigError(f"effect_penalty is {self.effect_penalty!r}; it must be a finite number from 0.")
-        for name, least in (("n_vectors", 1), ("target_tokens", 1), ("sparsity", 1), ("steps", 0), ("seed", 0)):
+        for name, least in _WHOLE.items():
             value = getattr(self, name)
             if name == "steps" and value is None:
                 continue

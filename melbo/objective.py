@@ -41,9 +41,10 @@ def orthonormalize(vectors: Tensor) -> Tensor:
 
     Row 0 keeps its direction whatever follows, so a vector never depends on the ones after it.
     """
-    q, r = torch.linalg.qr(vectors.double().T)  # q [d_model, n]
+    exact = (vectors.cpu() if vectors.device.type == "mps" else vectors).double()  # MPS has no float64
+    q, r = torch.linalg.qr(exact.T)  # q [d_model, n]
     sign = torch.where(torch.diagonal(r) < 0, -1.0, 1.0).to(q)
-    return (q * sign).T.to(vectors.dtype)
+    return (q * sign).T.to(vectors)
 
 
 def to_sphere(vectors: Tensor, radius: float, orthogonal: bool) -> Tensor:

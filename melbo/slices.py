@@ -87,12 +87,16 @@ class Slice:
             self.run(vector)
         return sum(kept.values())
 
-    def change(self, vectors: Tensor, tokens: int) -> Tensor:
-        """Change of the target activations at the last `tokens` positions, [n, tokens, d_model], at least float32."""
+    def change(self, vectors: Tensor, tokens: int, skip: int = 0) -> Tensor:
+        """Change of the target activations at the last `tokens` positions but `skip`, [n, tokens, d_model].
+
+        At least float32.
+        """
         dtype = torch.promote_types(self.target.dtype, torch.float32)
-        with last_tokens_only(self.token_wise, tokens):
+        with last_tokens_only(self.token_wise, tokens + skip):
             reached = self.run(vectors)
-        return reached[:, -tokens:].to(dtype) - self.target[:, -tokens:].to(dtype)
+        end = reached.shape[1] - skip
+        return reached[:, end - tokens : end].to(dtype) - self.target[:, end - tokens : end].to(dtype)
 
 
 def make_slice(loaded: LoadedModel, input_ids: Tensor, source_layer: int, target_layer: int) -> Slice:

@@ -40,7 +40,7 @@ class LinearSlice:
     def source(self) -> Tensor:
         return torch.zeros(1, len(self.maps), self.maps.shape[-1])
 
-    def change(self, vectors: Tensor, tokens: int) -> Tensor:
+    def change(self, vectors: Tensor, tokens: int, skip: int = 0) -> Tensor:
         return torch.einsum("tij,nj->nti", self.maps[-tokens:], vectors)
 
     row_bytes = 0
@@ -301,3 +301,22 @@ def test_bad_prompts_and_settings_are_refused(tiny: LoadedModel) -> None:
         discover(tiny, replace(SHORT, target_tokens=10), PROMPTS)
     with pytest.raises(ConfigError, match="4 blocks"):
         discover(tiny, replace(SHORT, target_layer=4), PROMPTS)
+
+
+def test_skipped_tokens_are_left_out_of_the_objective(tiny: LoadedModel) -> None:
+    """Two tokens with one skipped are the third and second last."""
+    piece = make_slices(tiny, PROMPTS, 1, 2)[0]
+    vectors = random_vectors(2, tiny.d_model, 4.0, True, 0)
+    whole = piece.run(vectors) - piece.target
+    assert torch.allclose(piece.change(vectors, 2, 1), whole[:, -3:-1], atol=1e-5 * float(whole.abs().max()))
+    found = discover(tiny, replace(SHORT, skip_tokens=1), PROMPTS)
+    assert not torch.allclose(found.vectors, discover(tiny, SHORT, PROMPTS).vectors, atol=1e-3)
+    with pytest.raises(ConfigError, match="skip_tokens 500, but the shortest prompt has"):
+        discover(tiny, replace(SHORT, skip_tokens=500), PROMPTS)
+
+
+def test_several_processes_need_a_launcher(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(ConfigError, match=r"LOCAL_RANK.*accelerate launch"):
+        discover(tiny, SHORT, PROMPTS)

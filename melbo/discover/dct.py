@@ -2,7 +2,7 @@
 
 Mack & Turner 2024, "Deep Causal Transcoding" (LessWrong fSRg5qs9TPbNy3sm5). D is the change of the target activations,
 mean over the target tokens and the prompts; R the radius.
-- "exponential": V <- QR(V); U <- D(R V), normalised; V <- gradient of <U, D(R V)>, normalised; about ten times.
+- "exponential": V <- QR(V); U <- D(R V), normalised; V <- gradient of <U, D(R V)>, normalised; about eight times.
 - "linear": right singular vectors of the whole Jacobian of D at zero; "projected": of 32 random output directions'
   vector-Jacobian products.
 - "quadratic": the same iteration on the second derivative: U <- D''(0)[v, v]; V <- (Hessian of <U, D>) v. The published

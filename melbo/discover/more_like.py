@@ -23,7 +23,8 @@ def find(
     reference = reference.to(start)
     tokens = config.target_tokens
     with torch.no_grad():
-        wanted = [piece.change(reference[None].to(piece.source.device), tokens) for piece in problem.slices]
+        row = reference[None]
+        wanted = [piece.change(row.to(piece.source.device), tokens, config.skip_tokens) for piece in problem.slices]
 
     def closeness(change: Tensor, _rows: slice, piece: int) -> Tensor:
         return -(change - wanted[piece]).square().sum(dim=(1, 2))

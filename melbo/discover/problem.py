@@ -49,14 +49,16 @@ class Problem:
     """Slices, objective settings and chunk sizes.
 
     Raises:
-        ConfigError: target_tokens is larger than the shortest prompt.
+        ConfigError: the shortest prompt has no such target tokens.
     """
 
     def __init__(self, slices: list[Slice], config: DiscoveryConfig) -> None:
         shortest = min(s.source.shape[1] for s in slices)
-        if config.target_tokens > shortest:
+        if config.target_tokens + config.skip_tokens > shortest:
+            skipped = f" and skip_tokens {config.skip_tokens}" if config.skip_tokens else ""
             raise ConfigError(
-                f"target_tokens is {config.target_tokens}, but the shortest prompt has {shortest} tokens; lower it."
+                f"target_tokens is {config.target_tokens}{skipped}, but the shortest prompt has {shortest} tokens; "
+                "lower it."
             )
         self.slices, self.config = slices, config
         self._most_rows: int | None = None  # set when a chunk ran out of memory
@@ -87,7 +89,7 @@ class Problem:
         def work(prompt: int, rows: slice, theta: Tensor) -> None:
             theta.requires_grad_(gradient)
             with torch.set_grad_enabled(gradient):
-                change = self.slices[prompt].change(theta, self.config.target_tokens)
+                change = self._change(self.slices[prompt], theta)
                 result = value(change, rows, prompt)
             pulled = torch.autograd.grad(result.sum(), theta)[0].to(grad) if gradient else None
             mean = change.detach().mean(dim=1).to(output) / len(self.slices)
@@ -123,7 +125,7 @@ class Problem:
             zero = torch.zeros_like(theta)
             with twice_differentiable(), torch.enable_grad():
                 pushed = self._push(piece, zero, theta).detach()
-                change = piece.change(zero.requires_grad_(), self.config.target_tokens)
+                change = self._change(piece, zero.requires_grad_())
                 (g,) = torch.autograd.grad(change, zero, pushed)
             length = pushed.square().sum(dim=(1, 2)).to(square)
             product[rows] += g.to(product)
@@ -170,7 +172,7 @@ class Problem:
             piece = self.slices[prompt]
             zero = torch.zeros_like(theta).requires_grad_()
             with twice_differentiable(), torch.enable_grad():
-                change = piece.change(zero, self.config.target_tokens).mean(dim=1) / len(self.slices)
+                change = self._change(piece, zero).mean(dim=1) / len(self.slices)
                 (g,) = torch.autograd.grad((change * directions[rows].to(change)).sum(), zero, create_graph=True)
                 (h,) = torch.autograd.grad(g, zero, theta)
             result[rows] += h.to(result)
@@ -181,8 +183,11 @@ class Problem:
 
     def _push(self, piece: Slice, point: Tensor, tangent: Tensor) -> Tensor:
         """Derivative of a slice's change along `tangent`, [rows, tokens, d_model]."""
-        tokens = self.config.target_tokens
-        return derivative_along(lambda theta: piece.change(theta, tokens), point, tangent)
+        return derivative_along(lambda theta: self._change(piece, theta), point, tangent)
+
+    def _change(self, piece: Slice, vectors: Tensor) -> Tensor:
+        """Change of a slice's target tokens, [rows, tokens, d_model]."""
+        return piece.change(vectors, self.config.target_tokens, self.config.skip_tokens)
 
     def _each_chunk(self, vectors: Tensor, work: Callable[[int, slice, Tensor], None]) -> None:
         """Call work(prompt, rows, vectors[rows]) for this process's rows; where memory runs out, again with half.

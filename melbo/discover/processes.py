@@ -11,10 +11,22 @@ import os
 import torch
 from torch import Tensor
 
+from melbo.errors import ConfigError
+
 
 def start_processes() -> None:
-    """Join the other processes, where there are any (gloo on CPU, NCCL on GPUs); may be called again."""
+    """Join the other processes, where there are any (gloo on CPU, NCCL on GPUs); may be called again.
+
+    Raises:
+        ConfigError: the environment says that there are several processes, but not which one this is.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+        missing = [n for n in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
+        if missing:
+            raise ConfigError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set; start with "
+                "`accelerate launch --num_processes N -m melbo ...`, or unset WORLD_SIZE."
+            )
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
