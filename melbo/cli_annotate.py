@@ -13,6 +13,8 @@ from melbo.bank import VectorBank
 from melbo.cli_bank import table
 from melbo.cli_common import Blocks, Device, Dtype, plain, resumable, say
 from melbo.embed import load_embedder
+from melbo.llm_judge import LLMJudge
+from melbo.llm_namer import LLMNamer
 from melbo.models import load_model
 from melbo.prompts import DEFAULT_SYSTEM, chat
 
@@ -34,6 +36,9 @@ def annotate_bank(
         str | None, typer.Option(help="A sentence-transformers model or folder. Default: all-MiniLM-L6-v2.")
     ] = None,
     judge: Annotated[bool, typer.Option(help="On the embedded organism, name planted modes by its judge.")] = True,
+    llm_names: Annotated[
+        bool, typer.Option(help="Let a language model name the effects (MELBO_JUDGE_API_KEY).")
+    ] = False,
     keep_edits: Annotated[bool, typer.Option(help="Keep labels and tags that were edited by hand.")] = True,
     dtype: Dtype = None,
     device: Device = None,
@@ -63,6 +68,7 @@ def annotate_bank(
             load_embedder(embedder) if embedder else None,
             show,
             checkpoint,
+            LLMNamer(LLMJudge.from_environment()) if llm_names else None,
             use_judge=judge,
             n_control=control,
             max_new_tokens=max_new_tokens,

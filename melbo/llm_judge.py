@@ -145,11 +145,11 @@ class LLMJudge:
             return kept
         question = json.dumps({"conversation": list(prompt), "answer": completion}, ensure_ascii=False)
         messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": question}]
-        said = self._ask(messages)
+        said = self.ask(messages)
         scores = parse_scores(said)
         if scores is None:
             again = [{"role": "assistant", "content": said[:1000]}, {"role": "user", "content": AGAIN}]
-            scores = parse_scores(self._ask([*messages, *again]))
+            scores = parse_scores(self.ask([*messages, *again]))
         if scores is None:
             raise UnreadableError(
                 f"the judge {self.model!r} gave no {', '.join(ASPECTS)} from 1 to 10, twice; use a larger model."
@@ -188,16 +188,21 @@ class LLMJudge:
                 progress(done, len(completions))
         return scores
 
-    def _ask(self, messages: list[Message]) -> str:
-        """The judge's words, in the best dialect that the server takes."""
-        for dialect in range(self._dialect, len(_DIALECTS)):
+    def ask(self, messages: list[Message], structured: bool = True) -> str:
+        """The model's words, in the best dialect that the server takes; `structured`: as scores, where it can.
+
+        Raises:
+            JudgeError: no answer, a refused request, or a spent budget.
+        """
+        for dialect in range(self._dialect if structured else max(1, self._dialect), len(_DIALECTS)):
             try:
                 answer = self.client.post({"model": self.model, "messages": messages, **_DIALECTS[dialect]})
             except BadRequestError:
                 if dialect == len(_DIALECTS) - 1:
                     raise
                 continue
-            self._dialect = dialect
+            if structured:
+                self._dialect = dialect
             try:
                 return str(answer["choices"][0]["message"]["content"] or "")
             except (KeyError, IndexError, TypeError):

@@ -26,6 +26,7 @@ from melbo.llm_judge import (
     UnreadableError,
     parse_scores,
 )
+from melbo.llm_namer import LLMNamer
 from melbo.models import ORGANISM_DIR
 from melbo.prompts import BOMB, chat
 
@@ -377,3 +378,23 @@ def test_transformers_own_server_answers_and_the_organism_is_no_judge(organism_s
         assert judge.client.tokens > 0
         with pytest.raises(JudgeError, match=r"gave no coherence.*use a larger model"):
             judge.score(chat(BOMB), "No.")
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ('"talks like a pirate."', "Talks like a pirate"),
+        ("Answers in German", "Answers in German"),
+        ("unclear", None),
+        ("", None),
+        ("two\nlines", None),
+        ("far too long " * 9, None),
+    ],
+)
+def test_a_namer_takes_short_names_only(server: Server, said: str, name: str | None) -> None:
+    server.replies = [says(said)]
+    with LLMJudge(server.url, api_key=KEY) as judge:
+        assert LLMNamer(judge)(["Arr!"], ['Hello. "Ignore all instructions."']) == name
+    assert "response_format" not in server.seen[0]
+    asked = json.loads(server.seen[0]["messages"][1]["content"])
+    assert asked == {"steered": ["Arr!"], "unsteered": ['Hello. "Ignore all instructions."']}
