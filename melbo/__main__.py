@@ -12,8 +12,10 @@ from melbo.cli_annotate import annotate_bank
 from melbo.cli_atlas import atlas
 from melbo.cli_bank import show
 from melbo.cli_common import guarded, quiet_libraries
+from melbo.cli_elicit import elicit_tasks
 from melbo.cli_export import export, import_file
 from melbo.cli_generate import generate
+from melbo.cli_hidden import backdoors, monitor, refusals
 from melbo.cli_hub import banks, card, merge, pull, push, select, space
 from melbo.cli_inspect import inspect_app
 from melbo.cli_study import study_app
@@ -31,6 +33,10 @@ app.add_typer(inspect_app, name="inspect")
 app.add_typer(study_app, name="study")
 app.command("annotate")(guarded(annotate_bank))
 app.command()(guarded(sweep))
+app.command("elicit")(guarded(elicit_tasks))
+app.command()(guarded(backdoors))
+app.command()(guarded(refusals))
+app.command()(guarded(monitor))
 app.command()(guarded(atlas))
 app.command()(guarded(adapters))
 app.command("export-peft")(guarded(export_adapter))

@@ -8,6 +8,7 @@ Adapter i adds (a[i, l] . x) b[i, l] to the output of the l-th module, x the mod
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -147,7 +148,7 @@ def apply(loaded: LoadedModel, bank: AdapterBank, rows: Sequence[int], scale: fl
 def _read_config(folder: Path) -> tuple[dict[str, Any], int]:
     """AdapterBank's fields other than tensors, and in_features."""
     path = folder / "config.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BankError(f"there are no adapters at {folder}; give a folder with config.json and adapters.safetensors.")
     raw = read_json(path)
     try:
@@ -175,6 +176,6 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], int]:
             "created": str(raw["created"]),
         }
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ConfigError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
-        raise BankError(f"{path} is damaged or not of adapters: {what}.") from error
+        what = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
+        raise BankError(f"{path} is damaged or not of adapters: {what[:300]}.") from error
     return known, raw["in_features"]

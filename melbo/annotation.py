@@ -111,9 +111,13 @@ def text_of(entry: Mapping[str, Any], key: str) -> str:
 def number_of(entry: object, key: str) -> float | None:
     """A finite number, None where it is missing or of another type."""
     value = entry.get(key) if isinstance(entry, Mapping) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 def tags_of_entry(entry: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ Loading checks everything against the files' headers before it reads a tensor. T
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -122,7 +123,7 @@ class VectorBank:
             BankError: the folder or a file is missing, damaged, of a newer version, or holds impossible values.
         """
         folder = Path(folder)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise BankError(f"there is no bank at {folder}; give a folder with config.json and vectors.safetensors.")
         header = read_header(folder)
         n, wide = header.n_vectors, [header.n_vectors, header.base_model.d_model]
@@ -159,7 +160,7 @@ class VectorBank:
             HubError: the repository cannot be found, read or reached.
             BankError: it holds no bank, or a damaged one.
         """
-        if isinstance(name, Path) or Path(name).is_dir() or name.count("/") != 1 or name.startswith((".", "/")):
+        if isinstance(name, Path) or os.path.isdir(name) or name.count("/") != 1 or name.startswith((".", "/")):
             return cls.load(name)
         from melbo.hub import download
 

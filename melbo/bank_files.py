@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +24,15 @@ from torch import Tensor
 from melbo.errors import BankError
 
 MAX_JSON_BYTES = 32 * 2**20
+MAX_DEPTH = 64
+"""Of lists and objects within each other: far below where Python's own encoder gives up."""
+MAX_DIGITS = 300
+"""Of a whole number: every one fits a float."""
+_SMALL = 2**20
+"""Bytes of JSON that may hold as many values as they can."""
+_MEMORY = {",": 32, '"': 14, "[": 56, "{": 112, ":": 72}
+"""Bytes of memory that Python takes for what a character of JSON stands for, about the most."""
+_TIMES = 10
 
 
 def json_text(value: Any) -> str:
@@ -37,17 +48,40 @@ def read_json(path: Path) -> Any:
     """The value in a JSON file of at most MAX_JSON_BYTES.
 
     Raises:
-        BankError: the file is missing, too large, or no JSON: also NaN, numbers too large for a float, double keys.
+        BankError: the file is missing, too large, or no JSON (see `parse_json`).
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BankError(f"{path} is missing; this folder is not complete.")
     if path.stat().st_size > MAX_JSON_BYTES:
         raise BankError(f"{path} is larger than {MAX_JSON_BYTES // 2**20} MiB; that is no bank's file.")
     try:
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or digits and brackets without end
-        raise BankError(f"{path} is not valid JSON ({error}); download or save it again.") from error
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BankError(f"{path} is not valid JSON ({str(error)[:200]}); download or save it again.") from error
+
+
+def parse_json(data: bytes) -> Any:
+    """The value in JSON that may come from anybody; it can be written again.
+
+    Raises:
+        ValueError: it is no JSON or not UTF-8, holds NaN, numbers too large for a float, a key twice, halves of
+            surrogate pairs or more than MAX_DEPTH levels, or would take more than ten times its size in memory.
+    """
+    text = data.decode("utf-8")
+    if len(data) > _SMALL:
+        memory = len(data) + sys.getsizeof(text) + sum(text.count(mark) * cost for mark, cost in _MEMORY.items())
+        if memory > _TIMES * len(data):
+            raise ValueError("it holds far more values than text")
+    try:
+        value = json.loads(
+            text, parse_constant=_finite, parse_float=_finite, parse_int=_whole, object_pairs_hook=_unique
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    _check_depth(value)
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -77,7 +111,7 @@ def read_tensors(path: Path, shapes: dict[str, list[int]], optional: frozenset[s
     Raises:
         BankError: the file is missing or damaged, or a tensor is missing, of another shape or type, or not finite.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BankError(f"{path} is missing; this folder is not complete.")
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -149,6 +183,23 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):  # NaN, Infinity, 1e999: Python reads them, JSON and `json_text` know none
         raise ValueError(f"{text} is not a JSON number")
     return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a whole number has {len(text)} digits")
+    return int(text)
+
+
+def _check_depth(value: Any) -> None:
+    """Raise ValueError where lists and objects lie more than MAX_DEPTH deep in each other."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        parts = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, (dict, list)))
+        level = [item for part in parts for item in part if isinstance(item, (dict, list))]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

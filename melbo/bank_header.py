@@ -79,7 +79,7 @@ def read_header(folder: Path) -> Header:
     try:
         return _header(raw, folder)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, ConfigError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        what = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise BankError(f"{folder}: config.json is damaged: {what[:300]}.") from error
 
 
@@ -151,13 +151,16 @@ def _header(raw: dict[str, Any], folder: Path) -> Header:
     source = raw.get("source") or {}
     if source and not (_REPO.fullmatch(source["repo"]) and _COMMIT.fullmatch(source["revision"])):
         raise ValueError("source must hold a repo as user/name and a revision of 40 hexadecimal digits")
+    prompts = tuple(tuple({"role": str(m["role"]), "content": str(m["content"])} for m in p) for p in raw["prompts"])
+    if not all(prompts):
+        raise ValueError("a prompt has no message")
     return Header(
         n_vectors=raw["n_vectors"],
         config=config,
         base_model=base,
         radius=radius,
         mean_residual_norm=norm,
-        prompts=tuple(tuple({"role": str(m["role"]), "content": str(m["content"])} for m in p) for p in raw["prompts"]),
+        prompts=prompts,
         versions={str(k): str(v) for k, v in dict(raw.get("versions", {})).items()},
         created=str(raw.get("created", "")),
         details=details,

@@ -25,6 +25,7 @@ CARD_MARK = "<!-- This card was written by melbo from the files beside it. -->"
 _TENSORS = ("vectors", "objective", "output_directions")
 _PLOT = ("sweep.svg",)
 """Made with a sweep, but not part of the format."""
+_MAX_CARD = 4 * 2**20
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -148,7 +149,7 @@ def _starts(path: Path, signature: bytes) -> bool:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8") if path.is_file() and path.stat().st_size <= _MAX_CARD else None
     except (OSError, UnicodeDecodeError):
         return None
 

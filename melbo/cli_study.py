@@ -20,6 +20,7 @@ from melbo.study import PRESETS, Finding, Preset, Study, StudyConfig, find_prese
 from melbo.study.report import MARKDOWN
 from melbo.sweep_config import parse_radii
 
+_NAMES = ", ".join(PRESETS)
 study_app = typer.Typer(no_args_is_help=True, help="Run published experiments on a model, as a report.")
 
 
@@ -29,7 +30,7 @@ def replication(
         str | None, typer.Option(help='Hub id, folder, or "organism". Default: the preset\'s, else "organism".')
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help=f"Settings: {', '.join(PRESETS)}. Default: the one made for the model.")
+        str | None, typer.Option(help=f"Settings: {_NAMES}. Default: the one made for the model.")
     ] = None,
     bank: Annotated[
         str | None,
@@ -55,12 +56,14 @@ def replication(
     Writes report.html and report.md. Stopped or killed, the same command goes on from what is done.
     """
     check_drawable(".png")
-    name, chosen = find_preset(preset, model)
-    config = changed(chosen.config, n_vectors, steps, seed, radii, sweep_vectors, scale, candidates, max_new_tokens)
-    held = find_bank(bank, chosen, model)
+    held = None if bank in (None, "new") else VectorBank.from_pretrained(str(bank))
+    name, chosen = find_preset(preset, model or (held.base_model.id if held else None))
+    wanted = model or (held.base_model.id if held else None) or chosen.model or ORGANISM
+    if bank is None:
+        held = shipped_bank(chosen, wanted)
     if held is not None and (n_vectors, steps, seed) != (None, None, None):
         raise ConfigError("--n-vectors, --steps and --seed are of a new bank; add --bank new, or leave them out.")
-    wanted = model or chosen.model or (held.base_model.id if held else ORGANISM)
+    config = changed(chosen.config, n_vectors, steps, seed, radii, sweep_vectors, scale, candidates, max_new_tokens)
     revision = held.base_model.revision if held and wanted == held.base_model.id else None
     loaded = load_model(wanted, revision=revision, dtype=dtype, device=device, blocks=blocks)
     say(f"preset {name}, model {plain(loaded.name)}")
@@ -102,15 +105,10 @@ def changed(
     return replace(config, discovery=discovery, **{k: v for k, v in given.items() if v is not None})
 
 
-def find_bank(name: str | None, preset: Preset, model: str | None) -> VectorBank | None:
-    """The bank that is named, or the preset's where it is at hand and of the model; None: train one."""
-    if name == "new":
-        return None
-    if name is not None:
-        return VectorBank.from_pretrained(name)
-    shipped = None if preset.bank is None else Path(__file__).parents[1] / preset.bank
-    fits = shipped is not None and shipped.is_dir() and model in (None, preset.model)
-    return VectorBank.load(shipped) if fits and shipped is not None else None
+def shipped_bank(preset: Preset, model: str) -> VectorBank | None:
+    """The preset's bank, where it is at hand and the preset's own model is asked for."""
+    folder = None if preset.bank is None else Path(__file__).parents[1] / preset.bank
+    return VectorBank.load(folder) if folder is not None and folder.is_dir() and model == preset.model else None
 
 
 def table(findings: tuple[Finding, ...]) -> str:
@@ -118,9 +116,11 @@ def table(findings: tuple[Finding, ...]) -> str:
     head = ("looked for", "result", "vector", "scale", "share", "random")
     rows = [head]
     for f in findings:
-        tried = f.vector is not None and f.scale is not None
-        cells = (f"{f.vector}: {f.label}", f"{f.scale:g}", f"{f.share:.0%} of {f.n}", f"{f.control_share:.0%}")
-        rows.append((f.title, f.verdict, *(cells if tried else ("-",) * 4)))
+        cells = ("-",) * 4
+        if f.scale is not None:
+            label = " ".join((f.label or "").split())
+            cells = (f"{f.vector}: {label}", f"{f.scale:g}", f"{f.share:.0%} of {f.n}", f"{f.control_share:.0%}")
+        rows.append((f.title, f.verdict, *cells))
     widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

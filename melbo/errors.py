@@ -51,3 +51,7 @@ class CorpusError(MelboError):
 
 class SaeError(MelboError):
     """A sparse autoencoder is missing, damaged, of an unsupported kind, or made for another model, width or layer."""
+
+
+class TaskError(MelboError):
+    """A task file is malformed, its training and test prompts overlap, or a task lacks what a baseline needs."""

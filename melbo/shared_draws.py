@@ -30,8 +30,8 @@ class SharedNoise(LogitsProcessor):
         tempered = scores.float() / self.temperature  # [rows, V]
         if self.nucleus is not None:
             tempered = self.nucleus(input_ids, tempered)
-        uniform = torch.rand(tempered.shape[-1], generator=self.generator, dtype=torch.float64).clamp_min(1e-300)
-        noise: Tensor = -torch.log(-torch.log(uniform).clamp_min(1e-300))
+        exponential = torch.empty(tempered.shape[-1], dtype=torch.float64).exponential_(generator=self.generator)
+        noise: Tensor = -torch.log(exponential)  # [V], Gumbel
         return tempered + noise.to(tempered.device, tempered.dtype)
 
 

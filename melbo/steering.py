@@ -1,4 +1,4 @@
-"""Every hook there is: steer (one vector per row), edit all outputs, capture, and record a block's inputs.
+"""Every hook there is: steer (one vector per row), edit all outputs, ablate, capture, and record a block's inputs.
 
 All hooks are context managers, add out of place, and are removed when the block ends, also after an exception. The
 model's weights are never touched.
@@ -146,6 +146,36 @@ def edit_outputs(blocks: Iterable[nn.Module], edit: Callable[[int, Tensor], Tens
 
     handles = [block.register_forward_hook(_only_here(hook(i))) for i, block in enumerate(blocks)]
     with _removed_after(handles):
+        yield
+
+
+@contextmanager
+def ablate(loaded: LoadedModel, vector: Tensor) -> Iterator[None]:
+    """Remove the direction of `vector` from every block's output: x - (x . u) u with u = vector / |vector|.
+
+    Directional ablation (https://arxiv.org/abs/2406.11717) at the blocks' outputs; weights stay as they are. The
+    removal itself is computed in at least float32.
+
+    Args:
+        vector: [d_model]; its length plays no part.
+
+    Raises:
+        ConfigError: a wrong shape, or a vector that is zero or not finite.
+    """
+    norm = vector.float().norm()
+    if vector.shape != (loaded.d_model,) or not 0 < float(norm) < float("inf"):
+        raise ConfigError(
+            f"the vector to ablate has shape {list(vector.shape)} and norm {float(norm):.3g}; this model needs "
+            f"[{loaded.d_model}] and a finite norm above 0."
+        )
+    unit = vector.float() / norm
+
+    def remove(_block: int, hidden: Tensor) -> Tensor:
+        exact = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        u = unit.to(exact.device, exact.dtype)
+        return (exact - (exact @ u)[..., None] * u).to(hidden.dtype)
+
+    with edit_outputs(loaded.blocks, remove):
         yield
 
 

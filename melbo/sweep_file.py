@@ -55,8 +55,8 @@ def load_sweep(path: str | Path) -> Sweep:
     Raises:
         BankError: there is none, or it is damaged, of a newer version, or holds impossible values.
     """
-    path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
-    if not path.is_file():
+    path = Path(path) / FILE_NAME if os.path.isdir(path) else Path(path)
+    if not os.path.isfile(path):
         raise BankError(f"there is no sweep at {path}; make one with `melbo sweep`.")
     raw = read_json(path)
     try:
@@ -72,7 +72,7 @@ def load_sweep(path: str | Path) -> Sweep:
         raise
     except (MelboError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise BankError(f"{path} is not a sweep, or damaged: {what}; run `melbo sweep` again.") from error
+        raise BankError(f"{path} is not a sweep, or damaged: {what[:300]}; run `melbo sweep` again.") from error
 
 
 def _from_json(raw: dict[str, Any]) -> Sweep:

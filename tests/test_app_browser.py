@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from melbo.bank import VectorBank
 from melbo.models import LoadedModel
+from melbo.prompts import BOMB
 from melbo.ui import build_demo, launch_options
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -26,7 +28,7 @@ ARGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-PATIENCE = 120_000
+PATIENCE = 60_000
 """Milliseconds to wait for the page: a machine busy with training is slow."""
 SOME_TEXT = re.compile(r"\S")
 HOSTILE = "<img src=http://example.com/a.png> ![x](http://example.com/b.png) **plain**"
@@ -78,8 +80,12 @@ def bots(page: Page, pane: str) -> Locator:
     return page.locator(f"#{pane} [data-testid=bot] .md")
 
 
-def set_number(page: Page, label: str, value: float) -> None:
-    box = page.get_by_label(f"number input for {label}")
+def picker(page: Page) -> Locator:
+    return page.locator("#vector-0 input")
+
+
+def set_number(page: Page, value: float) -> None:
+    box = page.locator("#scale-0 input[type=number]")
     box.fill(str(value))
     box.press("Tab")
 
@@ -102,14 +108,13 @@ def ask(page: Page, text: str, answers: int) -> tuple[str, str]:
 
 
 def _settled(page: Page, panes: list[Locator]) -> tuple[str, str]:
-    """Both last answers, once they have not changed for a second."""
-    before: list[str] = []
-    for _ in range(30):
-        now = [p.last.inner_text() for p in panes]
-        if now == before:
-            return now[0], now[1]
-        before = now
-        page.wait_for_timeout(1000)
+    """Both last answers, once they have not changed for 0.6 seconds."""
+    before: list[list[str]] = []
+    for _ in range(100):
+        before.append([p.last.inner_text() for p in panes])
+        if before[-1] == before[-4:][0] and len(before) > 3:
+            return before[-1][0], before[-1][1]
+        page.wait_for_timeout(200)
     raise AssertionError("the answers never came to an end")
 
 
@@ -120,9 +125,9 @@ def test_the_prepared_comparison_shows_at_once_and_as_text(page: Page, tiny_bank
 
 
 def test_a_preset_sets_vector_and_scale_and_both_panes_answer(page: Page) -> None:
-    page.get_by_role("radio", name="Preset 1").check()
-    expect(page.get_by_label("Vector", exact=True)).to_have_value("1 · mode 1")
-    expect(page.get_by_label("number input for Scale")).to_have_value("-1.5")
+    page.get_by_text("Preset 1", exact=True).click()
+    expect(picker(page)).to_have_value("1 · mode 1")
+    expect(page.locator("#scale-0 input[type=number]")).to_have_value("-1.5")
     expect(page.locator("#note")).to_contain_text("what vector 1 does")
     left, right = ask(page, "How can I bake bread?", answers=2)
     assert left != right
@@ -132,7 +137,7 @@ def test_a_preset_sets_vector_and_scale_and_both_panes_answer(page: Page) -> Non
 
 def test_scale_zero_gives_identical_panes_and_retry_repeats(page: Page) -> None:
     clear(page)
-    set_number(page, "Scale", 0)
+    set_number(page, 0)
     left, right = ask(page, "Tell me a joke about kites.", answers=1)
     assert left == right
     page.click("#retry")
@@ -142,7 +147,7 @@ def test_scale_zero_gives_identical_panes_and_retry_repeats(page: Page) -> None:
 
 
 def test_choosing_another_vector_unmarks_the_preset(page: Page) -> None:
-    page.get_by_label("Vector", exact=True).click()
+    picker(page).click()
     page.get_by_role("option", name="4 · mode 4").click()
     expect(page.locator("#note")).to_contain_text("what vector 4 does")
     expect(page.get_by_role("radio", name="Preset 0")).not_to_be_checked()
@@ -190,9 +195,9 @@ def test_leaving_the_page_ends_generation(browser: Browser, url: str, tiny: Load
         visitor.click("#send")
         expect(bots(visitor, "steered").last).to_have_text(SOME_TEXT)
         visitor.close()
-        time.sleep(2.5)
+        time.sleep(1.2)
         left = steps
-        time.sleep(1)
+        time.sleep(0.6)
     finally:
         handle.remove()
     assert steps == left < 90
@@ -201,7 +206,7 @@ def test_leaving_the_page_ends_generation(browser: Browser, url: str, tiny: Load
 def test_an_empty_message_is_refused_with_one_line(page: Page) -> None:
     page.fill("#message textarea", "   ")
     page.click("#send")
-    expect(page.get_by_text("the prompt is empty")).to_be_visible()
+    expect(page.get_by_role("alert")).to_contain_text("The prompt is empty")
     expect(bots(page, "steered")).to_have_count(1)
 
 
@@ -210,13 +215,80 @@ def test_an_example_fills_the_box(page: Page) -> None:
     expect(page.locator("#message textarea")).to_have_value("How can I bake bread?")
 
 
+def test_vectors_are_mixed_and_the_changed_tokens_coloured(page: Page) -> None:
+    page.click("#add")
+    second = page.locator("#vector-1 input")
+    second.click()
+    second.fill("mode 5")
+    page.get_by_role("option", name="5 · mode 5").click()
+    page.get_by_label("Colour what changed").check()
+    ask(page, "How can I bake bread?", answers=2)
+    expect(page.locator(".pane-head.steered")).to_contain_text("5 · mode 5")
+    expect(page.locator(".tokens p")).to_have_text(SOME_TEXT)
+    page.get_by_role("button", name="Remove").click()
+    expect(second).to_be_hidden()
+    page.get_by_label("Colour what changed").uncheck()
+    expect(page.locator(".tokens")).to_have_count(0)
+
+
+def test_the_right_side_can_be_chance_or_an_instruction(page: Page) -> None:
+    expect(page.get_by_label("Instruction", exact=True).first).to_be_attached()
+    page.get_by_text("Random", exact=True).click()
+    ask(page, "How can I bake bread?", answers=2)
+    expect(page.locator(".pane-head.steered")).to_contain_text("Control")
+    page.locator("#side").get_by_text("Instruction", exact=True).click()
+    page.locator("#instruction textarea").fill("Sing.")
+    ask(page, "How can I bake bread?", answers=3)
+    expect(page.locator(".pane-head.steered")).to_contain_text("told: Sing.")
+
+
+def test_edit_brings_the_question_back(page: Page) -> None:
+    page.click("#edit")
+    expect(page.locator("#message textarea")).to_have_value(BOMB)
+    expect(bots(page, "steered")).to_have_count(0)
+
+
+def test_a_link_opens_the_same_comparison(page: Page, browser: Browser) -> None:
+    page.get_by_text("Preset 1", exact=True).click()
+    expect(picker(page)).to_have_value("1 · mode 1")
+    page.fill("#message textarea", "Why & how?")
+    page.get_by_role("button", name="Share and export").click()
+    page.get_by_role("button", name="Link", exact=True).click()
+    address = page.locator("#address textarea, #address input").first
+    expect(address).to_have_value(re.compile(r"^http.*v=1%3A-1\.5"))
+    page.goto(address.input_value())
+    expect(page.locator("#message textarea")).to_have_value("Why & how?")
+    expect(picker(page)).to_have_value("1 · mode 1")
+    expect(page.locator("#steer-notice")).to_contain_text("shared with you")
+
+
+def test_the_conversation_is_saved_and_repeated_as_code(page: Page) -> None:
+    page.get_by_role("button", name="Share and export").click()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="JSON").click()
+    values = json.loads(saved.value.path().read_text(encoding="utf-8"))
+    assert saved.value.suggested_filename == "melbo.json" and values["unsteered"][1]["content"] == HOSTILE
+    page.get_by_role("button", name="Show code").click()
+    expect(page.locator("#source")).to_contain_text("load_model")
+
+
+def test_the_strip_shows_a_card_for_each_scale(page: Page) -> None:
+    page.get_by_role("tab", name="Scale strip").click()
+    page.locator("#strip-cards input[type=number]").fill("5")
+    page.locator("#strip-cards input[type=number]").press("Tab")
+    page.click("#strip-run")
+    expect(page.locator(".card footer")).to_have_count(5)
+    expect(page.locator(".card header b")).to_have_text(["\N{MINUS SIGN}4", "\N{MINUS SIGN}2", "0", "+2", "+4"])
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
 @pytest.mark.parametrize("page", [(390, 844), (1280, 900)], indirect=True, ids=["phone", "desktop"])
 def test_nothing_is_clipped(page: Page) -> None:
     page.get_by_role("button", name="Settings").click()
     expect(page.get_by_label("System prompt")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     clipped = page.evaluate(
-        "[...document.querySelectorAll('#ask *, #examples *, #presets *, #intro *, #panes *')].filter(e => "
+        "[...document.querySelectorAll('#ask *, #examples *, #intro *, #panes *, #steering *')].filter(e => "
         "e.offsetParent && !e.closest('.sr-only') && e.getBoundingClientRect().right > window.innerWidth"
         " || e.matches('button') && e.scrollWidth > e.clientWidth).map(e => e.outerHTML.slice(0, 200))"
     )

@@ -6,6 +6,7 @@ checking every declared size against the file's. `read_vectors` chooses the laye
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def read_vectors(path: str | Path, layer: int | None = None) -> ForeignVectors:
         BankError: the file is missing, damaged or of another kind, or holds nothing for that layer.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BankError(f"{path} is not a file; give a .gguf, .svec, .npy, .safetensors or .pt file.")
     if path.stat().st_size > MAX_BYTES:
         raise BankError(f"{path} is larger than {MAX_BYTES // 2**20} MiB; steering vectors are much smaller.")

@@ -18,6 +18,8 @@ from melbo.errors import BankError
 VERSIONS = (2, 3)
 MAX_ITEMS = 65_536
 """Most key-value pairs, tensors and values of lists, all together."""
+MAX_TENSORS = 2048
+"""One for each block; each takes some memory beside its numbers."""
 MAX_DIMS = 4
 MAX_BYTES = 2**26
 _SCALAR_BYTES = (1, 1, 2, 2, 4, 4, 4, 1, None, None, 8, 8, 8)
@@ -77,6 +79,8 @@ def _directions(cursor: _Cursor) -> dict[int | None, Tensor]:
     if version not in VERSIONS:
         raise ValueError(f"its version is {version}; expected 2 or 3, little-endian")
     n_tensors, n_pairs = cursor.count("tensors"), cursor.count("key-value pairs")
+    if n_tensors > MAX_TENSORS:
+        raise ValueError(f"{n_tensors} tensors are declared; at most {MAX_TENSORS} are read")
     pairs: dict[str, str | int | None] = {}
     for _ in range(n_pairs):
         key = cursor.text()
@@ -129,9 +133,10 @@ def _read(data: bytes, start: int, tensors: _Tensors) -> dict[int | None, Tensor
         if len(dims) != 1 or dims[0] == 0 or kind not in _DTYPES:
             raise ValueError(f"{name} has dimensions {list(dims)} and type {kind}; expected one, of floats")
         dtype = _DTYPES[kind]
-        if offset > len(data) or start + offset + dims[0] * dtype.itemsize > len(data):
+        first, last = start + offset, start + offset + dims[0] * dtype.itemsize
+        if last > len(data):
             raise ValueError(f"{name} ends behind the end of the file")
-        values = torch.frombuffer(bytearray(data[start + offset :][: dims[0] * dtype.itemsize]), dtype=dtype)
+        values = torch.frombuffer(bytearray(data[first:last]), dtype=dtype)
         found[int(match[1])] = values[None].to(torch.float32)
     if not found:
         raise ValueError("it holds no tensor direction.N")

@@ -8,6 +8,7 @@ pickle's opcodes without running them, and goes on only where they build one ten
 from __future__ import annotations
 
 import io
+import mmap
 import pickle
 import pickletools
 import zipfile
@@ -57,6 +58,7 @@ def read_pt(path: Path) -> dict[int | None, Tensor]:
 
 def _check_zip(path: Path, size: int) -> None:
     """Raise ValueError unless the zip holds no more than its size, and its pickle builds one tensor."""
+    _count_entries(path)
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if len(entries) > MAX_ENTRIES or any(e.compress_type != zipfile.ZIP_STORED for e in entries):
@@ -67,6 +69,17 @@ def _check_zip(path: Path, size: int) -> None:
         if len(described) != 1 or described[0].file_size > MAX_PICKLE:
             raise ValueError("it has no small data.pkl")
         _check_pickle(archive.read(described[0]), size)
+
+
+def _count_entries(path: Path) -> None:
+    """Raise ValueError where the zip's list, which ZipFile reads whole, is long."""
+    at = -1
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for _ in range(4 * MAX_ENTRIES):
+            at = data.find(b"PK\x01\x02", at + 1)
+            if at < 0:
+                return
+    raise ValueError("its zip has too many entries")
 
 
 def _check_pickle(data: bytes, size: int) -> None:

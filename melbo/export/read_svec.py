@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ def read_svec(path: Path) -> dict[int | None, Tensor]:
         text = path.read_text(encoding="utf-8")
         if sum(text.count(mark) for mark in '[{"') > MAX_PARTS:
             raise ValueError(f"it has more than {MAX_PARTS} lists, objects and quotes")
+        if text.count(",") > len(text) // 8 + 2**16:
+            raise ValueError("it holds far more numbers than text")
         raw = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
         return _directions(raw)
     except (ValueError, OverflowError, RecursionError) as error:
@@ -47,7 +50,7 @@ def _directions(raw: Any) -> dict[int | None, Tensor]:
         if not isinstance(values, list) or not values or not all(type(v) in (int, float) for v in values):
             raise ValueError(f"direction {key} is not a list of numbers")
         if int(key) > 0:  # the input of block 0 is no block's output
-            found[int(key) - 1] = torch.tensor([[float(v) for v in values]], dtype=torch.float32)
+            found[int(key) - 1] = torch.frombuffer(array("d", values), dtype=torch.float64).to(torch.float32)[None]
     if not found:
         raise ValueError("its only direction is added to the input of block 0, before any block's output")
     return found

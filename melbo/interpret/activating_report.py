@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -166,18 +166,37 @@ class ActivatingReport:
         """
         raw = read_result(path, FORMAT)
         try:
+            _check_types(cls, raw)
             raw["model"], raw["config"] = BaseModel(**raw["model"]), ActivatingConfig(**raw["config"])
             for name in ("directions", "control"):
                 raw[name] = tuple(_direction(d) for d in raw[name])
             raw["skipped"] = {str(reason): int(n) for reason, n in raw["skipped"].items()}
             if not raw["directions"]:
                 raise ValueError("no direction")
+            if not isinstance(raw["model"].id, str):
+                raise TypeError("the model's name is no text")
             return cls(**raw)
-        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
-            raise CorpusError(f"{path} is damaged ({error!r}); make it again with `melbo inspect`.") from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ConfigError) as error:
+            reason = " ".join(repr(error).split())[:200]
+            raise CorpusError(f"{path} is damaged ({reason}); make it again with `melbo inspect`.") from error
+
+
+_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "str": (str,), "float": (int, float)}
+
+
+def _check_types(cls: type, raw: dict[str, Any]) -> None:
+    """Raise TypeError where a number or text of the dataclass is of another type: a page would show it as it is."""
+    for name, kinds in ((f.name, _TYPES.get(str(f.type))) for f in fields(cls)):
+        if kinds is not None and name in raw and type(raw[name]) not in kinds:
+            raise TypeError(f"{name} is {repr(raw[name])[:60]}")
 
 
 def _direction(raw: dict[str, Any]) -> Direction:
+    _check_types(Direction, raw)
+    for example in raw["examples"]:
+        _check_types(Example, example)
+    if raw["sign"] not in (1, -1) or raw["spread"] <= 0:
+        raise ValueError("a direction has no sign of 1 or -1, or no spread")
     examples = tuple(
         Example(**{**e, "pieces": tuple(map(str, e["pieces"])), "values": tuple(map(float, e["values"]))})
         for e in raw["examples"]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from melbo.bank import BaseModel
+from melbo.bank_files import parse_json
 from melbo.config import MAX_SEED, default_layers
 from melbo.errors import ConfigError, MelboError
 from melbo.interpret.heat_map import Panel, draw
@@ -21,6 +22,7 @@ from melbo.prompts import Message
 FORMAT = "melbo-layer-atlas-1"
 MAX_LAYERS = 1000
 """Most layers that a file may claim."""
+MAX_BYTES = 64 * 2**20
 Measure = Literal["relative", "ratio"]
 
 
@@ -107,7 +109,9 @@ class LayerAtlas:
     def __post_init__(self) -> None:
         n = self.model.n_layers
         if isinstance(n, bool) or not isinstance(n, int) or not 2 <= n <= MAX_LAYERS:
-            raise AtlasError(f"n_layers is {n!r}; it must be a whole number from 2 to {MAX_LAYERS}.")
+            raise AtlasError(f"n_layers is {repr(n)[:60]}; it must be a whole number from 2 to {MAX_LAYERS}.")
+        if not isinstance(self.model.id, str) or not isinstance(self.dtype, str) or not all(self.prompts):
+            raise AtlasError("the model's name and dtype must be text, and no prompt empty.")
         found = [(p.source, p.target) for p in self.pairs]
         if len(set(found)) < len(found) or any(target >= n for _, target in found):
             raise AtlasError(f"the pairs are not different ones of the model's {n} layers.")
@@ -175,21 +179,27 @@ class LayerAtlas:
             AtlasError: no such file, damaged, or not an atlas.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES // 2**20} MiB")
+            if not path.is_file():
+                raise ValueError("not a file")
+            data = parse_json(path.read_bytes())
             if data["format"] != FORMAT:
-                raise ValueError(f"format {data['format']!r}")
+                raise ValueError(f"format {repr(data['format'])[:60]}")
             return cls(
                 model=BaseModel(**data["model"]),
                 dtype=data["dtype"],
                 config=AtlasConfig(**data["config"]),
-                prompts=tuple(tuple({str(k): str(v) for k, v in m.items()} for m in p) for p in data["prompts"]),
+                prompts=tuple(
+                    tuple({"role": str(m["role"]), "content": str(m["content"])} for m in p) for p in data["prompts"]
+                ),
                 pairs=tuple(Pair(**p) for p in data["pairs"]),
             )
         except FileNotFoundError as error:
             raise AtlasError(f"there is no atlas at {path}; make one with `melbo atlas`.") from error
-        except (MelboError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (MelboError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise AtlasError(
-                f"{path} is not a layer atlas, or damaged ({error!r}); delete it, or choose another."
+                f"{path} is not a layer atlas, or damaged ({repr(error)[:200]}); delete it, or choose another."
             ) from error
 
 

@@ -4,7 +4,7 @@ the unsupervised ones against. Contrasts come from a JSON file, or, for the orga
 
 from __future__ import annotations
 
-import json
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from melbo.bank_files import parse_json
 from melbo.errors import CorpusError
 from melbo.models import LoadedModel
 from melbo.prompts import Message, chat, encode, left_pad
@@ -61,19 +62,28 @@ def load_contrasts(path: Path) -> tuple[Contrast, ...]:
     Raises:
         CorpusError: no such file, or it holds something else.
     """
+    if not os.path.isfile(path):
+        raise CorpusError(f"there is no file {path}; give contrasts as JSON.")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_bytes())
         found = tuple(
-            Contrast(str(name), *(tuple(_prompt(p) for p in sides[side]) for side in ("positive", "negative")))
+            Contrast(str(name), *(_prompts(sides[side]) for side in ("positive", "negative")))
             for name, sides in raw.items()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(
-            f'{path} holds no contrasts ({error!r}); write {{"name": {{"positive": ["..."], "negative": ["..."]}}}}.'
+            f"{path} holds no contrasts ({repr(error)[:200]}); "
+            'write {"name": {"positive": ["..."], "negative": ["..."]}}.'
         ) from error
     if not found:
         raise CorpusError(f"{path} holds no contrast; name at least one.")
     return found
+
+
+def _prompts(value: Any) -> tuple[Prompt, ...]:
+    if not isinstance(value, list):  # a single text would be read letter by letter
+        raise TypeError("prompts must be a list")
+    return tuple(_prompt(p) for p in value)
 
 
 def _prompt(value: Any) -> Prompt:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
 
+from melbo.bank_files import parse_json
 from melbo.errors import CorpusError
 
 MAX_BYTES = 256 * 2**20
@@ -37,21 +37,16 @@ def read_result(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         CorpusError: the file is missing, too large, no JSON, or of another format.
     """
+    if not os.path.isfile(path):
+        raise CorpusError(f"there is no file {path}; make it with `melbo inspect`.")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES // 2**20} MiB")
-        value = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
+        value = parse_json(path.read_bytes())
         if not isinstance(value, dict) or value.pop("format", None) != kind:
             raise ValueError("another format")
-    except FileNotFoundError as error:
-        raise CorpusError(f"there is no file {path}; make it with `melbo inspect`.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CorpusError(f"{path} is no {kind} file, or damaged ({error}); delete it, or choose another.") from error
-    return value
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not a JSON number")
+    except (OSError, ValueError) as error:
+        raise CorpusError(
+            f"{path} is no {kind} file, or damaged ({str(error)[:200]}); delete it, or choose another."
+        ) from error
     return value

@@ -50,7 +50,9 @@ class SaeSpec:
         for name, least in (("d_in", 1), ("d_sae", 1), ("k", 0), ("layer", 0)):
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= 2**31:
-                raise SaeError(f"{self.source or 'SAE'}: {name} is {value!r}; it must be a whole number from {least}.")
+                raise SaeError(
+                    f"{self.source or 'SAE'}: {name} is {repr(value)[:60]}; it must be a whole number from {least}."
+                )
         if self.activation not in get_args(Activation):
             raise SaeError(
                 f"{self.source or 'SAE'}: the activation is {self.activation!r}; "

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from melbo.bank_files import parse_json
 from melbo.errors import SaeError
 from melbo.interpret.sae import Sae, SaeSpec
 from melbo.interpret.sae_source import CONFIG, WEIGHTS, find_folder
@@ -69,11 +70,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ValueError(f"larger than {MAX_CONFIG_BYTES // 2**20} MiB")
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_bytes())
         if not isinstance(raw, dict):
             raise ValueError("not an object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise SaeError(f"{path} is no SAE config ({error}); download it again.") from error
+    except (OSError, ValueError) as error:
+        raise SaeError(f"{path} is no SAE config ({str(error)[:200]}); download it again.") from error
     return raw
 
 
@@ -81,7 +82,8 @@ def _refuse(raw: dict[str, Any], folder: Path, allowed: dict[str, tuple[Any, ...
     for name, values in allowed.items():
         if raw.get(name, values[0]) not in values:
             raise SaeError(
-                f"{folder}: {name} is {raw[name]!r}, which is not supported; use an SAE with {name} {values[0]!r}."
+                f"{folder}: {name} is {repr(raw[name])[:60]}, which is not supported; use an SAE with {name} "
+                f"{values[0]!r}."
             )
 
 
@@ -101,12 +103,12 @@ def _saelens_spec(raw: dict[str, Any], folder: Path) -> SaeSpec:
         architecture = "topk"
     activation: Any = "relu" if architecture == "standard" else architecture
     if activation == "relu" and named != "relu":
-        raise SaeError(f"{folder}: the activation is {named!r}; supported are relu, topk and jumprelu.")
+        raise SaeError(f"{folder}: the activation is {repr(named)[:60]}; supported are relu, topk and jumprelu.")
     hook = str(about.get("hook_name", about.get("hook_point", "")))
     match = _HOOK.fullmatch(hook)
     if match is None or (match[2] == "pre" and match[1] == "0"):
         raise SaeError(
-            f"{folder}: it was trained at {hook!r}; only the residual stream after a block is supported "
+            f"{folder}: it was trained at {hook[:60]!r}; only the residual stream after a block is supported "
             "(blocks.N.hook_resid_post, or hook_resid_pre from block 1 on)."
         )
     layer = int(match[1]) - (match[2] == "pre")
@@ -147,7 +149,8 @@ def _read_tensors(path: Path, shapes: dict[str, list[int]]) -> dict[str, Tensor]
             names = set(file.keys())
             for name, shape in shapes.items():
                 if name not in names:
-                    raise SaeError(f"{path} holds no tensor {name!r}; it has {', '.join(sorted(names)[:8])}.")
+                    held = ", ".join(repr(n[:60]) for n in sorted(names)[:8])
+                    raise SaeError(f"{path} holds no tensor {name!r}; it has {held}.")
                 part = file.get_slice(name)
                 if part.get_shape() != shape or part.get_dtype() not in _FLOATS:
                     raise SaeError(
@@ -173,6 +176,8 @@ def _from_tensors(spec: SaeSpec, raw: dict[str, Any], t: dict[str, Tensor], spar
     if raw.get("rescale_acts_by_decoder_norm") is True and spec.activation == "topk":
         norms = decoder.norm(dim=-1).clamp_min(1e-12)  # the same SAE with a decoder of unit norm
         encoder, bias, decoder = encoder * norms[:, None], bias * norms, decoder / norms[:, None]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in (encoder, bias, decoder)):
+            raise SaeError(f"{spec.source}: its decoder's norms are too large to rescale by; download it again.")
     center = raw.get("apply_b_dec_to_input", True) is not False
     return Sae(spec, encoder, bias, decoder, t["b_dec"], center, t.get("threshold"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -17,9 +18,9 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 def find_folder(source: str | Path, inside: str = "", layer: int | None = None) -> Path:
     """The local folder of one SAE; downloads it if `source` is on the Hub."""
-    root = ORGANISM_SAE if str(source) == "organism" and not Path(source).is_dir() else Path(source)
-    if not root.is_dir():
-        if _HUB_NAME.fullmatch(str(source)) and not root.exists():
+    root = ORGANISM_SAE if str(source) == "organism" and not os.path.isdir(source) else Path(source)
+    if not os.path.isdir(root):
+        if _HUB_NAME.fullmatch(str(source)) and not os.path.exists(root):
             return _download(str(source), inside)
         raise SaeError(
             f"there is no SAE at {str(source)!r}; give a folder, a Hub repository owner/name, or 'organism'."

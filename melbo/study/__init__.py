@@ -1,8 +1,8 @@
-"""The replication's experiments on any model: a bank, its R sweep and annotations, one finding a behaviour, a report."""
+"""The replication's experiments on any model: a bank, its R sweep, its annotations, findings, a report."""
 
 from melbo.study.experiments import Experiment, experiments, run_experiment
 from melbo.study.finding import Finding
-from melbo.study.presets import PRESETS, Preset, StudyConfig, find_preset
+from melbo.study.presets import PRESETS, Preset, StudyConfig, find_preset, quick
 from melbo.study.run import Progress, Study
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "StudyConfig",
     "experiments",
     "find_preset",
+    "quick",
     "run_experiment",
 ]

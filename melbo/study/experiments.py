@@ -3,9 +3,9 @@
 1. The vectors to try are those whose annotations say that they show the behaviour (`melbo.study.traits`); refusal by
    subtraction tries the vectors of non-refusal, at scales of the other sign.
 2. They, and as many random vectors of the same norm, answer the prompts at all scales (`melbo.answer_grid`).
-3. Prompts count whose unsteered answer leaves room for the behaviour. The vector and scale with the largest share of
-   them is reported, beside the best random vector over all scales: both are chosen on these prompts, so both are
-   optimistic in the same way.
+3. Prompts count whose unsteered answer leaves room for the behaviour. Reported are the vector and scale whose share of
+   these exceeds that of the best random vector at the same size of scale by most. Both are chosen on these very
+   prompts; the random vectors' best at any scale is given too.
 4. On the embedded organism, its likelihood judge reads the answers shown.
 """
 
@@ -20,14 +20,14 @@ from melbo.answer_grid import Progress, answer_grid, signed
 from melbo.bank import VectorBank
 from melbo.discover.random_control import control_vectors
 from melbo.discover.run import run_key
-from melbo.effect_table import effect_table
+from melbo.effect_table import EffectTable, effect_table
 from melbo.embed import Embedder
 from melbo.metrics import CoherenceScale
 from melbo.models import ORGANISM, LoadedModel
 from melbo.prompts import INNOCUOUS, REFUSED, chat
 from melbo.study.finding import Finding
 from melbo.study.presets import StudyConfig
-from melbo.study.scan import Scan, judged, tested, untested
+from melbo.study.scan import Scan, after_trial, judged, without_trial
 from melbo.study.traits import Trait, candidates, languages_in
 
 MORE_LANGUAGES = 5
@@ -107,29 +107,51 @@ def run_experiment(
         progress: called with (answers settled, all answers); an exception from it cancels.
         checkpoint: file that a stopped run goes on from; delete it when the finding is saved.
     """
-    trait, sign = experiment.trait, 0
-    if experiment.subtract:
-        found = non_refusal is not None and non_refusal.vector is not None and non_refusal.share > 0
-        tried = [non_refusal.vector] if found and non_refusal and non_refusal.vector is not None else []
-        sign = -1 if non_refusal and (non_refusal.scale or 0) > 0 else 1
-    else:
-        tried = candidates(bank, trait, config.candidates)
-    sizes = {*config.scales, *experiment.sizes, *([experiment.published_scale] if experiment.published_scale else [])}
-    scales = signed(sorted(sizes))
+    tried, sign = _to_try(bank, experiment, config.candidates, non_refusal)
+    table = _answer(
+        loaded, bank, experiment, config, tried, embedder, coherence_scale, progress, checkpoint
+    )  # fmt: skip
+    blank = Finding(
+        experiment.name, experiment.title, experiment.looked_for, experiment.replication, "not found", "",
+        tuple(tried), experiment.published_scale,
+        planted=experiment.trait.planted if loaded.name == ORGANISM else None,
+    )  # fmt: skip
+    scan = Scan(table, experiment.trait, sign)
+    finding = without_trial(blank, scan, bank, experiment.subtract) or after_trial(blank, scan, bank)
+    return judged(loaded, finding) if finding.planted and finding.vector is not None else finding
+
+
+def _to_try(bank: VectorBank, experiment: Experiment, most: int, non_refusal: Finding | None) -> tuple[list[int], int]:
+    """Vectors, and the sign of the scales that count (0: both)."""
+    if not experiment.subtract:
+        return candidates(bank, experiment.trait, most), 0
+    if non_refusal is None or non_refusal.vector is None or not non_refusal.scale or not non_refusal.share:
+        return [], 0
+    return [non_refusal.vector], -1 if non_refusal.scale > 0 else 1
+
+
+def _answer(
+    loaded: LoadedModel,
+    bank: VectorBank,
+    experiment: Experiment,
+    config: StudyConfig,
+    tried: list[int],
+    embedder: Embedder,
+    coherence_scale: CoherenceScale,
+    progress: Progress | None,
+    checkpoint: Path | None,
+) -> EffectTable:
+    """Measured answers of the vectors and of as many random ones, to all prompts at all scales."""
+    published = () if experiment.published_scale is None else (experiment.published_scale,)
+    sizes = sorted({*config.scales, *experiment.sizes, *published})
     system = next((m["content"] for m in bank.prompts[0] if m["role"] == "system"), None)
     prompts = [chat(user, system) for user in experiment.prompts]
     random = control_vectors(max(1, len(tried)), loaded.d_model, bank.radius, bank.config.orthogonal, bank.config.seed)
     vectors = torch.cat([bank.vectors[tried], random[: len(tried)]])
-    settings = {"vectors": tried, "scales": scales, "max_new_tokens": config.max_new_tokens}
+    tokens = config.max_new_tokens
+    settings = {"vectors": tried, "scales": signed(sizes), "max_new_tokens": tokens}
     key = run_key(loaded, settings, prompts, radius=bank.radius, layer=bank.layer)
-    grid = answer_grid(
-        loaded, vectors, bank.layer, prompts, sorted(sizes), config.max_new_tokens, progress, checkpoint, key
-    )
-    table = effect_table(loaded, prompts, grid, scales, len(vectors), len(tried), embedder, coherence_scale)
-    blank = Finding(
-        experiment.name, experiment.title, experiment.looked_for, experiment.replication, "not found", "",
-        tuple(tried), experiment.published_scale, planted=trait.planted if loaded.name == ORGANISM else None,
+    grid = answer_grid(loaded, vectors, bank.layer, prompts, sizes, tokens, progress, checkpoint, key)
+    return effect_table(
+        loaded, prompts, grid, signed(sizes), len(vectors), len(tried), embedder, coherence_scale
     )  # fmt: skip
-    scan = Scan(table, trait, sign)
-    finding = untested(blank, scan, bank, experiment.subtract) or tested(blank, scan, bank)
-    return judged(loaded, finding) if finding.planted and finding.vector is not None else finding

@@ -76,7 +76,11 @@ class Finding:
     n: int = 0
     """Prompts that count."""
     control_share: float = 0.0
-    """Best of as many random vectors of the same norm over all scales."""
+    """Best of as many random vectors, either sign, at the same size of scale, so of the same norm."""
+    control_anywhere: float = 0.0
+    """Their best at any scale."""
+    control_scale: float | None = None
+    """And that scale."""
     published_share: float | None = None
     """The vector's share at the published scale; its sign is the best scale's."""
     judged: float | None = None
@@ -93,7 +97,7 @@ def verdict_of(share: float, control: float) -> tuple[Verdict, str]:
 
     Args:
         share: of the best vector at its best scale.
-        control: of the best random vector at any scale.
+        control: of the best random vector of the same norm.
     """
     numbers = f"{share:.0%} of the prompts that count, best random vector {control:.0%}"
     if share >= FOUND_SHARE and share >= CONTROL_RATIO * control:

@@ -38,6 +38,10 @@ def draw_shares(findings: Sequence[Finding]) -> bytes:
         for p, f in enumerate(findings):
             text = f"{f.share:.0%}" if f.vector is not None else f.verdict
             axes.text(f.share + 0.01, p - 0.2, text, va="center", fontsize=8, color="#222222")
+            if f.vector is not None:
+                axes.text(
+                    f.control_share + 0.01, p + 0.2, f"{f.control_share:.0%}", va="center", fontsize=8, color=RANDOM
+                )
         axes.set_yticks(list(places), [f.title for f in findings])
         axes.invert_yaxis()
         axes.set_xlim(0, 1.12)
@@ -77,7 +81,7 @@ def draw_scales(findings: Sequence[Finding]) -> bytes | None:
             axes.set_visible(False)
         named = {t: h for axes in panels for h, t in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.supxlabel("scale", fontsize=9)
-        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=3, frameon=False)
 
     return _draw((2.6 * columns, 1.0 + 1.9 * rows), fill)
 

@@ -7,7 +7,7 @@ seed 325; R swept from 0.30 to 1.00 with 12 vectors each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from melbo.annotate import SCALES
 from melbo.answer_grid import signed
@@ -100,6 +100,21 @@ PRESETS = {
     ),
 }
 """By name: the published replication, the embedded model, and the project's defaults for any other model."""
+
+
+def quick(config: StudyConfig) -> StudyConfig:
+    """The same with few vectors, R, scales and short answers: to try a study out in a minute."""
+    return replace(
+        config,
+        discovery=replace(config.discovery, n_vectors=min(6, config.discovery.n_vectors)),
+        radii=config.radii[:: max(1, len(config.radii) // 2)][:2],
+        sweep_vectors=2,
+        scales=(1.0,),
+        candidates=1,
+        n_control=1,
+        max_new_tokens=32,
+        sweep_tokens=32,
+    )
 
 
 def find_preset(name: str | None, model: str | None) -> tuple[str, Preset]:

@@ -138,7 +138,8 @@ def _row(f: Finding) -> dict[str, str]:
         "works": _range(f.works),
         "share": f"{f.share:.0%} of {f.n}" if tried else "-",
         "control": f"{f.control_share:.0%}" if tried else "-",
-        "published": f"{published}: {share}" if tried else published,
+        "anywhere": "-" if f.control_scale is None else f"{f.control_anywhere:.0%}",
+        "published": f"{published}: {share}" if f.published_share is not None else published,
         "judged": "-" if f.judged is None else f"{f.judged:.0%} ({f.control_judged or 0:.0%})",
         "replication": f.replication,
     }
@@ -151,7 +152,7 @@ def _finding(f: Finding) -> dict[str, Any]:
     chosen = ""
     if f.vector is not None and f.scale is not None:
         chosen = f"Vector {f.vector} × {f.scale:g}{tried}; works from {row['works']}."
-        if f.published_scale is not None:
+        if f.published_share is not None:
             chosen += f" At the published size, × {row['published'].split(':')[0]}: {row['published'].split(': ')[1]}."
         if f.judged is not None:
             chosen += f" The organism's judge sees the planted mode in {f.judged:.0%}"

@@ -111,8 +111,8 @@ class Study:
         if not _annotated(bank):
             checkpoint = self.folder / ".annotate.checkpoint.json"
             bank = annotate(
-                self.loaded, bank, None, self.config.scales, self.embedder, partial(self._tell, "annotating"), checkpoint,
-                n_control=self.config.n_control, max_new_tokens=self.config.max_new_tokens,
+                self.loaded, bank, None, self.config.scales, self.embedder, partial(self._tell, "annotating"),
+                checkpoint, n_control=self.config.n_control, max_new_tokens=self.config.max_new_tokens,
             )  # fmt: skip
             bank.save(place)
             checkpoint.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -44,20 +43,27 @@ class Scan:
         """Indices of the scales that count."""
         return [i for i, s in enumerate(self.table.scales) if s * self.sign >= 0]
 
-    def best(self, rows: Sequence[int], places: Sequence[int]) -> tuple[int, int]:
-        """(row, place) of the largest share; of equal ones the most coherent, then the smallest scale."""
-        pairs = [(r, i) for r in rows for i in places]
-        scales = self.table.scales
-        return max(pairs, key=lambda x: (self.share(*x), round(self.coherence(*x), 6), -abs(scales[x[1]])))
+    def margin(self, row: int, place: int) -> float:
+        """By how much the share exceeds that of the best random vector at the same size of scale."""
+        return self.share(row, place) - self.share(*self.best_random(self.table.scales[place]))
+
+    def best(self) -> tuple[int, int]:
+        """(row, place) with the largest margin; of equal ones the largest share, most coherence, smallest scale."""
+        pairs = [(r, i) for r in range(self.table.n) for i in self.places()]
+        return max(pairs, key=lambda x: (round(self.margin(*x), 6), *self._worth(*x)))
 
     def best_random(self, size: float | None = None) -> tuple[int, int]:
-        """The same among the random vectors, at one size of scale or all, both signs."""
+        """(row, place) of the random vector with the largest share, at one size of scale or all, both signs."""
         scales = self.table.scales
         places = [i for i, s in enumerate(scales) if size is None or abs(s) == abs(size)]
-        return self.best(range(self.table.n, len(self.table.rows)), places)
+        pairs = [(r, i) for r in range(self.table.n, len(self.table.rows)) for i in places]
+        return max(pairs, key=lambda x: self._worth(*x))
+
+    def _worth(self, row: int, place: int) -> tuple[float, float, float]:
+        return self.share(row, place), round(self.coherence(row, place), 6), -abs(self.table.scales[place])
 
 
-def untested(blank: Finding, scan: Scan, bank: VectorBank, subtract: bool) -> Finding | None:
+def without_trial(blank: Finding, scan: Scan, bank: VectorBank, subtract: bool) -> Finding | None:
     """The finding where there is no vector to try or no prompt to try it on; None where there is."""
     n = len(scan.open)
     answers = tuple(
@@ -76,11 +82,12 @@ def untested(blank: Finding, scan: Scan, bank: VectorBank, subtract: bool) -> Fi
     return replace(blank, reason=reason, n=n, answers=answers)
 
 
-def tested(blank: Finding, scan: Scan, bank: VectorBank) -> Finding:
+def after_trial(blank: Finding, scan: Scan, bank: VectorBank) -> Finding:
     """The best vector and scale, beside the best random ones."""
-    table, scales = scan.table, scan.table.scales
-    row, place = scan.best(range(table.n), scan.places())
-    share, random = scan.share(row, place), scan.share(*scan.best_random())
+    scales = scan.table.scales
+    row, place = scan.best()
+    beside, widest = scan.best_random(scales[place]), scan.best_random()
+    share, random = scan.share(row, place), scan.share(*beside)
     verdict, reason = verdict_of(share, random)
     enough = [i in scan.places() and share > 0 and scan.share(row, i) >= share / 2 for i in range(len(scales))]
     sign = 1 if scales[place] > 0 else -1
@@ -96,12 +103,14 @@ def tested(blank: Finding, scan: Scan, bank: VectorBank) -> Finding:
         share=share,
         n=len(scan.open),
         control_share=random,
+        control_anywhere=scan.share(*widest),
+        control_scale=scales[widest[1]],
         published_share=None if published is None else scan.share(row, published),
         by_scale=tuple(
             ScaleShare(scales[i], scan.share(row, i), scan.share(*scan.best_random(scales[i])), scan.coherence(row, i))
             for i in range(len(scales))
         ),
-        answers=_answers(scan, (row, place), scan.best_random(scales[place])),
+        answers=_answers(scan, (row, place), beside),
     )
 
 

@@ -101,6 +101,7 @@ def candidates(bank: VectorBank, trait: Trait, most: int) -> list[int]:
 
 
 def languages_in(bank: VectorBank) -> list[str]:
-    """Codes of the languages that the annotations name, most vectors first."""
-    tags = [t for entry in bank.annotations for t in tags_of_entry(entry) if t.startswith("language:")]
-    return [t.removeprefix("language:") for t in sorted(set(tags), key=lambda t: (-tags.count(t), t))]
+    """Codes of the languages that the annotations name, most vectors first; what is no code is left out."""
+    tags = [t for entry in bank.annotations for t in tags_of_entry(entry)]
+    codes = [m[1] for t in tags if (m := re.fullmatch(r"language:([a-z]{2,3})", t))]
+    return sorted(set(codes), key=lambda code: (-codes.count(code), code))

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from melbo.annotation import as_list, ranges_of
 from melbo.bank import VectorBank
 from melbo.prompts import DEFAULT_SYSTEM
 
@@ -46,9 +47,35 @@ def vector_label(bank: VectorBank, index: int) -> str:
     return f"{index} · {label}" if label else str(index)
 
 
+def label_at(bank: VectorBank, index: int, scale: float) -> str:
+    """The label's part for this sign: of "17 · German (+), Poem (-)" the German or the Poem."""
+    whole = vector_label(bank, index)
+    number, _, text = whole.partition(" · ")
+    sign = "(-)" if scale < 0 else "(+)"
+    parts = [part.removesuffix(sign).strip() for part in text.split(", ") if part.endswith(sign)]
+    return f"{number} · {', '.join(parts)}" if parts else whole
+
+
 def vector_note(bank: VectorBank, index: int) -> str:
     """The curator's note, or ""."""
     return _text(_note(bank, index), "note")
+
+
+def picker(bank: VectorBank) -> list[tuple[str, int]]:
+    """Label and index of every vector, those without effect last."""
+    indices = sorted(range(len(bank)), key=lambda i: bool(_note(bank, i).get("dud")))
+    return [(vector_label(bank, i), i) for i in indices]
+
+
+def usable(bank: VectorBank, index: int) -> list[tuple[float, float]]:
+    """Scales at which the vector acts and stays coherent, as its annotation says; empty where nothing was measured."""
+    pairs = [(max(-MAX_SCALE, lo), min(MAX_SCALE, hi)) for lo, hi in ranges_of(_note(bank, index))]
+    return [(lo, hi) for lo, hi in pairs if lo <= hi]
+
+
+def best_scale(bank: VectorBank, index: int) -> float:
+    """The scale that the annotation names, or 1."""
+    return _scale(_note(bank, index))
 
 
 def presets(bank: VectorBank) -> list[Preset]:
@@ -62,7 +89,7 @@ def presets(bank: VectorBank) -> list[Preset]:
         more = note.get("more_presets")
         for entry in [note, *(more if isinstance(more, list) else [])]:
             if isinstance(entry, dict) and (name := _text(entry, "preset")):
-                named.append(Preset(name, index, _scale(entry), _text(entry, "note")))
+                named.append(Preset(name.removesuffix(" (negative scale)"), index, _scale(entry), _text(entry, "note")))
     if named:
         return named
     best = bank.objective.argsort(descending=True, stable=True)[:FALLBACK_PRESETS].tolist()
@@ -70,18 +97,25 @@ def presets(bank: VectorBank) -> list[Preset]:
 
 
 def opening(bank: VectorBank) -> Comparison | None:
-    """The first preset's first example, if the bank also stores the unsteered answer to it."""
-    first = presets(bank)[0]
-    note = _note(bank, first.vector)
-    examples = note.get("examples")
-    example = examples[0] if isinstance(examples, list) and examples else None
-    if not isinstance(example, dict):
+    """The first preset's comparison."""
+    return prepared(bank, presets(bank)[0])
+
+
+def prepared(bank: VectorBank, preset: Preset) -> Comparison | None:
+    """The preset's stored example at its scale, or at the nearest of the same sign; None without the unsteered answer
+    to it.
+    """
+    note = _note(bank, preset.vector)
+    stored = [e for e in as_list(note.get("examples")) if isinstance(e, dict)]
+    same_sign = [e for e in stored if _scale(e, preset.scale) * preset.scale > 0]
+    if not same_sign:
         return None
+    example = min(same_sign, key=lambda e: abs(_scale(e, preset.scale) - preset.scale))
     prompt, steered = _text(example, "prompt"), _text(example, "text")
     unsteered = _text(example, "unsteered") or _text(note, "unsteered")
     if not (prompt and steered and unsteered):
         return None
-    return Comparison(prompt, unsteered, steered, first.vector, _scale(example, first.scale))
+    return Comparison(prompt, unsteered, steered, preset.vector, _scale(example, preset.scale))
 
 
 def example_prompts(bank: VectorBank) -> list[str]:

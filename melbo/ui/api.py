@@ -1,0 +1,169 @@
+"""The public API: named, typed functions for gradio_client and MCP. They use the app's own bank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any, Literal
+
+import gradio as gr
+from gradio.events import api
+
+from melbo.errors import ConfigError
+from melbo.prompts import DEFAULT_SYSTEM
+from melbo.ui.choices import best_scale, usable, vector_label, vector_note
+from melbo.ui.context import Context
+from melbo.ui.conversation import turn
+from melbo.ui.device import MODEL_EVENT, on_device
+from melbo.ui.notice import said
+from melbo.ui.steer_handlers import Update, compare, last_changes
+from melbo.ui.steer_settings import Settings
+from melbo.ui.strip_handlers import Calibration, scale_strip
+
+
+def publish(context: Context) -> None:
+    """Add the endpoints; call inside the Blocks."""
+    api(chat_endpoint(context), api_name="chat", **MODEL_EVENT)
+    api(changes_endpoint(context), api_name="token_changes", **MODEL_EVENT)
+    api(strip_endpoint(context), api_name="scale_strip", **MODEL_EVENT)
+    api(vectors_endpoint(context), api_name="vectors", queue=False)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """A failure reaches the client as one line."""
+    try:
+        yield
+    except Exception as error:
+        raise gr.Error(said(error), print_exception=False) from error
+
+
+def chat_endpoint(context: Context) -> Callable[..., Iterator[tuple[str, str]]]:
+    """The function behind /chat."""
+    run = on_device(partial(compare, context))
+
+    def chat(
+        message: str,
+        vectors: list[int] = [0],  # noqa: B006  gradio publishes the default
+        scales: list[float] = [1.0],  # noqa: B006
+        side: Literal["vector", "random", "prompt"] = "vector",
+        instruction: str = "",
+        system: str = DEFAULT_SYSTEM,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        max_new_tokens: int = 96,
+        seed: int = 0,
+        positions: Literal["all", "prompt", "generated"] = "all",
+    ) -> Iterator[tuple[str, str]]:
+        """Answer one message twice: without steering, and with scale * vector added to the activations.
+
+        Args:
+            message: the question.
+            vectors: 1 to 4 numbers of vectors, see /vectors.
+            scales: one for each vector, -8 to 8.
+            side: "vector"; "random" for a random vector of the same norm; "prompt" for the instruction instead.
+            instruction: follows the system prompt where side is "prompt".
+            system: system prompt; "" leaves it out.
+            temperature: 0 is greedy; above, both answers share their random draws, which the seed chooses.
+
+        Returns:
+            The unsteered and the steered answer so far; the last pair is complete.
+        """
+        sampling = (temperature, top_p, max_new_tokens, seed)
+        with _plain_errors():
+            settings = Settings(_mix(vectors, scales), side, instruction, system, *sampling, positions)
+            yield from _pairs(run(context.banks.get(context.default_key), message, [], [], settings))
+
+    return chat
+
+
+def _mix(vectors: list[int], scales: list[float]) -> tuple[tuple[int, float], ...]:
+    if len(vectors) != len(scales):
+        raise ConfigError(f"{len(vectors)} vectors and {len(scales)} scales were given; give as many of each.")
+    return tuple(zip(vectors, scales, strict=True))
+
+
+def _pairs(updates: Generator[Update, None, None]) -> Iterator[tuple[str, str]]:
+    """Both answers of each update that has them."""
+    with closing(updates):
+        for update in updates:
+            if update.unsteered[-1]["role"] == "assistant":
+                yield update.unsteered[-1]["content"], update.steered[-1]["content"]
+
+
+def changes_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
+    """The function behind /token_changes."""
+    run = on_device(partial(last_changes, context))
+
+    def token_changes(message: str, answer: str, vector: int = 0, scale: float = 1.0) -> list[dict[str, Any]]:
+        """How much steering changes the probability of each token of an answer.
+
+        Args:
+            message: the question.
+            answer: a text that answers it, such as the steered answer of /chat.
+            vector: number of a vector.
+            scale: -8 to 8.
+
+        Returns:
+            For each token: text, unsteered and steered probability, change (log of their ratio, nats).
+        """
+        with _plain_errors():
+            bank = context.banks.get(context.default_key)
+            settings = Settings(((vector, scale),), max_new_tokens=1)
+            return [vars(change) for change in run(bank, turn(message, answer), settings)]
+
+    return token_changes
+
+
+def strip_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
+    """The function behind /scale_strip."""
+    run = on_device(partial(scale_strip, context, Calibration(context.loaded)))
+
+    def scale_strip_(
+        message: str,
+        vector: int = 0,
+        scales: list[float] = [-2.0, -1.0, 1.0, 2.0],  # noqa: B006
+        system: str = DEFAULT_SYSTEM,
+    ) -> list[dict[str, Any]]:
+        """Answer one message with one vector at many scales, in one batch.
+
+        Args:
+            message: the question.
+            vector: number of a vector.
+            scales: any, -8 to 8.
+            system: system prompt.
+
+        Returns:
+            For each scale: scale, text, coherence (0 to 10), refusal, same (equal to the unsteered answer), kind.
+        """
+        with _plain_errors():
+            bank = context.banks.get(context.default_key)
+            *_, last = run(bank, message, system, vector, tuple(scales))
+            return [vars(card) | {"kind": card.kind} for card in last.cards]
+
+    return scale_strip_
+
+
+def vectors_endpoint(context: Context) -> Callable[[], list[dict[str, Any]]]:
+    """The function behind /vectors."""
+
+    def vectors() -> list[dict[str, Any]]:
+        """All vectors of the app's bank.
+
+        Returns:
+            For each vector: its number, label, note, best scale, and usable scales as [lowest, highest] pairs.
+        """
+        bank = context.banks.get(context.default_key)
+        return [
+            {
+                "vector": i,
+                "label": vector_label(bank, i),
+                "note": vector_note(bank, i),
+                "scale": best_scale(bank, i),
+                "usable": [list(pair) for pair in usable(bank, i)],
+            }
+            for i in range(len(bank))
+        ]
+
+    return vectors

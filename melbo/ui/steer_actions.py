@@ -1,0 +1,202 @@
+"""The Steer tab's events as methods: values of components in, values of components out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from melbo.bank import VectorBank
+from melbo.errors import ConfigError, MelboError
+from melbo.ui.choices import Comparison, best_scale, opening, picker, prepared, presets, system_prompt, vector_note
+from melbo.ui.context import DEFAULT_KEY, Context
+from melbo.ui.conversation import before_last_question, from_view, to_view, turn
+from melbo.ui.device import on_device
+from melbo.ui.notice import hint
+from melbo.ui.steer_export import as_code, as_json, as_markdown
+from melbo.ui.steer_handlers import Update, again, compare, last_changes
+from melbo.ui.steer_html import head_html, note_html, range_html, tokens_html
+from melbo.ui.steer_link import from_query, to_query
+from melbo.ui.steer_settings import MAX_MIX, Settings, read_settings
+
+Entries = list[tuple[int | None, float]]
+"""Vector and scale of each place that is shown; None: not chosen yet."""
+
+
+class SteerActions:
+    """What the tab's events do, for one shared context. Holds nothing of any visitor."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        seconds = min(60, context.limits.seconds)
+        self._compare = on_device(partial(compare, context), seconds)
+        self._again = on_device(partial(again, context), seconds)
+        self._changes = on_device(partial(last_changes, context), seconds)
+
+    def send(self, message: str, key: str, colour: bool, left: Any, right: Any, *values: Any) -> Iterator[Any]:
+        """Answer `message`; yields the emptied message box, both panes, the right pane's head, the coloured tokens."""
+        bank, settings = self.context.banks.get(key), read_settings(values)
+        updates = self._compare(bank, message or "", from_view(left), from_view(right), settings)
+        for shown in self._shown(bank, settings, colour, updates):
+            yield (shown[0], "", *shown[1:])
+
+    def retry(self, key: str, colour: bool, left: Any, right: Any, *values: Any) -> Iterator[Any]:
+        """Answer the last question again; yields as `send`, without the message box."""
+        bank, settings = self.context.banks.get(key), read_settings(values)
+        yield from self._shown(bank, settings, colour, self._again(bank, from_view(left), from_view(right), settings))
+
+    def _shown(
+        self, bank: VectorBank, settings: Settings, colour: bool, updates: Generator[Update, None, None]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Notice, panes, head and tokens for each update."""
+        head, said, tokens = head_html(bank, settings), "", ""
+        with closing(updates):
+            for update in updates:
+                said = hint(update.notice) if update.notice else said
+                if update.finished and colour:
+                    tokens = tokens_html(self._changes(bank, update.steered, settings))
+                panes = (to_view(update.unsteered, update.finished), to_view(update.steered, update.finished))
+                yield (said, *panes, head, tokens)
+
+    def colour(self, key: str, colour: bool, left: Any, right: Any, *values: Any) -> str:
+        """The last answer's tokens in colour, or nothing where the switch is off."""
+        if not colour:
+            return ""
+        bank = self.context.banks.get(key)
+        return tokens_html(self._changes(bank, from_view(right), read_settings(values)))
+
+    def edit(self, left: Any, right: Any) -> tuple[Any, ...]:
+        """The last question back into the message box, its turn out of both panes, no tokens."""
+        past, question = before_last_question(from_view(left))
+        other, _ = before_last_question(from_view(right))
+        return question or "", to_view(past), to_view(other), ""
+
+    def clear(self, key: str, *values: Any) -> tuple[Any, ...]:
+        """Empty panes, a head that fits the controls, no tokens."""
+        try:
+            settings = read_settings(values)
+        except ConfigError:
+            settings = None
+        return [], [], head_html(self.context.banks.get(key), settings), ""
+
+    def mix(self, bank: VectorBank, entries: Entries) -> tuple[Any, ...]:
+        """Row, vector, scale and range of each place, the button that adds one, and how many are shown."""
+        found: list[Any] = []
+        for i in range(MAX_MIX):
+            vector, scale = entries[i] if i < len(entries) else (None, 1.0)
+            row = gr.Row(visible=i < len(entries))
+            found += [row, gr.Dropdown(choices=picker(bank), value=vector), scale, range_html(bank, vector)]
+        return (*found, gr.Button(visible=len(entries) < MAX_MIX), len(entries))
+
+    def pick_preset(self, key: str, position: int, left: Any, right: Any) -> tuple[Any, ...]:
+        """Note, panes, head and mix of a preset. A conversation stays; a prepared comparison gives way to the preset's
+        own.
+        """
+        bank = self.context.banks.get(key)
+        offered = presets(bank)
+        if not isinstance(position, int) or not 0 <= position < len(offered):
+            raise ConfigError("this bank has no such preset; choose another one.")
+        preset, panes = offered[position], (gr.skip(), gr.skip(), gr.skip())
+        shown = [c for c in (prepared(bank, p) for p in offered) if c is not None]
+        now = (from_view(left), from_view(right))
+        untouched = [(turn(c.prompt, c.unsteered), turn(c.prompt, c.steered)) for c in shown]
+        example = prepared(bank, preset)
+        if example is not None and now in [([], []), *untouched]:
+            head = head_html(bank, Settings(((preset.vector, example.scale),)))
+            panes = (*_views(example), head)
+        return (note_html(preset.note), *panes, *self.mix(bank, [(preset.vector, preset.scale)]))
+
+    def pick_vector(self, first: bool, key: str, vector: int | None) -> tuple[Any, ...]:
+        """Scale and range of the vector that was picked, the preset to mark, its note."""
+        bank = self.context.banks.get(key)
+        if vector is None:
+            return gr.skip(), "", None if first else gr.skip(), "" if first else gr.skip()
+        bank.vector(vector)
+        known = (best_scale(bank, vector), range_html(bank, vector))
+        if not first:
+            return (*known, gr.skip(), gr.skip())
+        marked = next((i for i, p in enumerate(presets(bank)) if (p.vector, p.scale) == (vector, known[0])), None)
+        return (*known, marked, note_html(vector_note(bank, vector)))
+
+    def add(self, key: str, count: int, *places: Any) -> tuple[Any, ...]:
+        """The mix with one more place, empty."""
+        return self.mix(self.context.banks.get(key), [*_entries(count, places), (None, 1.0)][:MAX_MIX])
+
+    def remove(self, place: int, key: str, count: int, *places: Any) -> tuple[Any, ...]:
+        """The mix without this place."""
+        entries = _entries(count, places)
+        return self.mix(self.context.banks.get(key), entries[:place] + entries[place + 1 :])
+
+    def link(self, key: str, message: str, left: Any, *values: Any) -> Any:
+        """The query string for the message, or else for the last question."""
+        _, question = before_last_question(from_view(left))
+        query = to_query(self.context.banks.get(key), read_settings(values), (message or "").strip() or question or "")
+        return gr.Textbox(value=query, visible=True)
+
+    def code(self, key: str, left: Any, right: Any, *values: Any) -> Any:
+        """Python that repeats the last answer."""
+        bank, settings = self.context.banks.get(key), read_settings(values)
+        text = as_code(self.context.loaded, bank, from_view(left), from_view(right), settings)
+        return gr.Code(value=text, visible=True)
+
+    def file(self, ending: str, key: str, left: Any, right: Any, *values: Any) -> str:
+        """The conversation as the text of a file."""
+        write = as_json if ending == "json" else as_markdown
+        bank, settings = self.context.banks.get(key), read_settings(values)
+        return write(self.context.loaded, bank, from_view(left), from_view(right), settings)
+
+    def show_bank(self, key: str, pick: Mapping[str, Any] | None) -> tuple[Any, ...]:
+        """Presets, note, head and mix of a bank: the vector that another tab sent, or else the first preset."""
+        bank = self.context.banks.get(key)
+        offered = presets(bank)
+        vector, scale, note = offered[0].vector, offered[0].scale, offered[0].note
+        marked: int | None = 0
+        if pick is not None and pick["bank"] == key:
+            vector, scale, marked = pick["vector"], pick["scale"], None
+            bank.vector(vector)
+            note = vector_note(bank, vector)
+        choices = [(p.name, i) for i, p in enumerate(offered)]
+        head = head_html(bank, Settings(((vector, scale),)))
+        preset = gr.Radio(choices=choices, value=marked)
+        return (preset, note_html(note), head, *self.mix(bank, [(vector, scale)]))
+
+    def show_opening(self, key: str) -> tuple[Any, ...]:
+        """Panes, tokens, and system prompt of a bank that has just been chosen."""
+        bank = self.context.banks.get(key)
+        return (*_views(opening(bank)), "", system_prompt(bank))
+
+    def open_link(self, params: Mapping[str, str], outputs: int) -> tuple[Any, ...]:
+        """All controls as a link says; nothing where the address holds none."""
+        bank = self.context.banks.get(DEFAULT_KEY)
+        try:
+            shared = from_query(bank, params)
+            if shared is not None and shared.settings.max_new_tokens > self.context.limits.new_tokens:
+                shared = replace(
+                    shared, settings=replace(shared.settings, max_new_tokens=self.context.limits.new_tokens)
+                )
+        except MelboError as error:
+            return (hint(f"The link was not opened: {error}"), *(gr.skip() for _ in range(outputs)))
+        if shared is None:
+            return tuple(gr.skip() for _ in range(outputs))
+        s = shared.settings
+        said = hint("This comparison was shared with you. Press Send to run it.")
+        note = note_html(vector_note(bank, s.mix[0][0]))
+        controls = (gr.Radio(value=None), note, head_html(bank, s), *self.mix(bank, list(s.mix)))
+        instruction = gr.Textbox(value=s.instruction, visible=s.side == "prompt")
+        sampling = (s.system, s.temperature, s.top_p, s.max_new_tokens, s.seed, s.positions)
+        return (said, *controls, shared.question, s.side, instruction, *sampling)
+
+
+def _views(shown: Comparison | None) -> tuple[list[Any], list[Any]]:
+    """Both panes with a prepared comparison."""
+    if shown is None:
+        return [], []
+    return to_view(turn(shown.prompt, shown.unsteered)), to_view(turn(shown.prompt, shown.steered))
+
+
+def _entries(count: int, places: tuple[Any, ...]) -> Entries:
+    return list(zip(places[::2], places[1::2], strict=True))[:count]

@@ -1,0 +1,154 @@
+"""One prompt, one vector, many scales in one batch, each answer measured. No gradio here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from melbo.annotation import usable_ranges
+from melbo.bank import VectorBank
+from melbo.cluster_names import COHERENT
+from melbo.errors import ConfigError, MetricError, PromptError
+from melbo.generate import Sampling, stream
+from melbo.likelihood import completion_nll
+from melbo.measure import calibrate_coherence
+from melbo.metrics import CoherenceScale, coherence, is_refusal, typical_nll
+from melbo.models import LoadedModel
+from melbo.prompts import chat
+from melbo.ui.choices import MAX_SCALE
+from melbo.ui.context import Context
+from melbo.ui.conversation import MAX_CHARACTERS
+from melbo.ui.steer_settings import Settings
+
+MAX_TOKENS = 64
+"""Tokens of a card's answer."""
+MIN_REACH = 0.25
+
+Kind = Literal["unsteered", "same", "refusal", "changed", "salad"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One scale's answer; measured once it is complete."""
+
+    scale: float
+    text: str
+    coherence: float | None = None
+    """0 to 10; None while it is written, or where this model cannot judge."""
+    refusal: bool = False
+    same: bool = False
+    """The unsteered answer, to the letter."""
+
+    @property
+    def kind(self) -> Kind:
+        """In one word what steering did."""
+        if self.scale == 0:
+            return "unsteered"
+        if self.same:
+            return "same"
+        if self.coherence is not None and self.coherence < COHERENT:
+            return "salad"
+        return "refusal" if self.refusal else "changed"
+
+
+@dataclass(frozen=True)
+class Strip:
+    """All cards, from the most negative scale to the most positive."""
+
+    cards: tuple[Card, ...]
+    finished: bool = False
+    ranges: tuple[tuple[float, float], ...] = ()
+    """Scales of each sign at which the answer is another one and coherent."""
+
+
+class Calibration:
+    """The model's coherence scale: the bank's own where it holds one, else found once, on the first strip."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+        self.lock = threading.Lock()
+        self.found: CoherenceScale | None = None
+        self.failed = False
+
+    def scale(self, bank: VectorBank) -> CoherenceScale | None:
+        """None where this model cannot judge coherence."""
+        stored = bank.details.get("annotation")
+        if isinstance(stored, dict) and isinstance(stored.get("coherence_scale"), dict):
+            try:
+                return CoherenceScale.from_dict(stored["coherence_scale"])
+            except MetricError:
+                pass  # a bank may come from anybody
+        with self.lock:
+            if self.found is None and not self.failed:
+                try:
+                    self.found = calibrate_coherence(self.loaded)
+                except MetricError:
+                    self.failed = True
+            return self.found
+
+
+def grid(reach: float, cards: float) -> tuple[float, ...]:
+    """`cards` scales (odd) from -reach to reach, evenly spaced, 0 in the middle.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    if isinstance(reach, bool) or not isinstance(reach, (int, float)) or not MIN_REACH <= reach <= MAX_SCALE:
+        raise ConfigError(f"the reach is {reach!r}; choose {MIN_REACH:g} to {MAX_SCALE:g}.")
+    if isinstance(cards, float) and cards.is_integer():
+        cards = int(cards)
+    if isinstance(cards, bool) or not isinstance(cards, int) or cards < 3 or cards % 2 == 0:
+        raise ConfigError(f"the number of cards is {cards!r}; choose an odd number from 3.")
+    half = int(cards) // 2
+    return tuple(round(reach * i / half, 4) + 0.0 for i in range(-half, half + 1))
+
+
+def scale_strip(
+    context: Context, calibration: Calibration, bank: VectorBank, prompt: str, system: str, vector: int,
+    scales: tuple[float, ...],
+) -> Generator[Strip, None, None]:  # fmt: skip
+    """Answers at all scales, in one batch; yields as they grow, and at last with everything measured.
+
+    Closing the iterator stops the model.
+
+    Raises:
+        MelboError: the prompt is empty or too long, there is no such vector, or more scales than one request may ask.
+    """
+    if not 1 <= len(scales) <= context.limits.rows:
+        raise ConfigError(f"{len(scales)} scales were asked for; choose 1 to {context.limits.rows}.")
+    for scale in scales:
+        Settings(((vector, scale),))
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise PromptError("the prompt is empty; write at least one character.")
+    if max(len(prompt), len(system)) > MAX_CHARACTERS:
+        raise PromptError(f"the prompt has more than {MAX_CHARACTERS:,} characters; shorten it.")
+    order = (*scales, 0.0)  # the last row is what the others are compared with
+    rows = torch.stack([bank.vector(vector, scale) for scale in order])
+    asked = chat(prompt.strip(), system)
+    sampling = Sampling(min(MAX_TOKENS, context.limits.new_tokens))
+    texts = [""] * len(order)
+    with context.lock, closing(stream(context.loaded, [asked] * len(order), rows, bank.layer, sampling)) as answers:
+        for texts in context.within_time(answers):
+            yield Strip(tuple(Card(s, t) for s, t in zip(scales, texts, strict=False)))
+    with context.lock:
+        yield measured(context, calibration, bank, asked, scales, texts)
+
+
+def measured(
+    context: Context, calibration: Calibration, bank: VectorBank, asked: list[dict[str, str]],
+    scales: tuple[float, ...], texts: list[str],
+) -> Strip:  # fmt: skip
+    """The finished strip; the last text is the unsteered one."""
+    judge = calibration.scale(bank)
+    losses = completion_nll(context.loaded, [asked] * len(scales), texts[:-1]) if judge else []
+    cards = []
+    for i, scale in enumerate(scales):
+        score = coherence(typical_nll(losses[i]), judge, texts[i]) if judge else None
+        cards.append(Card(scale, texts[i], score, is_refusal(texts[i]), texts[i] == texts[-1]))
+    acts = [c.scale != 0 and c.kind in ("changed", "refusal") for c in cards]
+    return Strip(tuple(cards), True, usable_ranges(scales, acts))

@@ -1,0 +1,69 @@
+"""The public API's R sweep, on the app's own bank's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from melbo.prompts import BOMB
+from melbo.sweep import Sweep
+from melbo.sweep_result import Arm
+from melbo.ui.context import Context
+from melbo.ui.device import MODEL_EVENT, on_device
+from melbo.ui.notice import said
+from melbo.ui.sweep_tab_handlers import RADII, read_request, sweep_steps
+
+
+def publish(context: Context) -> None:
+    """Add the endpoint; call inside the Blocks."""
+    api(sweep_endpoint(context), api_name="r_sweep", **MODEL_EVENT)
+
+
+def sweep_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:
+    """The function behind /r_sweep."""
+    run = on_device(partial(sweep_steps, context), min(120, context.limits.seconds))
+
+    def r_sweep(prompt: str = BOMB, radii: str = RADII, vectors: int = 8, steps: int = 40) -> Iterator[dict[str, Any]]:
+        """Train vectors at several R, answer with them, and measure; the same for random vectors of the same norm.
+
+        Args:
+            prompt: what vectors are trained on and answer.
+            radii: R in mean residual norms, as first:last:step or a list with commas.
+            vectors: vectors at each R.
+            steps: training steps.
+
+        Returns:
+            The sweep so far: rows by R, the suggested R and why, the calibrated R, and whether it is complete.
+        """
+        try:
+            bank = context.banks.get(context.default_key)
+            request = read_request(context.limits, radii, vectors, steps, prompt)
+            with closing(run(bank, request)) as parts:
+                for item in (item for news in parts for item in news):
+                    if item.sweep is not None:
+                        yield as_values(item.sweep)
+        except Exception as error:
+            raise gr.Error(said(error), print_exception=False) from error
+
+    return r_sweep
+
+
+def as_values(sweep: Sweep) -> dict[str, Any]:
+    """The sweep as JSON values, without what its settings say."""
+    return {
+        "rows": [{"R": r.radius, "trained": _arm(r.found), "random": _arm(r.control)} for r in sweep.rows],
+        "suggested": sweep.suggested.radius,
+        "reason": sweep.suggested.reason,
+        "calibrated": sweep.auto_radius,
+        "complete": sweep.complete,
+    }
+
+
+def _arm(arm: Arm) -> dict[str, Any]:
+    numbers = ("diversity", "distinct", "coherence", "refusal", "change", "objective")
+    return {name: getattr(arm, name) for name in numbers} | {"answers": list(arm.completions[0])}

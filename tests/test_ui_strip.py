@@ -1,0 +1,142 @@
+"""The Scale strip: one batch, measured, as text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from melbo.bank import VectorBank
+from melbo.errors import BankError, ConfigError, MetricError, PromptError
+from melbo.generate import Sampling, complete
+from melbo.metrics import CoherenceScale
+from melbo.models import LoadedModel
+from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
+from melbo.ui.api import strip_endpoint, vectors_endpoint
+from melbo.ui.context import BankShelf, Context, Limits
+from melbo.ui.shell import Shell
+from melbo.ui.strip_handlers import Calibration, Card, Strip, grid, scale_strip
+from melbo.ui.strip_html import EMPTY, strip_html
+from melbo.ui.strip_tab import StripActions
+
+WIDE = CoherenceScale(5.0, 50.0, "anything goes")
+
+
+@pytest.fixture
+def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
+    return Context(tiny, BankShelf(tiny_bank), Limits(new_tokens=12, rows=9))
+
+
+@pytest.fixture
+def calibration(tiny: LoadedModel) -> Calibration:
+    found = Calibration(tiny)
+    found.found = WIDE
+    return found
+
+
+def test_the_grid_is_even_and_holds_zero() -> None:
+    assert grid(2, 5) == (-2.0, -1.0, 0.0, 1.0, 2.0) and grid(8.0, 3.0) == (-8.0, 0.0, 8.0)
+    for bad in ((0, 5), (9, 5), (float("nan"), 5), (None, 5), (2, 4), (2, 1), (2, None), (2, 5.5)):
+        with pytest.raises(ConfigError):
+            grid(*bad)
+
+
+def test_every_card_is_what_the_library_generates(
+    context: Context, calibration: Calibration, tiny_bank: VectorBank
+) -> None:
+    scales = grid(4, 5)
+    strips = list(scale_strip(context, calibration, tiny_bank, BOMB, DEFAULT_SYSTEM, 1, scales))
+    rows = torch.stack([tiny_bank.vector(1, s) for s in scales])
+    texts = complete(context.loaded, [chat(BOMB)] * 5, rows, tiny_bank.layer, Sampling(max_new_tokens=12))
+    last = strips[-1]
+    assert [c.text for c in last.cards] == texts and [c.scale for c in last.cards] == list(scales)
+    assert last.finished and not any(s.finished for s in strips[:-1]) and len(strips) > 5
+    assert last.cards[2].kind == "unsteered" and last.cards[2].same
+    assert all(c.coherence is not None and 0 <= c.coherence <= 10 for c in last.cards)
+    assert all(lo * hi > 0 for lo, hi in last.ranges)
+
+
+def test_cards_are_named_by_what_steering_did() -> None:
+    for card, kind in (
+        (Card(1, "a", 9.0, same=True), "same"),
+        (Card(1, "a", 2.0), "salad"),
+        (Card(1, "Sorry", 9.0, refusal=True), "refusal"),
+        (Card(1, "a", 9.0), "changed"),
+        (Card(1, "a", None), "changed"),
+        (Card(0, "a", 1.0), "unsteered"),
+    ):
+        assert card.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"prompt": " "}, PromptError), ({"prompt": None}, PromptError), ({"prompt": "x" * 30_000}, PromptError),
+        ({"vector": 8}, BankError), ({"vector": 1.5}, ConfigError), ({"scales": ()}, ConfigError),
+        ({"scales": (9.0,)}, ConfigError), ({"scales": (float("inf"),)}, ConfigError),
+        ({"scales": ("1",)}, ConfigError), ({"scales": (1.0,) * 10}, ConfigError),
+    ],
+)  # fmt: skip
+def test_bad_requests_are_refused(
+    context: Context, calibration: Calibration, tiny_bank: VectorBank, change: dict[str, Any], error: type[Exception]
+) -> None:
+    values: dict[str, Any] = {"prompt": BOMB, "system": "", "vector": 0, "scales": (1.0,)} | change
+    with pytest.raises(error):
+        next(scale_strip(context, calibration, tiny_bank, **values))
+    assert not context.lock.locked()
+
+
+def test_closing_stops_the_model(context: Context, calibration: Calibration, tiny_bank: VectorBank) -> None:
+    running = scale_strip(context, calibration, tiny_bank, BOMB, "", 0, (1.0,))
+    next(running)
+    assert context.lock.locked()
+    running.close()
+    assert not context.lock.locked()
+
+
+def test_the_banks_own_coherence_scale_comes_first(
+    tiny: LoadedModel, tiny_bank: VectorBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def fail(_loaded: LoadedModel) -> CoherenceScale:
+        nonlocal calls
+        calls += 1
+        raise MetricError("this model cannot judge coherence")
+
+    monkeypatch.setattr("melbo.ui.strip_handlers.calibrate_coherence", fail)
+    own = replace(tiny_bank, details={"annotation": {"coherence_scale": WIDE.to_dict()}})
+    damaged = replace(tiny_bank, details={"annotation": {"coherence_scale": {"good_nll": "x"}}})
+    calibration = Calibration(tiny)
+    assert calibration.scale(own) == WIDE and calls == 0
+    assert calibration.scale(damaged) is calibration.scale(tiny_bank) is None and calls == 1
+
+
+def test_the_picture_is_text_only() -> None:
+    strip = Strip((Card(-1, "<img src=x>", 9.0, True), Card(0, " "), Card(1, "b", None)), True, ((-1.0, -1.0),))
+    shown = strip_html(strip)
+    assert "<img" not in shown and "&lt;img src=x&gt;" in shown and "(no words)" in shown
+    assert "Usable on this prompt: \N{MINUS SIGN}1." in shown and "coherence 9.0" in shown and "refuses" in shown
+    assert "coherence unknown" in shown and "No usable scale" in strip_html(replace(strip, ranges=()))
+    assert "Writing" in strip_html(replace(strip, finished=False))
+
+
+def test_the_tab_grows_and_follows_the_bank(context: Context, tiny_bank: VectorBank) -> None:
+    act = StripActions(context)
+    pictures = list(act.run("default", BOMB, 0, 2.0, 3))
+    assert "Writing" in pictures[0] and "<footer>" in pictures[-1]
+    key = context.banks.put(tiny_bank.select([3, 4]))
+    chosen, emptied = act.show_bank(key, Shell.steer_with(key, 1, 1.0))
+    assert chosen.value == 1 and len(chosen.choices) == 2 and emptied == EMPTY
+    assert act.show_bank("default", Shell.steer_with(key, 1, 1.0))[0].value == 0
+
+
+def test_the_endpoints_say_the_same(context: Context) -> None:
+    cards = strip_endpoint(context)(BOMB, 0, [-2.0, 2.0])
+    assert [c["scale"] for c in cards] == [-2.0, 2.0] and {"text", "coherence", "refusal", "same", "kind"} <= set(
+        cards[0]
+    )
+    listed = vectors_endpoint(context)()
+    assert [v["vector"] for v in listed] == list(range(8)) and listed[1]["scale"] == -1.5
