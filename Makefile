@@ -36,6 +36,11 @@ lint: $(VENV)/.stamp-dev
 bench: $(VENV)/.stamp-app
 	$(BIN)/python benchmarks/planted.py
 	$(BIN)/python benchmarks/train_speed.py
+	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/annotate.py
+	$(BIN)/python benchmarks/interpret.py
+	$(BIN)/python benchmarks/elicit.py
+	$(BIN)/python benchmarks/app_speed.py
 
 clean:
 	rm -rf $(VENV) build melbo.egg-info .pytest_cache .mypy_cache .ruff_cache

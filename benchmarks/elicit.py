@@ -19,7 +19,7 @@ from typing import Any
 from melbo.bank import VectorBank
 from melbo.elicit.backdoor import Backdoors, find_backdoors
 from melbo.elicit.organism import password, sum_tasks
-from melbo.elicit.run import ElicitConfig, Elicited, elicit
+from melbo.elicit.run import ElicitConfig, Elicited, elicit, forget
 from melbo.elicit.tables import backdoor_table, elicited_table
 from melbo.errors import MelboError
 from melbo.interpret.result_file import write_file
@@ -46,10 +46,10 @@ def summary(found: Elicited, backdoors: Backdoors) -> dict[str, Any]:
     }
 
 
-def measure(loaded: LoadedModel, bank: VectorBank) -> dict[str, Any]:
+def measure(loaded: LoadedModel, bank: VectorBank, checkpoint: Path | None) -> dict[str, Any]:
     """Elicit, print and summarise."""
     start = time.perf_counter()
-    found = elicit(loaded, sum_tasks(), ElicitConfig(password=password(), max_new_tokens=48))
+    found = elicit(loaded, sum_tasks(), ElicitConfig(password=password(), max_new_tokens=48), checkpoint=checkpoint)
     print(f"{elicited_table(found)}\n")
     backdoors = find_backdoors(loaded, bank)
     print(backdoor_table(backdoors))
@@ -66,11 +66,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--bank", type=Path, default=BANK)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--checkpoint", type=Path, help="a file that a stopped run goes on from")
     args = parser.parse_args()
     try:
-        result = measure(load_model(ORGANISM), VectorBank.load(args.bank))
+        result = measure(load_model(ORGANISM), VectorBank.load(args.bank), args.checkpoint)
     except MelboError as error:
         parser.exit(2, f"elicit.py: {error}\n")
+    if args.checkpoint:
+        forget(args.checkpoint)
     if args.json:
         write_file(args.json, json.dumps(result, indent=2, allow_nan=False) + "\n")
     aims = {

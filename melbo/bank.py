@@ -145,7 +145,7 @@ class VectorBank:
         name: str | Path,
         *,
         revision: str | None = None,
-        token: str | None = None,
+        token: str | bool | None = None,
         local_files_only: bool = False,
     ) -> VectorBank:
         """Read a bank from a folder, or download it from the Hub; `source` then holds the commit.
@@ -203,7 +203,7 @@ class VectorBank:
         revision: str | None = None,
         commit_message: str | None = None,
         create_pr: bool = False,
-        token: str | None = None,
+        token: str | bool | None = None,
         license: str | None = None,
     ) -> Pushed:
         """Upload what `save_pretrained` writes, in one commit; makes the repository and the branch where missing.

@@ -43,7 +43,7 @@ def list_local(folder: str | Path) -> list[BankInfo]:
 
 
 def list_hub(
-    *, tag: str = TAG, author: str | None = None, limit: int = 100, token: str | None = None
+    *, tag: str = TAG, author: str | None = None, limit: int = 100, token: str | bool | None = None
 ) -> list[BankInfo]:
     """The banks on the Hub, most downloaded first, as far as their tags describe them.
 

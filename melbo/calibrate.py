@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from melbo.errors import ConfigError
@@ -68,6 +67,8 @@ def calibrate(
         found = float(share.mean().sqrt())
         seen[math.exp(log_radius)] = found if math.isfinite(found) else BROKEN
         return seen[math.exp(log_radius)] - ratio
+
+    from scipy.optimize import brentq  # half a second, and nothing else here needs it
 
     low = high = math.log(smallest)
     while excess(high) < 0:  # the first crossing, by steps of a factor of 2

@@ -63,7 +63,7 @@ def download(
     files: Sequence[str],
     *,
     revision: str | None = None,
-    token: str | None = None,
+    token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> tuple[Path, str]:
     """Download these files of a model repository, as far as it has them, or find them in the cache.
@@ -96,7 +96,7 @@ def push_files(
     revision: str | None = None,
     message: str,
     create_pr: bool = False,
-    token: str | None = None,
+    token: str | bool | None = None,
     repo_type: Literal["model", "space"] = "model",
 ) -> Pushed:
     """Let `write` fill a temporary folder, and upload it in one commit.
@@ -130,7 +130,7 @@ def push_files(
 
 
 def list_models(
-    tag: str = TAG, *, author: str | None = None, limit: int = 100, token: str | None = None
+    tag: str = TAG, *, author: str | None = None, limit: int = 100, token: str | bool | None = None
 ) -> list[HubModel]:
     """Model repositories with this tag, most downloaded first.
 

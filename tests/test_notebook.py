@@ -36,9 +36,10 @@ def test_the_notebook_runs_on_the_organism(tmp_path: Path, monkeypatch: pytest.M
     )
     client.execute()
     printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
-    assert "of 6 vectors do something" in printed and f"{tmp_path / 'out' / 'report.html'}" in printed
+    assert "of 4 vectors do something" in printed and f"{tmp_path / 'out' / 'report.html'}" in printed
     shown = "".join(
         o["data"].get("text/markdown", "") for c in notebook.cells for o in c.get("outputs", []) if "data" in o
     )
-    assert shown.count("\n|") == 8 and "| Non-refusal | found | 0 |" in shown
+    assert shown.count("\n|") == 8
+    assert "| Non-refusal | found | 0 |" in shown and "| Game | found | 1 |" in shown
     assert (tmp_path / "out" / "report.html").is_file()

@@ -106,7 +106,7 @@ def quick(config: StudyConfig) -> StudyConfig:
     """The same with few vectors, R, scales and short answers: to try a study out in a minute."""
     return replace(
         config,
-        discovery=replace(config.discovery, n_vectors=min(6, config.discovery.n_vectors)),
+        discovery=replace(config.discovery, n_vectors=min(4, config.discovery.n_vectors)),
         radii=config.radii[:: max(1, len(config.radii) // 2)][:2],
         sweep_vectors=2,
         scales=(1.0,),

@@ -15,6 +15,8 @@ from melbo.ui.notice import notice, noticed
 from melbo.ui.shell import Shell
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+SHARED: dict[str, Any] = QUIET | {"concurrency_limit": None}
+"""Of events that change what other tabs listen to: a State tells of a change only where the event is queued."""
 FETCH = "() => document.querySelector('#bank-file')?.click()"
 """Clicks the hidden download button once it has its file."""
 
@@ -96,7 +98,7 @@ def _overview(box: dict[str, Any], table: str) -> tuple[gr.Textbox, gr.Checkbox,
     with gr.Row(elem_id="bank-find"):
         query = gr.Textbox(
             label="Search", placeholder="Label, tag or number", show_label=False, container=False, max_length=MAX_QUERY,
-            scale=4, min_width=200, elem_id="bank-search",
+            scale=4, min_width=260, elem_id="bank-search",
         )  # fmt: skip
         duds = gr.Checkbox(
             label=box["label"], value=box["value"], interactive=box["interactive"], container=False, scale=1,
@@ -163,14 +165,14 @@ def _connect_page(
 ) -> None:
     """Steer, tokens, save."""
     key, (chosen, own) = shell.bank_key, states
-    page.steer.click(noticed(act.steer, 2), [key, chosen], [said, shell.pick, shell.tabs], queue=False, **QUIET)
+    page.steer.click(noticed(act.steer, 2), [key, chosen], [said, shell.pick, shell.tabs], **SHARED)
     page.tokens.click(
         noticed(act.tokens, 1), [key, chosen], [said, page.lens], api_visibility="private", show_progress="minimal",
         show_progress_on=page.lens, **MODEL_EVENT,
     )  # fmt: skip
     page.save.click(
         noticed(act.save, 9), [key, chosen, page.label, page.note, over.query, over.duds],
-        [said, key, own, over.table, over.map, *page[:5]], queue=False, **QUIET,
+        [said, key, own, over.table, over.map, *page[:5]], **SHARED,
     )  # fmt: skip
 
 
@@ -178,7 +180,7 @@ def _connect_whole(shell: Shell, act: BankActions, said: gr.HTML, over: Overview
     """Selection, download, push."""
     key = shell.bank_key
     whole.take.click(noticed(act.shown, 1), [key, over.query, over.duds], [said, whole.numbers], queue=False, **QUIET)
-    whole.make.click(noticed(act.select, 1), [key, whole.numbers], [said, key], queue=False, **QUIET)
+    whole.make.click(noticed(act.select, 1), [key, whole.numbers], [said, key], **SHARED)
     whole.download.click(noticed(act.download, 1), key, [said, whole.file], **QUIET).success(None, js=FETCH, **QUIET)
     push = whole.push
     if push is not None:

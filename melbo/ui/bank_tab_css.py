@@ -16,6 +16,7 @@ th { position: sticky; top: 0; z-index: 1; background: var(--background-fill-sec
   font-weight: 600; padding: .45rem .6rem; white-space: nowrap; }
 td { padding: .4rem .6rem; border-top: 1px solid var(--border-color-primary); vertical-align: top; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+@media (min-width: 641px) { .span { white-space: nowrap; } }
 tr[data-pick] { cursor: pointer; }
 tr[data-pick]:hover td { background: var(--background-fill-secondary); }
 tr[data-pick]:focus-visible { outline: 2px solid var(--primary-500); outline-offset: -2px; }

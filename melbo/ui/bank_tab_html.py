@@ -24,7 +24,7 @@ _METRICS = (
     ("same", "Same as unsteered", "{:.0%}"),
     ("degenerate", "Loops and the like", "{:.0%}"),
 )
-_COLUMNS = (("#", "number"), ("Label", ""), ("Tags", "wide"), ("Usable", ""), ("Best scale", "number"),
+_COLUMNS = (("#", "number"), ("Label", ""), ("Tags", "wide"), ("Usable", "span wide"), ("Best scale", "number"),
             ("Coherence", "number"), ("Objective", "number wide"))  # fmt: skip
 
 

@@ -220,7 +220,7 @@ def _connect(
     buttons.stop.click(
         noticed(act.stopped, 2), curve, [said, status, buttons.resume], cancels=[started, resumed], queue=False, **QUIET
     )
-    buttons.steer.click(noticed(act.steer, 2), made, [said, shell.pick, shell.tabs], queue=False, **QUIET)
+    buttons.steer.click(noticed(act.steer, 2), made, [said, shell.pick, shell.tabs], concurrency_limit=None, **QUIET)
     buttons.bank.click(lambda: shell.go_to("bank"), None, shell.tabs, queue=False, **QUIET)
     buttons.download.click(noticed(act.download, 1), made, [said, buttons.file], **QUIET).success(
         None, js="() => document.querySelector('#discover-file')?.click()", **QUIET

@@ -105,8 +105,10 @@ def build(shell: Shell) -> None:
     hub = gr.HTML(HUB_EMPTY, elem_id="models-hub", js_on_load=PICK, **plain)
     model, device = act.facts()
     with gr.Row(equal_height=True):
-        gr.HTML(model, elem_id="models-model", min_width=320, **plain)
-        held = gr.HTML(device, elem_id="models-device", min_width=320, **plain)
+        with gr.Column(min_width=300):
+            gr.HTML(model, elem_id="models-model", **plain)
+        with gr.Column(min_width=300):
+            held = gr.HTML(device, elem_id="models-device", **plain)
     _connect(shell, act, said, (local, hub, held), (repo, revision, load, look), names)
 
 
@@ -123,7 +125,9 @@ def _connect(
     def pick_hub(event: gr.EventData, found: list[str]) -> tuple[str, str]:
         return act.pick_hub(found, (event._data or {}).get("index"))
 
-    local.select(noticed(pick_local, 1), None, [said, shell.bank_key], queue=False, **QUIET)
+    local.select(
+        noticed(pick_local, 1), None, [said, shell.bank_key], **SLOW
+    )  # queued, or the key's change is not told
     hub.select(noticed(pick_hub, 1), names, [said, shell.bank_key], **SLOW)
     gr.on([load.click, repo.submit], noticed(act.load, 1), [repo, revision], [said, shell.bank_key], **SLOW)
     look.click(noticed(act.search, 2), None, [said, names, hub], **SLOW)
