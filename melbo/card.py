@@ -111,10 +111,12 @@ def _table(bank: VectorBank, indices: list[int]) -> list[list[str]]:
 
 
 def _row(bank: VectorBank, index: int) -> list[str]:
-    """Cells: number, label, best scale, usable range, metrics with their control, tags; "-" where not known."""
+    """Cells: number, label, best measured scale, usable range, metrics with their control, tags; "-" where not known."""
     note = _note(bank, index)
     pairs = [r for r in listed(note.get("scale_ranges")) if len(listed(r)) == 2]
-    cells = [str(index), inline(note.get("label"), 60), f"{_scale(note):g}"]
+    metrics = note.get("metrics")
+    tried = metrics if isinstance(metrics, dict) and "scale" in metrics else note  # the scale that was measured
+    cells = [str(index), inline(note.get("label"), 60), f"{_scale(tried):g}"]
     cells.append(", ".join(f"{shown(a)} to {shown(b)}" for a, b in pairs) or "-")
     for name in MEASURES:
         steered, control = measured(note, name)

@@ -31,7 +31,7 @@ _BUSY = (408, 429, 500, 502, 503, 504)
 T = TypeVar("T")
 
 
-def attempt(request: Callable[[], T], repo: str, token: str | None, revision: str | None, *, once: bool = False) -> T:
+def attempt(request: Callable[[], T], repo: str, token: str | bool | None, revision: str | None, *, once: bool = False) -> T:
     """The request's result; sent again while the Hub is busy or the connection breaks.
 
     Raises:
@@ -80,7 +80,7 @@ def _broken(error: BaseException) -> bool:
     return bool(names & {"RemoteProtocolError", "ReadError", "ReadTimeout"}) or "Consistency check" in str(error)
 
 
-def _explain(error: BaseException, repo: str, revision: str | None, token: str | None) -> str:
+def _explain(error: BaseException, repo: str, revision: str | None, token: str | bool | None) -> str:
     """One line for people: what failed and what to do."""
     chain = list(_chain(error))
     response = _response(error)
@@ -114,10 +114,10 @@ def _explain(error: BaseException, repo: str, revision: str | None, token: str |
     return f"the transfer of {repo!r} failed: {short(error, token)}; try again."
 
 
-def short(error: BaseException, token: str | None = None) -> str:
+def short(error: BaseException, token: str | bool | None = None) -> str:
     """The error's text in one line of at most 200 characters, without tokens."""
     text = " ".join(str(error).split())
-    if token:
+    if isinstance(token, str) and token:
         text = text.replace(token, "***")
     text = re.sub(r"hf_[A-Za-z0-9]{8,}", "***", text)
     return (text if len(text) <= 200 else text[:197] + "...").rstrip(".") or type(error).__name__

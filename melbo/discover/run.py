@@ -68,7 +68,7 @@ class Run:
                 header = file.metadata() or {}
                 step, key = int(header["step"]), json.loads(header["key"])
                 tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise TrainingError(f"the checkpoint {self.checkpoint} is damaged ({error}); delete it.") from error
         if key != self.key:
             raise TrainingError(

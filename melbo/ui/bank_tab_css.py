@@ -74,6 +74,7 @@ h4 { font-size: .875rem; font-weight: 600; margin: 1rem 0 .35rem; color: var(--b
 .passage { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .875rem; margin: 0 0 .35rem;
   color: var(--body-text-color); }
 .passage mark { background: color-mix(in srgb, var(--primary-500) 35%, transparent); color: inherit; }
+@media (max-width: 640px) { th { white-space: normal; } }
 """
 )
 

@@ -128,7 +128,7 @@ def system_prompt(bank: VectorBank) -> str:
     """The system prompt that the bank was trained under; "" where it had none."""
     if not bank.prompts:
         return DEFAULT_SYSTEM
-    return next((m["content"] for m in bank.prompts[0] if m["role"] == "system"), "")
+    return next((m["content"] for m in (bank.prompts[0] if bank.prompts else ()) if m["role"] == "system"), "")
 
 
 def _note(bank: VectorBank, index: int) -> dict[str, Any]:

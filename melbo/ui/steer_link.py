@@ -50,7 +50,7 @@ def to_query(bank: VectorBank, settings: Settings, question: str) -> str:
     if len(question) > MAX_QUESTION:
         raise ConfigError(f"a link holds a question of at most {MAX_QUESTION:,} characters; download it instead.")
     start = Settings(settings.mix, system=system_prompt(bank))
-    values: dict[str, Any] = {"v": ",".join(f"{vector}:{scale:g}" for vector, scale in settings.mix)}
+    values: dict[str, Any] = {"v": ",".join(f"{vector}:{scale:.10g}" for vector, scale in settings.mix)}
     for key, (name, _) in _FIELDS.items():
         unused = name == "instruction" and settings.side != "prompt"
         if not unused and getattr(settings, name) != getattr(start, name):

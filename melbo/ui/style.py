@@ -129,7 +129,8 @@ footer .divider { display: none; }
 
 @media (max-width: 640px) {
   .gradio-container > main { padding: .75rem !important; }
-  #ask #message, #steering > *, .place > :not(.remove) { flex-basis: 100% !important; }
+  #bank-find { flex-wrap: wrap; }
+  #ask #message, #steering > *, #bank-find > *, .place > :not(.remove) { flex-basis: 100% !important; }
   #steering { order: 1; } /* answers first: they should show without scrolling past the controls */
   #settings { order: 2; }
   #share { order: 3; }
