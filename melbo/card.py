@@ -111,7 +111,7 @@ def _table(bank: VectorBank, indices: list[int]) -> list[list[str]]:
 
 
 def _row(bank: VectorBank, index: int) -> list[str]:
-    """Cells: number, label, best measured scale, usable range, metrics with their control, tags; "-" where not known."""
+    """Cells: number, label, best scale that was measured, usable range, metrics (control), tags; "-": not known."""
     note = _note(bank, index)
     pairs = [r for r in listed(note.get("scale_ranges")) if len(listed(r)) == 2]
     metrics = note.get("metrics")

@@ -31,7 +31,9 @@ _BUSY = (408, 429, 500, 502, 503, 504)
 T = TypeVar("T")
 
 
-def attempt(request: Callable[[], T], repo: str, token: str | bool | None, revision: str | None, *, once: bool = False) -> T:
+def attempt(
+    request: Callable[[], T], repo: str, token: str | bool | None, revision: str | None, *, once: bool = False
+) -> T:
     """The request's result; sent again while the Hub is busy or the connection breaks.
 
     Raises:

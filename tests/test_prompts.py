@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 
 from melbo.errors import PromptError
-from melbo.prompts import BOMB, DEFAULT_SYSTEM, INNOCUOUS, REFUSED, chat, encode, left_pad
+from melbo.prompts import BOMB, DATE, DEFAULT_SYSTEM, INNOCUOUS, REFUSED, chat, encode, left_pad
 
 
 def test_a_chat_is_a_system_and_a_user_message() -> None:
@@ -73,3 +74,12 @@ def test_left_padding_keeps_every_token_and_masks_the_rest() -> None:
     ids, mask = left_pad(rows, 9)
     assert ids.tolist() == [[1, 2, 3], [9, 9, 4], [9, 5, 6]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1], [0, 1, 1]]
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(tokenizer: Any) -> None:
+    dated = copy.deepcopy(tokenizer)
+    dated.chat_template = (
+        "{%- if not date_string is defined %}{%- set date_string = strftime_now('%d %b %Y') %}{%- endif %}"
+        "{{ date_string }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    )
+    assert dated.decode(encode(dated, chat("Hi!", None), 64)) == f"{DATE}Hi!"
