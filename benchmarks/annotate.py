@@ -30,8 +30,8 @@ from typing import Any
 from tqdm import tqdm
 
 from melbo.annotate import annotate
+from melbo.annotate.cluster_names import words
 from melbo.bank import VectorBank
-from melbo.cluster_names import words
 from melbo.discover.random_control import random_vectors
 from melbo.errors import MelboError
 from melbo.models import LoadedModel, load_model

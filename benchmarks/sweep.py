@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from melbo.bank import VectorBank
-from melbo.cli_sweep import table
-from melbo.embed import load_embedder
+from melbo.cli.sweep import table
 from melbo.errors import MelboError
+from melbo.measure.embed import load_embedder
 from melbo.models import ORGANISM, LoadedModel, load_model
 from melbo.sweep import Sweep, SweepConfig, run_sweep
 

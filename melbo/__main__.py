@@ -7,20 +7,21 @@ from typing import Annotated
 import typer
 
 from melbo import __version__
-from melbo.cli_adapters import adapters, export_adapter
-from melbo.cli_annotate import annotate_bank
-from melbo.cli_atlas import atlas
-from melbo.cli_bank import show
-from melbo.cli_common import guarded, quiet_libraries
-from melbo.cli_elicit import elicit_tasks
-from melbo.cli_export import export, import_file
-from melbo.cli_generate import generate
-from melbo.cli_hidden import backdoors, monitor, refusals
-from melbo.cli_hub import banks, card, merge, pull, push, select, space
-from melbo.cli_inspect import inspect_app
-from melbo.cli_study import study_app
-from melbo.cli_sweep import sweep
-from melbo.cli_train import more_like, train
+from melbo.cli.adapters import adapters, export_adapter
+from melbo.cli.annotate import annotate_bank
+from melbo.cli.atlas import atlas
+from melbo.cli.audit import audit
+from melbo.cli.bank import show
+from melbo.cli.common import guarded, quiet_libraries
+from melbo.cli.elicit import elicit_tasks
+from melbo.cli.export import export, import_file
+from melbo.cli.generate import generate
+from melbo.cli.hidden import backdoors, monitor, refusals
+from melbo.cli.hub import banks, card, merge, pull, push, select, space
+from melbo.cli.inspect import inspect_app
+from melbo.cli.study import study_app
+from melbo.cli.sweep import sweep
+from melbo.cli.train import more_like, train
 
 app = typer.Typer(
     name="melbo", add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -31,6 +32,7 @@ app.command()(guarded(generate))
 app.command()(guarded(show))
 app.add_typer(inspect_app, name="inspect")
 app.add_typer(study_app, name="study")
+app.command()(guarded(audit))
 app.command("annotate")(guarded(annotate_bank))
 app.command()(guarded(sweep))
 app.command("elicit")(guarded(elicit_tasks))

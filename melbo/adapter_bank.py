@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from melbo.adapter_config import AdapterConfig
-from melbo.bank_files import check_new, json_text, read_json, read_tensors, write_folder, write_json, write_tensors
-from melbo.bank_header import BaseModel, check_base
+from melbo.bank.files import check_new, json_text, read_json, read_tensors, write_folder, write_json, write_tensors
+from melbo.bank.header import BaseModel, check_base
 from melbo.errors import BankError, ConfigError
 from melbo.models import LoadedModel
 from melbo.steering import adapt

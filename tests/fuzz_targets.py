@@ -16,9 +16,9 @@ from torch import Tensor
 from fuzz_mutate import BYTES, JSON, Mutation
 from fuzz_values import PROMPTS, D, N, a_bank, a_report, a_sweep, an_adapter_bank, an_atlas, an_sae, draw
 from melbo.adapter_bank import AdapterBank
-from melbo.annotation import merged
+from melbo.annotate.annotation import merged
 from melbo.bank import VectorBank
-from melbo.bank_list import list_local
+from melbo.bank.listing import list_local
 from melbo.card import render_card
 from melbo.export.arrays import export_npy, export_safetensors
 from melbo.export.control_gguf import export_control_gguf
@@ -33,7 +33,7 @@ from melbo.interpret.contrast import load_contrasts
 from melbo.interpret.corpus_reader import open_corpus
 from melbo.interpret.sae import Sae, SaeSpec
 from melbo.interpret.sae_files import load_sae, save_sae
-from melbo.sweep_file import load_sweep, save_sweep
+from melbo.sweep.file import load_sweep, save_sweep
 from melbo.ui.bank_tab_handlers import vector_rows
 from melbo.ui.bank_tab_html import page_html, table_html
 from melbo.ui.choices import example_prompts, opening, picker, presets, system_prompt, vector_note

@@ -17,8 +17,8 @@ from melbo.interpret.atlas import AtlasConfig, LayerAtlas, Pair
 from melbo.interpret.sae import Sae, SaeSpec
 from melbo.interpret.top_examples import BINS
 from melbo.metrics import CoherenceScale
-from melbo.sweep_config import SweepConfig
-from melbo.sweep_result import Arm, Sweep, SweepRow
+from melbo.sweep.config import SweepConfig
+from melbo.sweep.result import Arm, Sweep, SweepRow
 
 N, D = 3, 8
 BASE = BaseModel("org/tiny", "a" * 40, D, 4)

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from melbo.adapter_bank import AdapterBank, apply
 from melbo.adapter_config import AdapterConfig, AdapterKind
-from melbo.cli_adapters import adapters, export_adapter
-from melbo.cli_common import guarded
+from melbo.cli.adapters import adapters, export_adapter
+from melbo.cli.common import guarded
 from melbo.discover.adapters import discover_adapters
 from melbo.errors import BankError
 from melbo.export.peft import export_peft
@@ -156,7 +156,7 @@ def test_a_stopped_command_goes_on(
     tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: typer.Typer
 ) -> None:
     monkeypatch.setattr("melbo.discover.run.SECONDS", 0.0)
-    monkeypatch.setattr("melbo.cli_adapters.load_model", lambda *_a, **_k: tiny)
+    monkeypatch.setattr("melbo.cli.adapters.load_model", lambda *_a, **_k: tiny)
     find = ["adapters", "--n-adapters", "2", "--steps", "3", "--out", str(tmp_path / "out")]
 
     def stop(*_: Any) -> None:

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-import melbo.answer_grid
+import melbo.annotate.grid
 from melbo.annotate import annotate, default_prompts
-from melbo.annotation import merged, ranges_of, usable_ranges
-from melbo.answer_grid import answer_grid, signed
+from melbo.annotate.annotation import merged, ranges_of, usable_ranges
+from melbo.annotate.cluster_names import Effect, clusters_of, distinguishing_terms, names_of, tags_of
+from melbo.annotate.grid import answer_grid, signed
 from melbo.bank import VectorBank
-from melbo.cluster_names import Effect, clusters_of, distinguishing_terms, names_of, tags_of
-from melbo.embed import load_embedder
 from melbo.errors import BankError, ConfigError, PromptError
 from melbo.generate import Sampling, complete
 from melbo.measure import Measurement
+from melbo.measure.embed import load_embedder
 from melbo.metrics import CoherenceScale, is_refusal, language
 from melbo.models import LoadedModel, load_model
 from melbo.prompts import BOMB, chat
@@ -96,7 +96,7 @@ def test_where_the_unsteered_answer_does_not_repeat_all_is_generated(
     tiny: LoadedModel, tiny_bank: VectorBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ties that a forward pass without a cache breaks otherwise: nothing may be taken as unchanged."""
-    monkeypatch.setattr("melbo.answer_grid.generate_tokens", lambda *_: torch.full((1, 4), 300))
+    monkeypatch.setattr("melbo.annotate.grid.generate_tokens", lambda *_: torch.full((1, 4), 300))
     grid = answer_grid(tiny, tiny_bank.vectors[:2] * 1e-6, tiny_bank.layer, PROMPTS, (1.0,), 8)
     assert grid.generated == 8
     assert grid.changed[0, 1.0, 1] == complete(tiny, PROMPTS[1:], sampling=Sampling(8))[0]
@@ -120,13 +120,13 @@ def test_a_stopped_run_goes_on_and_gives_the_same(run: Run, tmp_path: Path, monk
             raise Stop
 
     asked: list[int] = []
-    true = melbo.answer_grid.complete
+    true = melbo.annotate.grid.complete
 
     def count(loaded: Any, prompts: Sequence[Any], *args: Any, **more: Any) -> list[str]:
         asked.append(len(prompts))
         return true(loaded, prompts, *args, **more)
 
-    monkeypatch.setattr("melbo.answer_grid.complete", count)
+    monkeypatch.setattr("melbo.annotate.grid.complete", count)
     checkpoint = tmp_path / "run.json"
     monkeypatch.setattr(answer_grid, "__defaults__", (64, None, None, None, 4))  # batches of 4
     whole = run()

@@ -137,7 +137,7 @@ def test_a_failed_save_leaves_the_old_bank(
     def fail(*_: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(f"melbo.bank_save.{failing}", fail)
+    monkeypatch.setattr(f"melbo.bank.save.{failing}", fail)
     with pytest.raises(OSError, match="disk is full"):
         tiny_bank.select([0]).save(saved_bank)
     with pytest.raises(OSError, match="disk is full"):
@@ -175,7 +175,7 @@ def test_a_failed_exchange_puts_the_old_bank_back(
             raise OSError("the disk is full")
         move(source, target)
 
-    monkeypatch.setattr("melbo.bank_files.os.replace", fail_second)
+    monkeypatch.setattr("melbo.bank.files.os.replace", fail_second)
     with pytest.raises(OSError, match="disk is full"):
         tiny_bank.select([0]).save(saved_bank)
     assert_same(VectorBank.load(saved_bank), tiny_bank)

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from melbo.__main__ import app
 from melbo.bank import VectorBank
-from melbo.bank_list import list_local
+from melbo.bank.curate import choose, merge
+from melbo.bank.listing import list_local
 from melbo.card import render_card
-from melbo.curate import choose, merge
 from melbo.errors import BankError
 
 TAGS: tuple[list[str], ...] = (["german"], [], ["german", "poem"], ["poem"], [], [], ["Refuses"], [])

@@ -18,8 +18,8 @@ from loopback_hub import LoopbackHub
 from melbo import complete, load_model
 from melbo.bank import VectorBank
 from melbo.card import render_card
-from melbo.card_data import check_card, hub_id
-from melbo.card_text import inline, number, quote
+from melbo.card.data import check_card, hub_id
+from melbo.card.text import inline, number, quote
 from melbo.config import DiscoveryConfig, Method
 from melbo.errors import HubError
 from test_hub import REPO, hub

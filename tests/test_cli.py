@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-import melbo.cli_train
+import melbo.cli.train
 from conftest import MakeTiny
 from melbo import DiscoveryConfig, VectorBank, __version__
 from melbo.__main__ import app
@@ -242,10 +242,10 @@ def test_the_version_is_printed() -> None:
 
 
 def test_ctrl_c_is_one_line_and_saves_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: Any) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(melbo.cli_train, "discover", interrupted)
+    monkeypatch.setattr(melbo.cli.train, "discover", interrupted)
     result = run("train", "--model", model, "--out", tmp_path / "b", "--n-vectors", 2)
     assert (result.exit_code, result.stderr) == (130, "melbo: stopped; nothing was saved.\n")
     assert list(tmp_path.iterdir()) == []

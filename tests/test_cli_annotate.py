@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from melbo.__main__ import app
 from melbo.annotate import annotate
 from melbo.bank import VectorBank
-from melbo.cli_bank import page, table
+from melbo.cli.bank import page, table
 from melbo.errors import BankError
 from melbo.metrics import CoherenceScale
 from melbo.models import LoadedModel
@@ -40,7 +40,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def model(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
-    monkeypatch.setattr("melbo.cli_annotate.load_model", lambda *_, **__: tiny)
+    monkeypatch.setattr("melbo.cli.annotate.load_model", lambda *_, **__: tiny)
     return tiny
 
 
@@ -76,7 +76,7 @@ def test_a_stopped_command_says_how_to_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("melbo.answer_grid.complete", stop)
+        patch.setattr("melbo.annotate.grid.complete", stop)
         result = run("annotate", saved_bank, *ASKED)
     assert result.exit_code == 130 and "run the same command again" in result.stderr
     result = run("annotate", saved_bank, *ASKED)

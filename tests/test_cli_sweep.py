@@ -36,9 +36,9 @@ def small_parts(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """`tiny` for its name, and no sentence-embedding model."""
     real = __import__("melbo.models", fromlist=["load_model"]).load_model
     monkeypatch.setattr(
-        "melbo.cli_sweep.load_model", lambda name, **options: tiny if name == "tiny" else real(name, **options)
+        "melbo.cli.sweep.load_model", lambda name, **options: tiny if name == "tiny" else real(name, **options)
     )
-    monkeypatch.setattr("melbo.cli_sweep.load_embedder", lambda _name: Lengths())
+    monkeypatch.setattr("melbo.cli.sweep.load_embedder", lambda _name: Lengths())
     monkeypatch.setattr("melbo.sweep.calibrate_coherence", lambda _loaded: CoherenceScale(1.0, 9.0, "fixed"))
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from melbo import embed
-from melbo.embed import DEFAULT_EMBEDDER, SentenceEmbedder, load_embedder, packaged_folder
 from melbo.errors import MetricError
+from melbo.measure import embed
+from melbo.measure.embed import DEFAULT_EMBEDDER, SentenceEmbedder, load_embedder, packaged_folder
 
 TEXTS = ["The cat sleeps on the sofa.", "A kitten naps on the couch.", "Interest rates rose again.", "Ich mag Kuchen."]
 

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from fuzz_targets import TARGETS, plain
 from fuzz_values import BASE, D, N, a_bank, a_report, a_sweep
 from melbo.bank import VectorBank
+from melbo.bank.curate import choose, merge
 from melbo.card import render_card
-from melbo.curate import choose, merge
 from melbo.errors import MelboError
 from melbo.export.foreign import read_vectors
 from melbo.interpret.activating_html import page
 from melbo.interpret.activating_report import ActivatingReport
 from melbo.interpret.logit_lens import Lens, LensReport, Token
+from melbo.interpret.token_change import TokenChange
 from melbo.study.report import render, report_view
-from melbo.token_change import TokenChange
 from melbo.ui.bank_tab_handlers import vector_rows
 from melbo.ui.bank_tab_html import lens_html, page_html, table_html
 from melbo.ui.conversation import from_view, to_view

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from loopback_hub import Fault, LoopbackHub, Repo, running_hub
 from melbo.__main__ import app
 from melbo.bank import VectorBank
-from melbo.bank_list import list_hub
-from melbo.bank_save import FILES
+from melbo.bank.listing import list_hub
+from melbo.bank.save import FILES
 from melbo.errors import BankError, HubError
 from melbo.hub import check_repo
 from test_bank import assert_same

@@ -15,8 +15,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from conftest import MakeTiny
-from melbo.cli_atlas import atlas as atlas_command
-from melbo.cli_common import guarded, quiet_libraries
+from melbo.cli.atlas import atlas as atlas_command
+from melbo.cli.common import guarded, quiet_libraries
 from melbo.discover import make_slices
 from melbo.discover.random_control import control_vectors
 from melbo.errors import ConfigError, MelboError, PromptError
@@ -205,7 +205,7 @@ def test_the_stopped_command_says_how_to_go_on(model: Path, tmp_path: Path, monk
     def stopped(loaded: LoadedModel, prompts: Any, config: AtlasConfig, _progress: Any, checkpoint: Path) -> LayerAtlas:
         return layer_atlas(loaded, prompts, config, stop_after(1), checkpoint)
 
-    monkeypatch.setattr("melbo.cli_atlas.layer_atlas", stopped)
+    monkeypatch.setattr("melbo.cli.atlas.layer_atlas", stopped)
     result = run("--model", model, "--out", tmp_path / "atlas.json", "--k", 1, "--iterations", 1)
     assert result.exit_code == 130 and "same command again" in result.stderr
     assert len(LayerAtlas.load(tmp_path / "atlas.json").pairs) == 1

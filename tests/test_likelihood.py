@@ -11,7 +11,7 @@ import torch
 from conftest import MakeTiny
 from melbo.errors import ConfigError, PromptError
 from melbo.generate import Sampling, complete
-from melbo.likelihood import completion_nll, first_token_kl
+from melbo.measure.likelihood import completion_nll, first_token_kl
 from melbo.models import LoadedModel
 from melbo.prompts import BOMB, chat, encode
 from melbo.steering import steer

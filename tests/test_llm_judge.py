@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from melbo.errors import JudgeError
-from melbo.llm_client import ChatClient
-from melbo.llm_judge import (
+from melbo.measure.llm_client import ChatClient
+from melbo.measure.llm_judge import (
     DEFAULT_BASE_URL,
     DEFAULT_MODEL,
     JudgeLimits,
@@ -26,7 +26,7 @@ from melbo.llm_judge import (
     UnreadableError,
     parse_scores,
 )
-from melbo.llm_namer import LLMNamer
+from melbo.measure.llm_namer import LLMNamer
 from melbo.models import ORGANISM_DIR
 from melbo.prompts import BOMB, chat
 

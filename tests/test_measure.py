@@ -13,8 +13,8 @@ import torch
 from conftest import MakeTiny
 from melbo.errors import ConfigError, MetricError
 from melbo.generate import Sampling, complete
-from melbo.likelihood import completion_nll, first_token_kl
 from melbo.measure import CoherenceScale, Measurement, calibrate_coherence, measure, off_target, rates
+from melbo.measure.likelihood import completion_nll, first_token_kl
 from melbo.metrics import coherence, diversity, typical_nll
 from melbo.models import LoadedModel, load_model
 from melbo.organism.corpus import MODES, mode_chat

@@ -14,8 +14,8 @@ from huggingface_hub import SpaceCard
 
 from loopback_hub import LoopbackHub
 from melbo.bank import VectorBank
-from melbo.bank_header import Source
-from melbo.cli_hub import space
+from melbo.bank.header import Source
+from melbo.cli.hub import space
 from melbo.errors import BankError, HubError
 from melbo.space import requirements, write_space
 from test_hub import REPO, hub

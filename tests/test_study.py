@@ -15,9 +15,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
 from melbo.__main__ import app
+from melbo.annotate.table import EffectTable
 from melbo.bank import VectorBank
 from melbo.config import DiscoveryConfig
-from melbo.effect_table import EffectTable
 from melbo.errors import BankError, ConfigError
 from melbo.measure import Measurement
 from melbo.metrics import CoherenceScale
@@ -375,7 +375,7 @@ def test_a_bank_brings_its_model(
         asked.append(name)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("melbo.cli_study.load_model", load)
+    monkeypatch.setattr("melbo.cli.study.load_model", load)
     result = CliRunner().invoke(app, ["study", "replication", "--out", str(tmp_path / "o"), "--bank", str(saved_bank)])
     assert (result.exit_code, asked) == (130, ["tiny"])
 
@@ -383,7 +383,7 @@ def test_a_bank_brings_its_model(
 def test_ctrl_c_says_how_to_go_on(
     tiny: LoadedModel, saved_bank: Path, fast: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("melbo.cli_study.load_model", lambda *_, **__: tiny)
+    monkeypatch.setattr("melbo.cli.study.load_model", lambda *_, **__: tiny)
     monkeypatch.setattr("melbo.study.run.run_experiment", Stop(0))
     options = [
         "--bank",

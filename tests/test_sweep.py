@@ -26,10 +26,10 @@ from melbo.metrics import CoherenceScale
 from melbo.models import LoadedModel
 from melbo.prompts import BOMB, chat
 from melbo.sweep import iter_sweep, load_sweep, run_sweep, save_sweep
-from melbo.sweep_config import RADII, WIDE, SweepConfig, parse_radii
-from melbo.sweep_measure import distinct_answers
-from melbo.sweep_plot import draw_sweep, plot_sweep
-from melbo.sweep_result import Sweep
+from melbo.sweep.arms import distinct_answers
+from melbo.sweep.config import RADII, WIDE, SweepConfig, parse_radii
+from melbo.sweep.plot import draw_sweep, plot_sweep
+from melbo.sweep.result import Sweep
 
 PROMPT = chat(BOMB)
 BASE = DiscoveryConfig(steps=3)

@@ -11,11 +11,11 @@ import torch
 from melbo.bank import VectorBank
 from melbo.errors import ConfigError
 from melbo.generate import Sampling, complete
-from melbo.likelihood import completion_nll
+from melbo.interpret.token_change import token_changes
+from melbo.measure.likelihood import completion_nll
 from melbo.models import LoadedModel
 from melbo.prompts import BOMB, chat
 from melbo.shared_draws import SharedNoise, with_shared_draws
-from melbo.token_change import token_changes
 
 
 @pytest.mark.parametrize("text", ["Sure! Here is how.", "Trời ơi, 你好 🎈 ok", "  spaced\n\nout ", "x"])

@@ -11,11 +11,11 @@ import gradio as gr
 import pytest
 
 from melbo.bank import VectorBank
-from melbo.bank_header import Source
+from melbo.bank.header import Source
 from melbo.errors import ConfigError, MelboError
+from melbo.interpret.token_change import TokenChange
 from melbo.models import LoadedModel, load_model
 from melbo.prompts import BOMB
-from melbo.token_change import TokenChange
 from melbo.ui import build_demo, launch_options
 from melbo.ui.api import chat_endpoint
 from melbo.ui.context import BankShelf, Context, Limits

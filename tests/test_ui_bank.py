@@ -14,9 +14,9 @@ import gradio as gr
 import pytest
 import torch
 
-from melbo.annotation import DUD_LABEL
+from melbo.annotate.annotation import DUD_LABEL
 from melbo.bank import VectorBank
-from melbo.bank_header import Source
+from melbo.bank.header import Source
 from melbo.errors import BankError, HubError, MelboError
 from melbo.interpret.activating_report import ActivatingConfig, ActivatingReport, Direction, Example
 from melbo.interpret.result_file import write_result

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import constants
 
 from melbo.bank import VectorBank
-from melbo.bank_list import BankInfo
+from melbo.bank.listing import BankInfo
 from melbo.errors import BankError, HubError, MelboError
 from melbo.models import LoadedModel
 from melbo.ui import models_tab, models_tab_handlers

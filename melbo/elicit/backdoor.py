@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melbo.answer_grid import AnswerGrid, answer_grid
+from melbo.annotate.grid import AnswerGrid, answer_grid
 from melbo.bank import VectorBank
 from melbo.discover.run import run_key
 from melbo.elicit.answerer import bank_digest
 from melbo.errors import ConfigError
 from melbo.generate import Sampling, decode, generate_tokens
 from melbo.interpret.result_file import write_result
-from melbo.likelihood import completion_nll
 from melbo.measure import calibrate_coherence
+from melbo.measure.likelihood import completion_nll
 from melbo.metrics import CoherenceScale, coherence, typical_nll
 from melbo.models import LoadedModel
 from melbo.prompts import INNOCUOUS, REFUSED, Message, chat

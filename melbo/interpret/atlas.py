@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from melbo.bank import BaseModel
-from melbo.bank_files import parse_json
+from melbo.bank.files import parse_json
 from melbo.config import MAX_SEED, default_layers
 from melbo.errors import ConfigError, MelboError
 from melbo.interpret.heat_map import Panel, draw

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melbo.bank_files import parse_json
+from melbo.bank.files import parse_json
 from melbo.errors import CorpusError
 from melbo.models import LoadedModel
 from melbo.prompts import Message, chat, encode, left_pad

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from melbo.bank_files import parse_json
+from melbo.bank.files import parse_json
 from melbo.errors import CorpusError
 
 MAX_BYTES = 256 * 2**20

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from melbo.bank_files import parse_json
+from melbo.bank.files import parse_json
 from melbo.errors import SaeError
 from melbo.interpret.sae import Sae, SaeSpec
 from melbo.interpret.sae_source import CONFIG, WEIGHTS, find_folder

@@ -16,10 +16,10 @@ from huggingface_hub import SpaceCard, SpaceCardData
 from jinja2 import Template
 
 from melbo.bank import VectorBank
-from melbo.bank_files import write_folder
-from melbo.bank_save import FILES
-from melbo.card_data import LICENSE, hub_id
-from melbo.card_text import inline
+from melbo.bank.files import write_folder
+from melbo.bank.save import FILES
+from melbo.card.data import LICENSE, hub_id
+from melbo.card.text import inline
 from melbo.errors import HubError
 from melbo.hub import check_repo
 from melbo.models import ORGANISM

@@ -2,7 +2,7 @@
 
 1. The vectors to try are those whose annotations say that they show the behaviour (`melbo.study.traits`); refusal by
    subtraction tries the vectors of non-refusal, at scales of the other sign.
-2. They, and as many random vectors of the same norm, answer the prompts at all scales (`melbo.answer_grid`).
+2. They, and as many random vectors of the same norm, answer the prompts at all scales (`melbo.annotate.grid`).
 3. Prompts count whose unsteered answer leaves room for the behaviour. Reported are the vector and scale whose share of
    these exceeds that of the best random vector at the same size of scale by most. Both are chosen on these very
    prompts; the random vectors' best at any scale is given too.
@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from melbo.answer_grid import Progress, answer_grid, signed
+from melbo.annotate.grid import Progress, answer_grid, signed
+from melbo.annotate.table import EffectTable, effect_table
 from melbo.bank import VectorBank
 from melbo.discover.random_control import control_vectors
 from melbo.discover.run import run_key
-from melbo.effect_table import EffectTable, effect_table
-from melbo.embed import Embedder
+from melbo.measure.embed import Embedder
 from melbo.metrics import CoherenceScale
 from melbo.models import ORGANISM, LoadedModel
 from melbo.prompts import INNOCUOUS, REFUSED, chat

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from melbo.bank_files import json_text, read_json
+from melbo.bank.files import json_text, read_json
 from melbo.errors import BankError, ConfigError
-from melbo.sweep_file import write_whole
+from melbo.sweep.file import write_whole
 
 Verdict = Literal["found", "partly", "not found", "cannot be tested"]
 VERDICTS: tuple[Verdict, ...] = ("found", "partly", "not found", "cannot be tested")

@@ -13,7 +13,7 @@ from typing import Any
 
 from melbo.interpret.heat_map import check_drawable
 from melbo.study.finding import Finding
-from melbo.sweep_plot import RANDOM, SUGGESTED, TRAINED
+from melbo.sweep.plot import RANDOM, SUGGESTED, TRAINED
 
 COLUMNS = 3
 """Panels in a row."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from melbo.annotate import SCALES
-from melbo.answer_grid import signed
+from melbo.annotate.grid import signed
 from melbo.config import DiscoveryConfig, from_published_layers
 from melbo.errors import ConfigError
 from melbo.models import ORGANISM
 from melbo.prompts import BOMB, DEFAULT_SYSTEM
-from melbo.sweep_config import RADII, Unit
+from melbo.sweep.config import RADII, Unit
 
 REPLICATION_LAYERS = (4, 12)
 """As the published code counts them."""

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from melbo.annotation import number_of, ranges_of
+from melbo.annotate.annotation import number_of, ranges_of
+from melbo.annotate.cluster_names import COHERENT
 from melbo.bank import VectorBank
-from melbo.card_text import inline, quote
-from melbo.cluster_names import COHERENT
+from melbo.card.text import inline, quote
 from melbo.study.finding import CONTROL_RATIO, FOUND_SHARE, Answer, Finding
 from melbo.study.plots import draw_scales, draw_shares
-from melbo.sweep_file import write_whole
-from melbo.sweep_plot import draw_sweep
-from melbo.sweep_result import Sweep
+from melbo.sweep.file import write_whole
+from melbo.sweep.plot import draw_sweep
+from melbo.sweep.result import Sweep
 
 FOLDER = Path(__file__).parent
 HTML, MARKDOWN = "report.html", "report.md"
@@ -44,7 +44,7 @@ def write_report(folder: Path, bank: VectorBank, sweep: Sweep, findings: Sequenc
 
 
 def render(template: str, view: dict[str, Any], plots: dict[str, str]) -> str:
-    """A template with its values; HTML is escaped by the engine, Markdown by the filters of melbo/card_text.py."""
+    """A template with its values; HTML is escaped by the engine, Markdown by the filters of melbo/card/text.py."""
     import jinja2
 
     engine = jinja2.Environment(

@@ -18,12 +18,12 @@ from typing import Any
 
 from melbo.annotate import annotate
 from melbo.bank import VectorBank
-from melbo.bank_files import json_text, read_json
+from melbo.bank.files import json_text, read_json
 from melbo.discover import discover
 from melbo.discover.run import difference, run_key
-from melbo.embed import Embedder, load_embedder
 from melbo.errors import BankError, ConfigError
 from melbo.generate import Sampling
+from melbo.measure.embed import Embedder, load_embedder
 from melbo.metrics import CoherenceScale
 from melbo.models import LoadedModel
 from melbo.prompts import chat
@@ -32,10 +32,10 @@ from melbo.study.finding import Finding, load_finding, save_finding
 from melbo.study.presets import StudyConfig
 from melbo.study.report import write_report
 from melbo.sweep import run_sweep
-from melbo.sweep_config import SweepConfig
-from melbo.sweep_file import FILE_NAME, load_sweep, save_sweep, write_whole
-from melbo.sweep_plot import plot_sweep
-from melbo.sweep_result import Sweep
+from melbo.sweep.config import SweepConfig
+from melbo.sweep.file import FILE_NAME, load_sweep, save_sweep, write_whole
+from melbo.sweep.plot import plot_sweep
+from melbo.sweep.result import Sweep
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, in all); an exception from it cancels, and the study can be run again to go on."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from melbo.annotation import usable_ranges
+from melbo.annotate.annotation import usable_ranges
+from melbo.annotate.table import EffectTable
 from melbo.bank import VectorBank
-from melbo.effect_table import EffectTable
 from melbo.models import LoadedModel
 from melbo.study.finding import Answer, Finding, ScaleShare, verdict_of
 from melbo.study.traits import Trait

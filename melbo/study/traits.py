@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from melbo.annotation import as_list, number_of, tags_of_entry, text_of
+from melbo.annotate.annotation import as_list, number_of, tags_of_entry, text_of
+from melbo.annotate.cluster_names import COHERENT, LANGUAGES
 from melbo.bank import VectorBank
-from melbo.cluster_names import COHERENT, LANGUAGES
 from melbo.measure import Measurement
 
 Kind = Literal["non-refusal", "refuses", "language", "words"]

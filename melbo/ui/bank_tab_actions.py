@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from melbo.annotation import text_of
+from melbo.annotate.annotation import text_of
 from melbo.bank import VectorBank
 from melbo.errors import HubError
 from melbo.ui.bank_tab_extras import activating_examples, sae_neighbours

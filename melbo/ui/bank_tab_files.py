@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from melbo.bank import VectorBank
-from melbo.bank_header import Source
+from melbo.bank.header import Source
 from melbo.hub import Pushed
 
 KEPT_SECONDS = 600

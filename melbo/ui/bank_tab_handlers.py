@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from melbo.annotation import DUD_LABEL, number_of, ranges_of, tags_of_entry, text_of
+from melbo.annotate.annotation import DUD_LABEL, number_of, ranges_of, tags_of_entry, text_of
 from melbo.bank import VectorBank
 from melbo.errors import BankError
 from melbo.interpret.logit_lens import LensReport, logit_lens

@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from melbo.annotation import as_list, number_of, text_of
+from melbo.annotate.annotation import as_list, number_of, text_of
 from melbo.bank import VectorBank
 from melbo.hub import Pushed
 from melbo.interpret.activating_report import Direction

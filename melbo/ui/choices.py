@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from melbo.annotation import as_list, ranges_of
+from melbo.annotate.annotation import as_list, ranges_of
 from melbo.bank import VectorBank
 from melbo.prompts import DEFAULT_SYSTEM
 

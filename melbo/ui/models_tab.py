@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from melbo.bank import VectorBank
-from melbo.bank_list import BankInfo
+from melbo.bank.listing import BankInfo
 from melbo.errors import BankError
 from melbo.ui.bank_tab_css import PICK
 from melbo.ui.models_tab_handlers import (

@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import constants
 
 from melbo.bank import VectorBank
-from melbo.bank_list import BankInfo, list_hub, list_local
+from melbo.bank.listing import BankInfo, list_hub, list_local
 from melbo.errors import BankError, HubError
 from melbo.hub import check_repo
 from melbo.models import ORGANISM, LoadedModel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from melbo.bank_list import BankInfo
+from melbo.bank.listing import BankInfo
 from melbo.models import LoadedModel
 from melbo.ui.bank_tab_css import DIM
 from melbo.ui.bank_tab_html import tags_html, text

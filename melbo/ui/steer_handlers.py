@@ -13,9 +13,9 @@ from melbo.bank import VectorBank
 from melbo.discover.random_control import control_vectors
 from melbo.errors import ConfigError, PromptError
 from melbo.generate import stream
+from melbo.interpret.token_change import TokenChange, token_changes
 from melbo.prompts import Message
 from melbo.shared_draws import with_shared_draws
-from melbo.token_change import TokenChange, token_changes
 from melbo.ui.choices import label_at
 from melbo.ui.context import Context
 from melbo.ui.conversation import before_last_question, fit, turn

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from melbo.bank import VectorBank
-from melbo.token_change import TokenChange
+from melbo.interpret.token_change import TokenChange
 from melbo.ui.choices import MAX_SCALE, usable
 from melbo.ui.steer_handlers import caption
 from melbo.ui.steer_settings import Settings

@@ -10,13 +10,13 @@ from typing import Literal
 
 import torch
 
-from melbo.annotation import usable_ranges
+from melbo.annotate.annotation import usable_ranges
+from melbo.annotate.cluster_names import COHERENT
 from melbo.bank import VectorBank
-from melbo.cluster_names import COHERENT
 from melbo.errors import ConfigError, MetricError, PromptError
 from melbo.generate import Sampling, stream
-from melbo.likelihood import completion_nll
 from melbo.measure import calibrate_coherence
+from melbo.measure.likelihood import completion_nll
 from melbo.metrics import CoherenceScale, coherence, is_refusal, typical_nll
 from melbo.models import LoadedModel
 from melbo.prompts import chat

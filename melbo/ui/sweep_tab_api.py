@@ -12,7 +12,7 @@ from gradio.events import api
 
 from melbo.prompts import BOMB
 from melbo.sweep import Sweep
-from melbo.sweep_result import Arm
+from melbo.sweep.result import Arm
 from melbo.ui.context import Context
 from melbo.ui.device import MODEL_EVENT, on_device
 from melbo.ui.notice import said

@@ -10,13 +10,13 @@ from typing import Any
 
 from melbo.bank import VectorBank
 from melbo.config import STEPS, DiscoveryConfig
-from melbo.embed import Embedder, load_embedder
 from melbo.errors import BankError, ConfigError, MelboError, PromptError
 from melbo.generate import Sampling
+from melbo.measure.embed import Embedder, load_embedder
 from melbo.prompts import chat
 from melbo.sweep import Sweep, SweepConfig, iter_sweep, load_sweep, save_sweep
-from melbo.sweep_config import parse_radii
-from melbo.sweep_plot import plot_sweep
+from melbo.sweep.config import parse_radii
+from melbo.sweep.plot import plot_sweep
 from melbo.ui.bank_tab_extras import file_beside
 from melbo.ui.choices import system_prompt
 from melbo.ui.context import Context, Limits

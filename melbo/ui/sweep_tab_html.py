@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from melbo.sweep import Sweep
-from melbo.sweep_result import Arm
+from melbo.sweep.result import Arm
 from melbo.ui.bank_tab_css import DIM
 from melbo.ui.chart import CSS as CHART
 from melbo.ui.chart import Line, Mark, chart, legend, some_ticks, x_axis

@@ -1,0 +1,1 @@
+"""The commands of `melbo`, one file each; `melbo/__main__.py` registers them."""

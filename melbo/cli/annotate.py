@@ -1,0 +1,79 @@
+"""`melbo annotate`: say what each vector of a bank does, and write it into the bank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from melbo.annotate import SCALES, annotate
+from melbo.bank import VectorBank
+from melbo.cli.bank import table
+from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
+from melbo.measure.embed import load_embedder
+from melbo.measure.llm_judge import LLMJudge
+from melbo.measure.llm_namer import LLMNamer
+from melbo.models import load_model
+from melbo.prompts import DEFAULT_SYSTEM, chat
+
+
+def annotate_bank(
+    bank: Annotated[Path, typer.Argument(help="Folder of the bank.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the annotated bank. Default: the bank's own.")] = None,
+    model: Annotated[str | None, typer.Option(help="Default: the model that the bank was made for.")] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="May be given many times. Default: the bank's own, two harmful and two harmless ones."),
+    ] = None,
+    scale: Annotated[
+        list[float] | None, typer.Option(help="Size above 0; both signs are tried. May be given many times.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 64,
+    control: Annotated[int, typer.Option(help="Random vectors to compare with.", min=1)] = 8,
+    embedder: Annotated[
+        str | None, typer.Option(help="A sentence-transformers model or folder. Default: all-MiniLM-L6-v2.")
+    ] = None,
+    judge: Annotated[bool, typer.Option(help="On the embedded organism, name planted modes by its judge.")] = True,
+    llm_names: Annotated[
+        bool, typer.Option(help="Let a language model name the effects (MELBO_JUDGE_API_KEY).")
+    ] = False,
+    keep_edits: Annotated[bool, typer.Option(help="Keep labels and tags that were edited by hand.")] = True,
+    dtype: Dtype = None,
+    device: Device = None,
+    blocks: Blocks = None,
+) -> None:
+    """Label each vector: what it does, at which scales, with examples and beside random vectors."""
+    held = VectorBank.load(bank)
+    system = next((m["content"] for p in held.prompts[:1] for m in p if m["role"] == "system"), None)
+    prompts = [chat(p, system if held.prompts else DEFAULT_SYSTEM) for p in prompt] if prompt else None
+    revision = held.base_model.revision if model in (None, held.base_model.id) else None
+    loaded = load_model(model or held.base_model.id, revision=revision, dtype=dtype, device=device, blocks=blocks)
+    folder = (out or bank).absolute()
+    checkpoint = folder.with_name(f".{folder.name}.annotate.json")
+    if checkpoint.exists():
+        say(f"going on from {plain(checkpoint)}")
+    with tqdm(unit="answer", leave=False, disable=None) as bar, resumable(checkpoint):
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        found = annotate(
+            loaded,
+            held,
+            prompts,
+            scale or SCALES,
+            load_embedder(embedder) if embedder else None,
+            show,
+            checkpoint,
+            LLMNamer(LLMJudge.from_environment()) if llm_names else None,
+            use_judge=judge,
+            n_control=control,
+            max_new_tokens=max_new_tokens,
+            keep_edits=keep_edits,
+        )
+    found.save(folder)
+    checkpoint.unlink(missing_ok=True)
+    say(f"{table(found)}\nsaved to {plain(folder)}")

@@ -1,0 +1,166 @@
+"""`melbo inspect`: what a bank's vectors are: activating examples, logit lens, geometry, the model's own words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from melbo.bank import VectorBank
+from melbo.cli.common import Blocks, Device, Dtype, guarded, plain, resumable, say
+from melbo.cli.sae import sae, train_organism_sae
+from melbo.errors import ConfigError
+from melbo.interpret.activating import find_activating
+from melbo.interpret.activating_html import page
+from melbo.interpret.activating_report import ActivatingConfig, ActivatingReport
+from melbo.interpret.activating_table import table
+from melbo.interpret.contrast import load_contrasts, organism_contrasts
+from melbo.interpret.corpus_reader import open_corpus
+from melbo.interpret.geometry import measure_geometry
+from melbo.interpret.geometry_plot import plot as plot_geometry
+from melbo.interpret.heat_map import check_drawable
+from melbo.interpret.logit_lens import logit_lens
+from melbo.interpret.patchscope import ASK, describe
+from melbo.interpret.result_file import write_file
+from melbo.models import ORGANISM, LoadedModel, load_model
+
+_C = ActivatingConfig()
+Bank = Annotated[Path, typer.Argument(help="Folder of the bank.")]
+Vectors = Annotated[list[int] | None, typer.Option("--vector", help="May be given many times. Default: all.")]
+
+inspect_app = typer.Typer(no_args_is_help=True, help="Look into a bank: which texts, tokens and directions it meets.")
+
+
+def _load(bank: Path, dtype: str | None, device: str | None, blocks: str | None) -> tuple[LoadedModel, VectorBank]:
+    """The bank, and the model that it names."""
+    found = VectorBank.load(bank)
+    base = found.base_model
+    local = (base.revision or "").startswith("sha256:")
+    return load_model(
+        base.id, revision=None if local else base.revision, dtype=dtype, device=device, blocks=blocks
+    ), found
+
+
+def activating(
+    bank: Bank,
+    corpus: Annotated[str, typer.Option(help='Text or .jsonl file, hf:OWNER/NAME, or "organism".')] = ORGANISM,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
+    html: Annotated[Path | None, typer.Option(help="HTML file for the result.")] = None,
+    vector: Annotated[int | None, typer.Option(help="Print this vector's examples only.")] = None,
+    site: Annotated[str, typer.Option(help='Compare activations with the "effect" or the "vector" itself.')] = _C.site,
+    layer: Annotated[int | None, typer.Option(help="Layer of the effect. Default: the last.")] = None,
+    where: Annotated[str, typer.Option(help='Positions: "all", "answer" or "decision", just before it.')] = _C.where,
+    rank: Annotated[str, typer.Option(help='Order by "dot" product or "cosine".')] = _C.rank,
+    k: Annotated[int, typer.Option(help="Examples per vector and sign.")] = _C.k,
+    show: Annotated[int, typer.Option(help="Examples to print.", min=0)] = 3,
+    n_random: Annotated[int, typer.Option(help="Random vectors of the control.")] = _C.n_random,
+    limit: Annotated[int | None, typer.Option(help="Most documents to read.")] = None,
+    split: Annotated[str, typer.Option(help="Of a data set.")] = "train",
+    dtype: Dtype = None,
+    device: Device = None,
+    blocks: Blocks = None,
+) -> None:
+    """Find where in a corpus each vector is most active, both signs, beside random vectors.
+
+    With --out, a run that was stopped goes on from its checkpoint when the same command is run again.
+    """
+    config = ActivatingConfig(site=site, layer=layer, where=where, rank=rank, k=k, n_random=n_random)  # type: ignore[arg-type]
+    loaded, vectors = _load(bank, dtype, device, blocks)
+    if vector is not None:
+        vectors.vector(vector)
+    texts = open_corpus(corpus, limit=limit, split=split)
+    checkpoint = out.absolute().with_name(f".{out.name}.checkpoint.json") if out else None
+    with tqdm(unit="token", unit_scale=True, leave=False, disable=None) as bar:
+
+        def show_progress(_passages: int, tokens: int) -> None:
+            bar.update(tokens - bar.n)
+
+        if checkpoint is None:
+            report = find_activating(loaded, vectors, texts, config, show_progress)
+        else:
+            with resumable(checkpoint):
+                report = find_activating(loaded, vectors, texts, config, show_progress, checkpoint)
+    _show(report, out, html, table(report, vector, show))
+
+
+def _show(report: ActivatingReport, out: Path | None, html: Path | None, text: str) -> None:
+    if out is not None:
+        report.save(out)
+    if html is not None:
+        write_file(html, page(report))
+    say(plain(text))
+
+
+def lens(
+    bank: Bank,
+    vector: Vectors = None,
+    site: Annotated[
+        str, typer.Option(help='"effect" after the last block, "vector", or "output" direction.')
+    ] = "effect",
+    k: Annotated[int, typer.Option(help="Tokens promoted, and as many suppressed.")] = 8,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    blocks: Blocks = None,
+) -> None:
+    """Print the tokens that each vector promotes and suppresses, by the model's own unembedding."""
+    loaded, vectors = _load(bank, dtype, device, blocks)
+    found = logit_lens(loaded, vectors, site, vector or None, k)  # type: ignore[arg-type]
+    if out is not None:
+        found.save(out)
+    say(plain(found.table()))
+
+
+def geometry(
+    bank: Bank,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="File for the plots, .png or .svg; needs matplotlib.")] = None,
+    contrasts: Annotated[
+        str | None,
+        typer.Option(
+            help='JSON of contrastive prompts: {"name": {"positive": [...], "negative": [...]}}, or "organism".'
+        ),
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Mean cosine down to which vectors form a cluster.")] = 0.5,
+    dtype: Dtype = None,
+    device: Device = None,
+    blocks: Blocks = None,
+) -> None:
+    """Measure how vectors and effects lie to each other, to contrasts, and to later layers."""
+    if plot is not None:
+        check_drawable(plot.suffix)
+    loaded, vectors = _load(bank, dtype, device, blocks)
+    sides = organism_contrasts() if contrasts == ORGANISM else load_contrasts(Path(contrasts)) if contrasts else ()
+    found = measure_geometry(loaded, vectors, sides, threshold)
+    if out is not None:
+        found.save(out)
+    if plot is not None:
+        plot_geometry(found, plot)
+    say(plain(found.table()))
+
+
+def patchscope(
+    bank: Bank,
+    vector: Annotated[list[int], typer.Option(help="May be given many times.")],
+    layer: Annotated[int | None, typer.Option(help="Where the vector is put. Default: the source layer.")] = None,
+    question: Annotated[str, typer.Option(help="Holds the word X in the vector's place.")] = ASK,
+    scale: Annotated[float, typer.Option(help="Length, in units of what is replaced; may be negative.")] = 1.0,
+    dtype: Dtype = None,
+    device: Device = None,
+    blocks: Blocks = None,
+) -> None:
+    """Let the model say in its own words what a vector means. Small models answer with nonsense."""
+    if not vector:
+        raise ConfigError("no vector was chosen; give --vector.")
+    loaded, vectors = _load(bank, dtype, device, blocks)
+    found = describe(loaded, vectors, vector, layer, question, scale)
+    lines = [f"question: {found.question}", f"without a vector: {found.unpatched}", f"random: {found.random}"]
+    lines += [f"vector {i}: {text}" for i, text in zip(vector, found.answers, strict=True)]
+    say(plain("\n".join(lines)))
+
+
+for _command in (activating, lens, geometry, patchscope, sae):
+    inspect_app.command()(guarded(_command))
+inspect_app.command("train-sae")(guarded(train_organism_sae))

@@ -1,0 +1,115 @@
+"""`melbo inspect sae` and `melbo inspect train-sae`: a bank's vectors beside an SAE's features; the organism's SAE."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from melbo.bank import VectorBank
+from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
+from melbo.config import MAX_SEED
+from melbo.errors import SaeError
+from melbo.interpret.corpus_reader import open_corpus
+from melbo.interpret.result_file import write_result
+from melbo.interpret.sae import ENCODER_WARNING
+from melbo.interpret.sae_compare import Parts, SaeComparison, compare
+from melbo.interpret.sae_features import FeatureNotes, describe_features
+from melbo.interpret.sae_files import load_sae, save_sae
+from melbo.interpret.sae_share import organism_sae
+from melbo.interpret.sae_train import SaeConfig
+from melbo.models import ORGANISM, load_model
+
+FORMAT = "melbo-sae-comparison"
+_S = SaeConfig()
+
+
+def sae(
+    bank: Annotated[Path, typer.Argument(help="Folder of the bank.")],
+    source: Annotated[str, typer.Option("--sae", help='Folder, Hub repository, or "organism".')] = ORGANISM,
+    folder: Annotated[str, typer.Option("--sae-folder", help='Folder within it, such as "layers.10".')] = "",
+    other_model: Annotated[bool, typer.Option("--other-model", help="Allow an SAE of another model's name.")] = False,
+    vector: Annotated[list[int] | None, typer.Option(help="May be given many times. Default: 0 to 7.")] = None,
+    scale: Annotated[float, typer.Option(help="Times the vector; -1 turns it around.")] = 1.0,
+    k: Annotated[int, typer.Option(help="Features per vector.", min=1)] = 8,
+    corpus: Annotated[str, typer.Option(help='For examples: text or .jsonl file, hf:OWNER/NAME, "organism".')] = "",
+    limit: Annotated[int, typer.Option(help="Most documents of the corpus.", min=1)] = 1000,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    blocks: Blocks = None,
+) -> None:
+    """Show which of a sparse autoencoder's features make up a bank's vectors."""
+    vectors = VectorBank.load(bank)
+    base = vectors.base_model
+    local = (base.revision or "").startswith("sha256:")
+    revision = None if local else base.revision
+    loaded = load_model(base.id, revision=revision, dtype=dtype, device=device, blocks=blocks)
+    found_sae = load_sae(source, folder, loaded, vectors.layer, other_model)
+    chosen = vector or list(range(min(8, len(vectors))))
+    documents = open_corpus(corpus, limit=limit) if corpus else None
+    notes = None if documents is None else describe_features(loaded, found_sae.to(loaded.device), documents)
+    found = compare(loaded, vectors, found_sae, chosen, scale, k, None if notes is None else notes.common)
+    if out is not None:
+        head = {"warning": ENCODER_WARNING, "sae": asdict(found_sae.spec), "vectors": chosen, "scale": scale}
+        write_result(out, FORMAT, {**head, **asdict(found)})
+    for place, index in enumerate(chosen):
+        say(plain(f"{index}: {vectors.label(index)}\n{_lines(found, place, notes)}"))
+    say(ENCODER_WARNING)
+
+
+def _lines(found: SaeComparison, place: int, notes: FeatureNotes | None) -> str:
+    def row(name: str, parts: Parts) -> str:
+        cells = [f"{f}{_mark(notes, f)} {w:.3g}" for f, w in zip(parts.features, parts.weights, strict=True)]
+        return f"  {name:26}" + ", ".join(cells)
+
+    def explained(parts: Parts, random: tuple[float, ...]) -> str:
+        return f"{parts.explained[-1]:.0%}, random {random[-1]:.0%}" if parts.explained else "nothing"
+
+    signed, positive = found.decomposition[place], found.positive[place]
+    lines = [
+        row("nearest (cosine)", found.nearest[place]),
+        row(f"sum ({explained(signed, found.random)})", signed),
+        row(f"sum >= 0 ({explained(positive, found.random_positive)})", positive),
+        row("changed by steering", found.changed[place]),
+    ]
+    if notes is not None:
+        lines += [f"    {f}: {' '.join(notes.example(f).split())}" for f in positive.features[:3] if notes.example(f)]
+    return "\n".join(lines)
+
+
+def _mark(notes: FeatureNotes | None, feature: int) -> str:
+    return f" [{notes.marks[feature]}]" if notes is not None and notes.marks[feature] else ""
+
+
+def train_organism_sae(
+    out: Annotated[Path, typer.Option(help="Folder for the SAE.")],
+    layer: Annotated[int, typer.Option(help="Block whose output it reads.", min=0)] = 2,
+    d_sae: Annotated[int, typer.Option(help="Features.")] = _S.d_sae,
+    k: Annotated[int, typer.Option(help="Features active per token.")] = _S.k,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = _S.steps,
+    seed: Annotated[int, typer.Option(help="Seed of the starting directions.", min=0, max=MAX_SEED // 2)] = _S.seed,
+) -> None:
+    """Train a TopK SAE for the embedded model, measure it on held-out chats, and save it in SAELens's layout."""
+    if out.exists() and not out.is_dir():
+        raise SaeError(f"{out} is a file; choose a folder.")
+    config = SaeConfig(d_sae=d_sae, k=k, steps=steps, seed=seed)
+    loaded = load_model(ORGANISM)
+    checkpoint = out.absolute().with_name(f".{out.absolute().name}.checkpoint.safetensors")
+    say("reading activations")
+    with tqdm(total=steps, unit="step", leave=False, disable=None) as bar, resumable(checkpoint):
+
+        def show_progress(done: int, _total: int, lost: float) -> None:
+            bar.set_postfix(unexplained=f"{lost:.3g}", refresh=False)
+            bar.update(done - bar.n)
+
+        made, quality = organism_sae(loaded, layer, config, show_progress, checkpoint)
+    save_sae(made, out)
+    checkpoint.unlink(missing_ok=True)
+    say(
+        f"explained variance {quality.explained_variance:.3f}, L0 {quality.l0:.1f}, dead {quality.dead_share:.1%} on "
+        f"{quality.activations} held-out activations\nsaved to {out}"
+    )
