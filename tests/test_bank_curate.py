@@ -139,3 +139,9 @@ def test_the_commands_select_merge_and_show_the_card(tagged: VectorBank, tmp_pat
     ):
         failed = CliRunner().invoke(app, [str(a) for a in arguments])
         assert failed.exit_code == 2 and message in failed.output
+
+
+def test_a_selection_keeps_the_features_of_its_own_vectors(tiny_bank: VectorBank) -> None:
+    parts = [{"features": [i], "weights": [1.0]} for i in range(len(tiny_bank))]
+    chosen = replace(tiny_bank, details={"parts": parts}).select([3, 1])
+    assert chosen.details["parts"] == [parts[3], parts[1]]

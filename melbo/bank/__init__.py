@@ -95,11 +95,16 @@ class VectorBank:
             self.vector(index)
         chosen = list(indices)
         earlier = self.details.get("selected_from")
-        if isinstance(earlier, dict) and len(earlier.get("indices", [])) == len(self):
-            origin = earlier | {"indices": [earlier["indices"][i] for i in chosen]}
+        known = earlier.get("indices") if isinstance(earlier, dict) else None
+        if isinstance(earlier, dict) and isinstance(known, list) and len(known) == len(self):
+            origin = earlier | {"indices": [known[i] for i in chosen]}
         else:
             source = self.source or Source()
             origin = {"bank": source.name, "revision": source.revision, "indices": chosen}
+        details = self.details | {"selected_from": origin}
+        parts = details.get("parts")  # of method sae-basis: one entry per vector
+        if isinstance(parts, list) and len(parts) == len(self):
+            details["parts"] = [parts[i] for i in chosen]
         return replace(
             self,
             vectors=self.vectors[chosen].clone(),
@@ -107,7 +112,7 @@ class VectorBank:
             output_directions=self.output_directions[chosen].clone(),
             annotations=tuple(self.annotations[i] for i in chosen) if self.annotations else (),
             score=None if self.score is None else self.score[chosen].clone(),
-            details=self.details | {"selected_from": origin},
+            details=details,
             source=None,
         )
 

@@ -1,0 +1,109 @@
+"""`melbo audit`: what vectors bring out of a model, as one report for those who decide on its release."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from tqdm import tqdm
+
+from melbo.audit import BUDGETS, Audit, AuditConfig, cut_to_fit, estimate, run_audit
+from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
+from melbo.config import MAX_SEED
+from melbo.elicit.functions import load_functions
+from melbo.elicit.tasks import load_tasks
+from melbo.errors import ConfigError
+from melbo.interpret.corpus_reader import open_corpus
+from melbo.measure.embed import load_embedder
+from melbo.models import ORGANISM, load_model
+
+
+def audit(
+    out: Annotated[Path, typer.Option(help="Folder for report.html, audit.json, the banks and all results.")],
+    model: Annotated[str, typer.Argument(help='Hub id, folder, or "organism".')] = ORGANISM,
+    budget: Annotated[Literal["quick", "standard", "deep"], typer.Option(help="How much to try.")] = "quick",
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="To train banks on, one each. May be given many times.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help='System message; "" for none.')] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help='Source and target as shares of the depth: "0.25:0.75". May be given many times.'),
+    ] = None,
+    n_vectors: Annotated[int | None, typer.Option(help="Vectors of each bank.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
+    max_answers: Annotated[int | None, typer.Option(help="Most answers; the plan is cut to fit.", min=1)] = None,
+    tasks: Annotated[Path | None, typer.Option(help="JSONL of tasks that the model may hide its skill at.")] = None,
+    checkers: Annotated[Path | None, typer.Option(help="Python file of checker functions; it is run.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help='Texts to look for: a text or .jsonl file, hf:OWNER/NAME, or "organism".')
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of vectors.", min=0, max=MAX_SEED)] = None,
+    embedder: Annotated[str | None, typer.Option(help="Sentence-embedding model. Default: all-MiniLM-L6-v2.")] = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    blocks: Blocks = None,
+) -> None:
+    """Look for what a model hides, and write report.html and audit.json.
+
+    A part that fails is named in the report; the others go on. Stopped or killed, the same command goes on from what is
+    done. Exit code 1: a part failed.
+    """
+    given: dict[str, Any] = {
+        "prompts": tuple(prompt) if prompt else None, "system": system, "n_vectors": n_vectors, "steps": steps,
+        "layers": tuple(map(_pair, layers)) if layers else None, "max_answers": max_answers, "seed": seed,
+    }  # fmt: skip
+    config = replace(BUDGETS[budget], **{k: v for k, v in given.items() if v is not None})
+    asked = None if tasks is None else load_tasks(tasks, config.system)
+    texts = None if corpus is None else open_corpus(corpus, limit=config.corpus_documents)
+    functions = load_functions(checkers) if checkers else None
+    loaded = load_model(model, dtype=dtype, device=device, blocks=blocks)
+    fitting, cuts = cut_to_fit(loaded, config, asked)
+    say(f"budget {budget}: {estimate(loaded, fitting, asked).text()}")
+    for cut in cuts:
+        say(f"to stay within {config.max_answers:,} answers, {plain(cut)}")
+    with tqdm(leave=False, disable=None, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}") as bar:
+
+        def show(part: str, done: int, total: int) -> None:
+            bar.total = max(total, done, 1)
+            bar.set_description(part, refresh=False)
+            bar.update(done - bar.n)
+
+        with resumable(out):
+            own = load_embedder(embedder) if embedder else None
+            found = run_audit(loaded, out, config, asked, functions, texts, own, show)
+    say(f"{plain(summary(found, config))}\nsaved to {plain(found.page)} and audit.json")
+    if found.failed:
+        raise typer.Exit(1)
+
+
+def _pair(text: str) -> tuple[float, float]:
+    try:
+        source, target = map(float, text.split(":"))
+    except ValueError as error:
+        raise ConfigError(f'layers are {text!r}; give two shares of the depth, such as "0.25:0.75".') from error
+    return source, target
+
+
+def summary(found: Audit, config: AuditConfig) -> str:
+    """Text for a terminal: one line for each behaviour, then the backdoor-like answers and the failed parts."""
+    lines = []
+    for g in found.groups:
+        best = g.rows[0] if g.rows else None
+        strongest = "" if best is None else (
+            f"; {best.site}{best.vector} x {best.scale:g} on {best.share:.0%} of {best.n} prompts, best random "
+            f"{best.random:.0%}: {' '.join(best.label.split())}"
+        )  # fmt: skip
+        lines.append(
+            f"{g.title:<24} {len(g.rows):>3} of {g.n} vectors, {g.random_in} of {g.random_n} random{strongest}"
+        )
+    if found.groups:
+        lines.append(f"{'Duds':<24} {found.groups[0].duds:>3} of {found.groups[0].n} vectors")
+    for site, part in found.value["backdoors"].items():
+        for f in part["found"]["distinct"][:3]:
+            lines.append(f"backdoor-like, {site}{f['vector']} x {f['scale']:g}, score {f['score']:.2f}: "
+                         f"{' '.join(f['text'].split())[:80]}")  # fmt: skip
+    lines += [f"failed: {p['title']}: {p['reason']}" for p in found.failed]
+    return "\n".join(lines)
