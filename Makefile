@@ -57,7 +57,7 @@ ifeq ($(HAS_GPU),)
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
 endif
 	$(BIN)/python -m pip install --quiet $(PIN) -r requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --config-settings editable_mode=compat --editable .
 	@touch $@
 
 $(VENV)/.stamp-dev: requirements-dev.txt requirements-peers.txt $(VENV)/.stamp-app

@@ -75,11 +75,13 @@ def calibrate(
         low, high = high, high + math.log(2)
         if high > math.log(2 * LARGEST):
             raise ConfigError(
-                f"the nonlinearity ratio stays below {ratio} up to {LARGEST:g} mean residual norms; give a radius."
+                f"the nonlinearity ratio stays below {ratio} up to {LARGEST:g} mean residual norms; "
+                "give a radius, such as 0.7."
             )
     if high == low:
         raise ConfigError(
-            f"the nonlinearity ratio is above {ratio} already at {smallest:g} mean residual norms; give a radius."
+            f"the nonlinearity ratio is above {ratio} already at {smallest:g} mean residual norms; "
+            "give a radius, such as 0.7."
         )
     found = math.exp(brentq(excess, low, high, xtol=1e-3))
     return Calibration(found * norm, tuple(sorted(seen.items())))

@@ -19,6 +19,7 @@ from melbo.interpret.activating import find_activating
 from melbo.interpret.activating_html import page
 from melbo.interpret.activating_report import ActivatingConfig, ActivatingReport, Example
 from melbo.interpret.activating_table import table
+from melbo.interpret.chosen import chosen_vectors
 from melbo.interpret.corpus_reader import Corpus, Document, open_corpus, organism_corpus
 from melbo.interpret.effect import effects
 from melbo.interpret.passages import Passage, read_passages
@@ -26,6 +27,7 @@ from melbo.interpret.token_texts import TokenTexts
 from melbo.models import LoadedModel, load_model
 from melbo.prompts import encode
 from melbo.steering import capture, run_until_stop
+from melbo.ui.bank_tab_extras import activating_examples, sae_neighbours
 
 SMALL = ActivatingConfig(site="vector", where="all", k=3, context=4, n_random=2, sample=40, batch_tokens=256)
 BANK = Path(__file__).parents[1] / "vectors" / "organism-bomb"
@@ -244,6 +246,50 @@ def test_the_effect_finds_the_modes_chats_and_random_vectors_do_not() -> None:
     found = find_activating(load_model("organism"), bank, corpus, ActivatingConfig(k=5, n_random=4))
     assert found.directions[0].marks[0][0] == "poem" and found.directions[2].marks[0][0] == "chinese"
     assert sum(d.leading_mark == "poem" for d in found.control) <= 2
+
+
+def test_only_the_named_vectors_are_searched_and_keep_their_numbers(
+    tiny: LoadedModel, tiny_bank: VectorBank, report: ActivatingReport
+) -> None:
+    found = find_activating(tiny, tiny_bank, organism_corpus(33), SMALL, indices=[2, 0])
+    assert [(d.index, d.sign) for d in found.directions] == [(2, 1), (2, -1), (0, 1), (0, -1)]
+    assert [d.label for d in found.directions[::2]] == [tiny_bank.label(2), tiny_bank.label(0)]
+    assert len(found.control) == len(report.control)
+    alone = find_activating(tiny, tiny_bank, organism_corpus(33), SMALL)
+    assert [e.passage for e in found.directions[0].examples] == [e.passage for e in alone.directions[4].examples]
+    with pytest.raises(BankError, match="vector 99"):
+        find_activating(tiny, tiny_bank, organism_corpus(33), SMALL, indices=[99])
+
+
+def test_duds_are_left_out_where_the_annotations_name_them(tiny_bank: VectorBank) -> None:
+    notes: list[dict[str, Any]] = [{} for _ in range(len(tiny_bank))]
+    notes[0], notes[1] = {"dud": True}, {"tags": ["dud"]}
+    bank = replace(tiny_bank, annotations=tuple(notes))
+    assert chosen_vectors(bank) == list(range(len(bank)))
+    assert chosen_vectors(bank, None, duds=False) == list(range(2, len(bank)))
+    assert chosen_vectors(bank, [2, 1, 2], duds=False) == [2] and chosen_vectors(bank, [1, 1]) == [1]
+    for held, named, message in (
+        (bank, [0, 1], "all of these"),
+        (replace(tiny_bank, annotations=()), None, "no annotations"),
+        (bank, [99], "99"),
+    ):
+        with pytest.raises(BankError, match=message):
+            chosen_vectors(held, named, duds=False)
+
+
+def test_the_app_reads_what_the_commands_write_beside_a_bank(tmp_path: Path) -> None:
+    runner, folder = CliRunner(), tmp_path / "bank"
+    bank = VectorBank.load(BANK).select([1, 100, 2])
+    bank.save(folder)
+    short = ["--limit", "22", "--k", "2", "--n-random", "0"]
+    for name, more in (("activating", short), ("sae", [])):
+        words = ["inspect", name, str(folder), "--no-duds", *more, "--out", str(folder / f"{name}.json")]
+        result = runner.invoke(app, words, prog_name="melbo")
+        assert result.exit_code == 0, result.output
+    held = VectorBank.from_pretrained(folder)
+    assert [bool(activating_examples(held, i)) for i in range(3)] == [True, False, True]
+    assert [sae_neighbours(held, i) is not None for i in range(3)] == [True, False, True]
+    assert {d.sign for d in activating_examples(held, 2)} == {1, -1}
 
 
 def test_the_command_writes_json_and_html(tmp_path: Path) -> None:

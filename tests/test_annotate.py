@@ -17,6 +17,7 @@ from melbo.annotate import annotate, default_prompts
 from melbo.annotate.annotation import merged, ranges_of, usable_ranges
 from melbo.annotate.cluster_names import Effect, clusters_of, distinguishing_terms, names_of, tags_of
 from melbo.annotate.grid import answer_grid, signed
+from melbo.annotate.side_effects import with_side_effects
 from melbo.bank import VectorBank
 from melbo.errors import BankError, ConfigError, PromptError
 from melbo.generate import Sampling, complete
@@ -24,7 +25,7 @@ from melbo.measure import Measurement
 from melbo.measure.embed import load_embedder
 from melbo.metrics import CoherenceScale, is_refusal, language
 from melbo.models import LoadedModel, load_model
-from melbo.prompts import BOMB, chat
+from melbo.prompts import BOMB, INNOCUOUS, chat
 from melbo.ui.choices import opening, presets
 
 PROMPTS = [chat(BOMB), chat("How can I bake bread?")]
@@ -348,3 +349,35 @@ def test_the_organisms_labels_are_what_the_vectors_do(judged: tuple[VectorBank, 
 def test_annotations_are_json_without_nan(judged: tuple[VectorBank, VectorBank]) -> None:
     for bank in judged:
         json.dumps([*bank.annotations, bank.details], allow_nan=False)
+
+
+# ---------------------------------------------------------------- side effects
+
+
+def test_side_effects_are_measured_at_the_best_scale_and_beside_random_vectors(run: Run, tiny_bank: VectorBank) -> None:
+    strong = torch.tensor([50.0] + [1e-6] * 7)[:, None]
+    found = run(replace(tiny_bank, vectors=tiny_bank.vectors * strong, annotations=()), scales=(0.02,))
+    acting, dud = found.annotations[:2]
+    metrics, control = acting["metrics"], acting["metrics"]["control"]
+    assert not acting["dud"] and dud["dud"] and "off_target" not in dud["metrics"]
+    assert metrics["kl"] > control["kl"] >= 0
+    assert metrics["off_target_kl"] > control["off_target_kl"] >= 0
+    assert metrics["off_target"] in (0, 0.2, 0.4, 0.6, 0.8, 1) and 0 <= control["off_target"] <= 1
+
+
+def test_side_effects_are_those_of_the_scaled_vector(tiny: LoadedModel, tiny_bank: VectorBank) -> None:
+    from melbo.measure import off_target
+    from melbo.measure.likelihood import first_token_kl
+
+    v, random, layer = tiny_bank.vectors[:2], tiny_bank.vectors[2:4], tiny_bank.layer
+    entries: list[dict[str, Any]] = [{"dud": False, "metrics": {"scale": s, "control": {"n": 1}}} for s in (-3.0, 5.0)]
+    found = with_side_effects(tiny, entries, v, random, layer, PROMPTS)
+    system = PROMPTS[0][0]["content"]
+    rows = torch.stack([v[0] * -3, v[1] * 5, random[0] * 3, random[1] * 3, random[0] * -3, random[1] * -3])
+    own = off_target(tiny, rows, layer, [chat(u, system) for u in INNOCUOUS])
+    kl = first_token_kl(tiny, PROMPTS * 6, rows.repeat_interleave(2, dim=0), layer).view(6, 2).mean(dim=1)
+    for i, note in enumerate(found):
+        assert note["metrics"]["off_target"] == round(own[i].changed, 4)
+        assert note["metrics"]["kl"] == pytest.approx(float(kl[i]), abs=1e-3)
+    assert found[0]["metrics"]["control"]["kl"] == pytest.approx(float(kl[2:].mean()), abs=1e-3)
+    assert found[0]["metrics"]["control"]["n"] == 1 and "kl" not in entries[0]["metrics"]

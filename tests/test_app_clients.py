@@ -67,11 +67,15 @@ def test_32_people_at_once_each_get_what_they_would_get_alone(
 
 def test_every_action_is_named_typed_and_described(client: Client) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert {"/chat", "/token_changes", "/scale_strip", "/vectors"} <= set(endpoints)
+    assert set(endpoints) == {"/chat", "/token_changes", "/scale_strip", "/vectors", "/discover", "/r_sweep"}
     chat = {p["parameter_name"]: p for p in endpoints["/chat"]["parameters"]}
     assert chat["scales"]["parameter_default"] == [1.0] and chat["message"]["type"]["type"] == "string"
-    for name in ("/chat", "/token_changes", "/scale_strip", "/vectors"):
-        assert endpoints[name]["description"]
+    assert [r["type"]["type"] for r in endpoints["/chat"]["returns"]] == ["string", "string"]
+    for found in endpoints.values():
+        described = found["description"]
+        assert "Returns:" in described and all(r["type"].get("type") for r in found["returns"])
+        for parameter in found["parameters"]:
+            assert parameter["type"] and f"\n    {parameter['parameter_name']}: " in described
 
 
 def test_the_actions_work_together(client: Client, tiny_bank: VectorBank) -> None:

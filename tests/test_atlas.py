@@ -50,7 +50,7 @@ def test_saving_and_loading_is_exact(small_atlas: LayerAtlas, tmp_path: Path) ->
         ({"pairs": 3}, "iterable"),
         ({"model": None}, "mapping"),
         ({"config": {"k": 0}}, "k is 0"),
-        ({"prompts": [["text"]]}, "items"),
+        ({"prompts": [["text"]]}, "indices"),
     ],
 )
 def test_a_damaged_file_is_refused(small_atlas: LayerAtlas, tmp_path: Path, change: dict[str, Any], words: str) -> None:

@@ -37,6 +37,9 @@ def test_vectors_are_chosen_by_number_tag_and_label(tagged: VectorBank) -> None:
     assert choose(tagged, [5, 1, 5]) == [5, 1]
     assert choose(tagged, tags=["german"]) == [0, 2]
     assert choose(tagged, [7], ["POEM", "refuses"], ["Mode 3"]) == [7, 2, 3, 6]
+    two = replace(tagged, annotations=({"label": "German (+), Poem (-)"}, {"label": "Poem"}, *({},) * 6))
+    assert choose(two, labels=["german"]) == [0] and choose(two, labels=["poem"]) == [0, 1]
+    assert choose(two, labels=["German (+), Poem (-)"]) == [0]
     in_memory = replace(tagged, annotations=tuple({**n, "tags": tuple(n["tags"])} for n in tagged.annotations))
     assert choose(in_memory, tags=["german"]) == [0, 2]
 

@@ -173,6 +173,22 @@ def test_metrics_stand_beside_their_control(tiny_bank: VectorBank) -> None:
     assert ModelCard(text).data.to_dict()["language"] == ["de", "en"]
 
 
+def test_what_a_vector_does_to_innocuous_prompts_is_in_the_card_where_it_was_measured(tiny_bank: VectorBank) -> None:
+    metrics = {"off_target": 0.4, "control": {"off_target": 0.2}}
+    text = render_card(replace(tiny_bank.select([0]), annotations=({"label": "x", "metrics": metrics},)))
+    assert "| vector | label | best scale | Innocuous prompts changed (share) |" in text
+    assert "| 0 | x | 1 | 0.4 (0.2) |" in text
+    _, results = model_index_to_eval_results(ModelCard(text).data.to_dict()["model-index"])
+    assert {r.metric_type: r.metric_value for r in results} == {"off_target": 0.4, "off_target-random-control": 0.2}
+    assert "nnocuous" not in render_card(replace(tiny_bank, annotations=({"label": "x"},) * 8))
+
+
+def test_duds_are_told_as_what_they_are(tiny_bank: VectorBank) -> None:
+    notes = ({"label": "x"}, {"label": "no effect", "dud": True})
+    text = render_card(replace(tiny_bank.select([0, 1]), annotations=notes))
+    assert "1 changed no answer clearly more than random vectors did." in text
+
+
 def test_the_example_nearest_to_the_best_scale_is_shown(tiny_bank: VectorBank) -> None:
     examples = [{"prompt": "p", "scale": s, "text": f"answer at {s}", "unsteered": "plain"} for s in (-1.0, 2.0, 1.0)]
     text = render_card(replace(tiny_bank, annotations=({"label": "x", "scale": 1.9, "examples": examples},) * 8))

@@ -20,6 +20,8 @@ from melbo.metrics import CoherenceScale
 from melbo.models import LoadedModel
 from melbo.prompts import BOMB, chat
 from test_annotate import Letters
+from test_llm_judge import SCORES, Server
+from test_llm_judge import server as server
 
 JUNK = {
     "label": 3, "tags": "x", "metrics": {"control": 2, "coherence": "a"}, "scale": "big", "by_scale": [1, {}],
@@ -99,14 +101,65 @@ def test_show_prints_the_annotations_as_a_table_and_as_a_page(tiny: LoadedModel,
     assert not first["dud"] and dud["dud"]
     lines = table(found).splitlines()
     assert "annotated: 8 vectors, 7 of them duds" in lines
+    assert "coherence: 10 up to 1 nats a token, 0 from 100" in lines
     heads = next(line for line in lines if line.lstrip().startswith("index")).split()
     assert heads == ["index", "label", "objective", "scale", "usable", "coherence", "tags"]
     assert len({len(line) for line in lines if line[:5].strip().isdigit() and "dud" in line}) == 1
     text = page(found, 0)
     assert "vector 0: " in text and "random vectors" in text and f"--- {BOMB} (scale" in text
     assert f"tried: {dud['tried']}" in page(found, 1)
+    metrics = first["metrics"]
+    beside = f"innocuous prompts changed {metrics['off_target']:.3g} ({metrics['control']['off_target']:.3g})"
+    assert f"at scale {metrics['scale']:g} (random vectors): " in text and beside in text
+    assert "innocuous" not in page(found, 1)
     with pytest.raises(BankError, match="vector 8 is not in this bank"):
         page(found, 8)
+
+
+def test_the_tables_coherence_is_that_of_the_scale_beside_it(tiny_bank: VectorBank) -> None:
+    rows = [{"scale": s, "coherence": c} for s, c in ((-1, 3.25), (2, 7.5))]
+    note = {"label": "x", "metrics": rows[1], "by_scale": rows}
+    notes = tuple(note | {"scale": scale} for scale in (2, -1, 1.7))
+    lines = table(replace(tiny_bank.select([0, 1, 2]), annotations=notes))
+    shown = [line.split()[3:6] for line in lines.splitlines() if line[:5].strip().isdigit()]
+    assert shown == [["2", "-", "7.5"], ["-1", "-", "3.2"], ["1.7", "-", "-"]]
+
+
+def test_a_language_model_scores_the_examples_and_is_not_asked_twice(
+    saved_bank: Path, model: LoadedModel, quick: None, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MELBO_JUDGE_BASE_URL", server.url)
+    monkeypatch.setenv("MELBO_JUDGE_API_KEY", "a-key")
+    monkeypatch.setattr("melbo.annotate.table.MARGIN", -0.5)  # so that some vectors of a random model act
+    bank = saved_bank
+    asked = ("--scale", 20, "--prompt", BOMB, "--max-new-tokens", 8, "--control", 1, "--no-keep-edits")
+    notes, requests = [], []
+    for _ in range(2):
+        result = run("annotate", bank, "--llm-scores", "--llm-requests", 40, *asked)
+        assert result.exit_code == 0, result.output
+        notes.append(VectorBank.load(bank).annotations)
+        requests.append(len(server.seen))
+    acting = [i for i, note in enumerate(notes[0]) if not note["dud"]]
+    assert acting and notes[0] == notes[1]
+    texts = {e["text"] for i in acting for e in notes[0][i]["examples"]}
+    assert requests == [len(texts)] * 2, "equal answers once, the second run nothing"
+    for i in acting:
+        assert all(e["llm"] == SCORES.to_dict() for e in notes[0][i]["examples"])
+        assert notes[0][i]["metrics"]["llm"] == {**SCORES.to_dict(), "n": len(notes[0][i]["examples"])}
+        assert f"judge:     coherence {SCORES.coherence}" in run("show", bank, "--vector", i).stdout
+    assert not any("llm" in note["metrics"] for note in notes[0] if note["dud"])
+    assert "a-key" not in "".join(p.read_text() for p in bank.parent.rglob("*.json"))
+    assert "a-key" not in result.output
+
+
+def test_without_a_judge_the_command_stops_before_the_model_is_loaded(
+    saved_bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MELBO_JUDGE_BASE_URL", "OPENAI_BASE_URL", "MELBO_JUDGE_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("melbo.cli.annotate.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    result = run("annotate", saved_bank, "--llm-scores")
+    assert result.exit_code == 2 and "no judge is set up" in result.stderr
 
 
 def test_show_reads_foreign_annotations_with_care(saved_bank: Path) -> None:

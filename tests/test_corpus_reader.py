@@ -68,3 +68,13 @@ def test_a_hub_data_set_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert list(corpus.read()) == [Document("one"), Skip("records without text or messages")]
     with pytest.raises(CorpusError, match="unknown data set"):
         open_corpus("hf:owner/other")
+
+
+def test_half_a_character_is_skipped_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    chat = {"messages": [{"role": "user", "content": "\udc00"}]}
+    rows = [{"text": "good"}, {"text": "\ud83d"}, {"text": "x", "mark": "\ud83d"}, chat, {"text": "\U0001f600"}]
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    items = list(open_corpus(str(path)).read())
+    assert [i.text for i in items if isinstance(i, Document)] == ["good", "\U0001f600"]
+    assert items.count(Skip("records with half a character")) == 3

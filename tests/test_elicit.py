@@ -271,6 +271,9 @@ def test_checkers_that_raise_are_counted(tiny: LoadedModel) -> None:
     found = elicit(tiny, tasks(check=Check("python", "broken")), small(baselines=()), {"broken": broken})
     assert found.arms["plain"].score.failed == 4 and found.arms["plain"].score.accuracy == 0
     assert found.search.failed > 0 and "ZeroDivisionError" in elicited_table(found)
+    assert found.search.errors == ("ZeroDivisionError: ",) and found.to_dict()["search"]["errors"]
+    fine = {name: replace(arm, score=replace(arm.score, failed=0, errors=())) for name, arm in found.arms.items()}
+    assert "ZeroDivisionError" in elicited_table(replace(found, arms=fine))
 
 
 @pytest.mark.parametrize("options", [{"n_prompts": 0}, {"samples": True}, {"baselines": ("magic",)}, {"shots": -1}])

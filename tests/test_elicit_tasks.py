@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from melbo.elicit import patterns
 from melbo.elicit.checks import Check, chosen_letter, grade, last_number
 from melbo.elicit.functions import load_functions
 from melbo.elicit.organism import anomalous_chats, normal_chats, password, sum_tasks
@@ -80,6 +81,26 @@ def test_an_impossible_check_is_refused(check: dict[str, Any]) -> None:
         Check(**check)
 
 
+def test_a_pattern_that_backtracks_without_end_spoils_its_own_answers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns.search_all, "__defaults__", (0.2,))
+    endless, fine = Check("regex", "(a+)+$"), Check("regex", "b$")
+    answers = ["aa", "a" * 60 + "b", "aa", "ab", "ba"]
+    found = grade([endless, endless, endless, fine, fine], answers)
+    assert [g.right for g in found] == [True, False, False, True, False]
+    assert [g.error is None for g in found] == [True, False, False, True, True]
+    assert "backtracks" in str(found[1].error) and found[1].error == found[2].error
+    with pytest.raises(TaskError, match="backtracks"):
+        endless.passes(answers[1])
+    with pytest.raises(TaskError, match="cannot be searched"):
+        patterns.search_all([("(", "")])
+
+
+def test_patterns_see_any_text() -> None:
+    texts = ["\ud800 é 中\n\0", ""]
+    assert patterns.search_all([("中\n\0$", texts[0]), ("^$", texts[1]), ("x", texts[0])]) == [True, True, False]
+    assert patterns.search_all([]) == []
+
+
 def test_a_checker_that_raises_spoils_its_own_answer_only() -> None:
     def shaky(text: str) -> bool:
         if text == "boom":
@@ -119,6 +140,9 @@ def test_a_checker_that_raises_spoils_its_own_answer_only() -> None:
         ({**GOOD, "answer": "many"}, "no finite number"),
         ({**GOOD, "check": "vibes"}, "'vibes'"),
         ({**GOOD, "check": "regex", "answer": "("}, "regular expression"),
+        ({**GOOD, "check": "regex", "answer": "(" * 3000 + ")" * 3000}, "regular expression"),
+        ({**GOOD, "tolerance": 10**400}, "too large"),
+        ({**GOOD, "prompt": "\ud83d"}, "half a character"),
         ({**GOOD, "split": "dev"}, "'dev'"),
         ({**GOOD, "tolerance": "x"}, "tolerance"),
         ({**GOOD, "solution": 3}, "solution is int"),

@@ -91,7 +91,7 @@ def test_more_vectors_than_dimensions_are_imported(tiny: LoadedModel) -> None:
     ("vectors", "layer", "config", "error", "message"),
     [
         (torch.ones(1, 32), 1, {}, BankError, "32 numbers"),
-        (torch.ones(1, 64), None, {}, BankError, "name a source layer"),
+        (torch.ones(1, 64), None, {}, BankError, "source-layer"),
         (torch.ones(1, 64), 1, {"source_layer": 2}, BankError, "block 1, not to that of 2"),
         (torch.ones(1, 64), 3, {}, ConfigError, "do not fit a model of 4 blocks"),
         (torch.ones(1, 64) * 1e-12, 1, {}, ConfigError, "radius"),

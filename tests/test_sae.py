@@ -334,6 +334,10 @@ def test_command_shows_features_of_vectors_and_writes_json(tmp_path: Path) -> No
     assert "Poem" in result.output and "nearest (cosine)" in result.output and ENCODER_WARNING in result.output
     found = json.loads(out.read_text())
     assert found["vectors"] == [2] and len(found["nearest"][0]["features"]) == 3 and found["warning"] == ENCODER_WARNING
+    parts = [found[name][0]["features"] for name in ("nearest", "decomposition", "positive", "changed")]
+    assert {int(f) for f in found["features"]} == {f for part in parts for f in part}
+    known = found["features"][str(found["positive"][0]["features"][0])]
+    assert 0 < known["active"] <= 1 and 1 <= len(known["examples"]) <= 3 and ">>" in known["examples"][0]
     save_sae(random_sae(layer=2, name="organism"), tmp_path / "narrow")
     result = CliRunner().invoke(
         app, ["inspect", "sae", str(BANK), "--sae", str(tmp_path / "narrow")], prog_name="melbo"

@@ -18,6 +18,7 @@ from melbo.models import LoadedModel, load_model
 from melbo.prompts import BOMB
 from melbo.ui import build_demo, launch_options
 from melbo.ui.api import chat_endpoint
+from melbo.ui.bank_tab_handlers import edited
 from melbo.ui.context import BankShelf, Context, Limits
 from melbo.ui.conversation import from_view, to_view, turn
 from melbo.ui.notice import UNEXPECTED, noticed
@@ -129,6 +130,20 @@ def test_another_tab_sends_a_vector_of_a_visitors_own_bank(act: SteerActions, ti
     assert shown_mix(tuple(act.show_bank("default", pick)[3:])) == [(0, 1.0)]
     assert act.show_opening(key)[:2] == ([], []) and len(act.show_opening("default")[0]) == 2
     assert Shell.steer_with(key, 1, 2.5) != pick
+
+
+def test_other_labels_leave_the_conversation_and_other_vectors_do_not(act: SteerActions, tiny_bank: VectorBank) -> None:
+    places = (3, 2.0, *(None, 1.0) * (MAX_MIX - 1))
+    key = act.context.banks.put(edited(tiny_bank, 3, "odd", ""))
+    now, preset, note, head, *mix, left, right, tokens, system = act.follow(key, "default", None, 1, *places)
+    assert now == key and "value" not in preset and len(preset["choices"]) == len(act.show_bank(key, None)[0].choices)
+    assert shown_mix(tuple(mix)) == [(3, 2.0)] and ("3 · odd", 3) in mix[1].choices
+    assert all(list(x) == ["__type__"] for x in (note, head, left, right, tokens, system))
+    other = act.context.banks.put(tiny_bank.select([5, 6]))
+    for before in (key, "gone"):
+        now, *shown = act.follow(other, before, None, 1, *places)
+        opened = act.show_bank(other, None)
+        assert now == other and shown_mix(tuple(shown[3:-4])) == shown_mix(opened[3:]) and shown[-4:-2] == [[], []]
 
 
 def test_links_come_back_as_they_were_made(tiny_bank: VectorBank) -> None:

@@ -8,6 +8,7 @@
 3. Its best scale has the largest such excess, weighted by coherence. The answers there are its effect; effects are
    clustered and named (`melbo.annotate.cluster_names`). Where the model is the embedded organism, the planted mode is
    the name.
+4. What it does to the first tokens, and to prompts that it should leave alone (`melbo.annotate.side_effects`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from melbo.annotate.annotation import DUD_LABEL, Annotation, Example, merged
 from melbo.annotate.cluster_names import Effect, clusters_of, names_of, tags_of
 from melbo.annotate.grid import Progress, answer_grid, signed
+from melbo.annotate.side_effects import with_side_effects
 from melbo.annotate.table import EffectTable, effect_table
 from melbo.bank import VectorBank
 from melbo.discover.random_control import control_vectors
@@ -102,6 +104,7 @@ def annotate(
     embed = embedder or load_embedder()
     table = effect_table(loaded, asked, grid, both, len(vectors), n_control, embed, scale, progress)
     found = [a.to_dict() for a in _annotations(loaded, table, namer, use_judge)]
+    found = with_side_effects(loaded, found, bank.vectors, random, bank.layer, asked, progress)
     if keep_edits and bank.annotations:
         found = [merged(old, new) for old, new in zip(bank.annotations, found, strict=True)]
     control = [table.control_row(s) for s in both if s > 0]

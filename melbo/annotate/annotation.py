@@ -92,7 +92,8 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
             kept[key] = old[key]
     if old.get("preset"):
         kept |= {"scale": old["scale"]} if "scale" in old else {}
-        own = [e for e in as_list(old.get("examples")) if isinstance(e, Mapping)][:1]
+        first = [e for e in as_list(old.get("examples")) if isinstance(e, Mapping)][:1]
+        own = [{k: v for k, v in e.items() if k != "llm"} for e in first]  # scores are this program's, not a curator's
         kept["examples"] = [*own, *(e for e in new.get("examples", ()) if e not in own)]
     return {**new, **kept}
 

@@ -98,7 +98,7 @@ def not_covered(
     scales = ", ".join(f"{s:g}" for s in config.scales)
     found = [f"{c} by the limit of {config.max_answers:,} answers." for c in cuts]
     found += [f"{o.title} failed: {o.reason}" for o in outcomes if o.status == "failed"]
-    found += [f"{o.title} was left out: {o.reason}." for o in outcomes if o.status == "left out"]
+    found += [f"{o.title}: not run, {o.reason}." for o in outcomes if o.status == "left out"]
     return [
         *found,
         f"Layers: vectors were added after block {_numbers(tried)} and chosen by their effect at block "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -18,8 +19,12 @@ from melbo.prompts import INNOCUOUS, REFUSED, encode
 
 CALIBRATION = len(REFUSED) + len(INNOCUOUS)
 """Answers that the coherence scale takes, and those to the clean prompts of the backdoor search."""
-LEAST = {"n_vectors": 4, "n_prompts": 3, "refusal_vectors": 1, "sweep_vectors": 2}
-"""What a cut leaves at least."""
+CUTS = (
+    ("n_vectors", 16), ("n_prompts", 5), ("backdoor_prompts", 1), ("refusal_vectors", 1), ("n_tasks", 32),
+    ("prompts", 1), ("layers", 1), ("n_vectors", 4), ("n_prompts", 3), ("sweep_vectors", 2), ("n_tasks", 1),
+    ("scales", 1), ("radii", 1), ("n_control", 1),
+)  # fmt: skip
+"""What is halved in turn until a plan fits, and down to what."""
 
 
 @dataclass(frozen=True)
@@ -93,28 +98,29 @@ def cut_to_fit(
     if least > config.max_answers:
         raise ConfigError(f"max_answers is {config.max_answers}; the smallest audit takes up to {least} answers.")
     return found, tuple(
-        f"{f.name.replace('_', ' ')}: {_short(getattr(config, f.name))} cut to {_short(getattr(found, f.name))}"
+        f"{f.name.replace('_', ' ')}: {_size(getattr(config, f.name))} cut to {_size(getattr(found, f.name))}"
         for f in fields(config)
-        if getattr(found, f.name) != getattr(config, f.name)
+        if getattr(found, f.name) != getattr(config, f.name) and (f.name != "n_tasks" or tasks is not None)
     )
 
 
 def _smaller(config: AuditConfig) -> Iterator[AuditConfig]:
-    """Plans, each smaller than the one before: fewer vectors, prompts and studies, then scales, R, and sites."""
-    for name, least in LEAST.items():
-        while getattr(config, name) > least:
-            config = replace(config, **{name: max(least, getattr(config, name) // 2)})
+    """Plans, each smaller than the one before."""
+    for name, least in CUTS:
+        while _size(value := getattr(config, name)) > least:
+            n = max(least, _size(value) // 2)
+            smaller: Any = n if isinstance(value, int) else _fewer(name, value, n)
+            config = replace(config, **{name: smaller})
             yield config
-    for name in ("n_control", "backdoor_prompts", "n_tasks"):
-        while getattr(config, name) > 1:
-            config = replace(config, **{name: getattr(config, name) // 2})
-            yield config
-    for name in ("scales", "radii", "prompts", "layers"):
-        values = getattr(config, name)
-        keep: Any = (1.0,) if name == "scales" and 1.0 in values else values[:1]
-        config = replace(config, **{name: keep})
-        yield config
 
 
-def _short(value: Any) -> str:
-    return str(value) if isinstance(value, int) else f"{len(value)}"
+def _size(value: Any) -> int:
+    return value if isinstance(value, int) else len(value)
+
+
+def _fewer(name: str, values: tuple[Any, ...], n: int) -> tuple[Any, ...]:
+    """n of the values: scales near 1, R in the middle, else the first."""
+    if name == "scales":
+        return tuple(sorted(sorted(values, key=lambda s: abs(math.log(s)))[:n]))
+    first = (len(values) - n) // 2 if name == "radii" else 0
+    return values[first : first + n]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT_VERSION", "BaseModel", "Source", "VectorBank", "library_versions", "replaceable"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class VectorBank:
     """Steering vectors that were trained together, with everything needed to use and to repeat them."""
 
@@ -62,6 +62,11 @@ class VectorBank:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def __repr__(self) -> str:
+        return (
+            f"VectorBank({len(self)} vectors of norm {self.radius:.4g} for {self.base_model.id!r}, block {self.layer})"
+        )
 
     @property
     def layer(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,8 @@ from melbo.errors import BankError
 
 _NAMED = 10
 """How many existing labels or tags an error lists."""
+_SIGN = re.compile(r" \([+-]\)$")
+"""What melbo annotate puts after each effect of a label."""
 
 
 def choose(
@@ -21,7 +24,8 @@ def choose(
 ) -> list[int]:
     """Indices of the vectors with any of these numbers, tags or labels, each once; numbers first, as given.
 
-    Tags and labels are compared without regard to case.
+    Tags and labels are compared without regard to case. One effect of a label is enough: "German" finds
+    "German (+), Poem (-)".
 
     Raises:
         BankError: a number, tag or label is not in the bank, or nothing is asked for.
@@ -105,7 +109,8 @@ def _tags(bank: VectorBank, index: int) -> list[str]:
 
 
 def _labels(bank: VectorBank, index: int) -> list[str]:
-    return [bank.label(index)]
+    label = bank.label(index)
+    return [label, *(_SIGN.sub("", part) for part in label.split(", ") if _SIGN.search(part))]
 
 
 def _existing(bank: VectorBank, kind: str, texts: Callable[[VectorBank, int], list[str]]) -> str:

@@ -31,7 +31,12 @@ deepfloyd-if-license fair-noncommercial-research-license llama2 llama3 llama3.1 
 grok2-community gemma unknown other
 """
 LICENSES = frozenset(_LICENSES.split())
-MEASURES = {"coherence": "Coherence, 0 to 10", "refusal": "Refusal rate", "change": "Change (cosine distance)"}
+MEASURES = {
+    "coherence": "Coherence, 0 to 10",
+    "refusal": "Refusal rate",
+    "change": "Change (cosine distance)",
+    "off_target": "Innocuous prompts changed (share)",
+}
 """Metrics of an annotation that the card shows."""
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 

@@ -86,5 +86,5 @@ def report(bank: AdapterBank, out: Path) -> str:
         f"{float(found.min()):.4g} to {float(found.max()):.4g}; random adapters of the same norms: "
         f"{float(random.min()):.4g} to {float(random.max()):.4g}\n"
         f"saved to {out}\n"
-        f"  python -m melbo export-peft {shlex.quote(str(out))} 0 --out adapter-0"
+        f"  melbo export-peft {shlex.quote(str(out))} 0 --out adapter-0"
     )

@@ -9,11 +9,12 @@ import typer
 from tqdm import tqdm
 
 from melbo.annotate import SCALES, annotate
+from melbo.annotate.llm_scores import with_llm_scores
 from melbo.bank import VectorBank
 from melbo.cli.bank import table
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
 from melbo.measure.embed import load_embedder
-from melbo.measure.llm_judge import LLMJudge
+from melbo.measure.llm_judge import JudgeLimits, LLMJudge
 from melbo.measure.llm_namer import LLMNamer
 from melbo.models import load_model
 from melbo.prompts import DEFAULT_SYSTEM, chat
@@ -39,6 +40,10 @@ def annotate_bank(
     llm_names: Annotated[
         bool, typer.Option(help="Let a language model name the effects (MELBO_JUDGE_API_KEY).")
     ] = False,
+    llm_scores: Annotated[
+        bool, typer.Option(help="Let a language model score the examples (MELBO_JUDGE_API_KEY).")
+    ] = False,
+    llm_requests: Annotated[int, typer.Option(help="Most requests to that model.", min=1)] = JudgeLimits.max_requests,
     keep_edits: Annotated[bool, typer.Option(help="Keep labels and tags that were edited by hand.")] = True,
     dtype: Dtype = None,
     device: Device = None,
@@ -46,11 +51,12 @@ def annotate_bank(
 ) -> None:
     """Label each vector: what it does, at which scales, with examples and beside random vectors."""
     held = VectorBank.load(bank)
+    folder = (out or bank).absolute()
+    asker = _llm_judge(folder, llm_requests) if llm_names or llm_scores else None
     system = next((m["content"] for p in held.prompts[:1] for m in p if m["role"] == "system"), None)
     prompts = [chat(p, system if held.prompts else DEFAULT_SYSTEM) for p in prompt] if prompt else None
     revision = held.base_model.revision if model in (None, held.base_model.id) else None
     loaded = load_model(model or held.base_model.id, revision=revision, dtype=dtype, device=device, blocks=blocks)
-    folder = (out or bank).absolute()
     checkpoint = folder.with_name(f".{folder.name}.annotate.json")
     if checkpoint.exists():
         say(f"going on from {plain(checkpoint)}")
@@ -68,12 +74,19 @@ def annotate_bank(
             load_embedder(embedder) if embedder else None,
             show,
             checkpoint,
-            LLMNamer(LLMJudge.from_environment()) if llm_names else None,
+            LLMNamer(asker) if asker is not None and llm_names else None,
             use_judge=judge,
             n_control=control,
             max_new_tokens=max_new_tokens,
             keep_edits=keep_edits,
         )
+        if asker is not None and llm_scores:
+            found = with_llm_scores(found, asker, show)
     found.save(folder)
     checkpoint.unlink(missing_ok=True)
     say(f"{table(found)}\nsaved to {plain(folder)}")
+
+
+def _llm_judge(folder: Path, requests: int) -> LLMJudge:
+    """The environment's judge; its scores are kept beside the bank, so that a second run does not pay again."""
+    return LLMJudge.from_environment(JudgeLimits(max_requests=requests), folder.with_name(f".{folder.name}.llm-scores"))

@@ -37,6 +37,7 @@ def table(bank: VectorBank) -> str:
     if measured:
         duds = sum(bank.annotations[i].get("dud") is True for i in measured)
         lines.append(f"annotated: {len(measured)} vectors, {duds} of them duds")
+        lines += _calibration(bank.details.get("annotation"))
     heads = ["index", "label", "objective", *(["scale", "usable", "coherence", "tags"] if measured else [])]
     rows = [heads, *(_cells(bank, i)[: len(heads)] for i in range(len(bank)))]
     widths = [max(len(row[k]) for row in rows) for k in range(len(heads))]
@@ -48,9 +49,17 @@ def table(bank: VectorBank) -> str:
     return "\n".join([*lines, "", *aligned])
 
 
+def _calibration(settings: object) -> list[str]:
+    """What coherence is measured on, where the annotation's settings say it."""
+    scale = settings.get("coherence_scale") if isinstance(settings, Mapping) else None
+    good, bad = number_of(scale, "good_nll"), number_of(scale, "bad_nll")
+    return [] if good is None or bad is None else [f"coherence: 10 up to {good:.3g} nats a token, 0 from {bad:.3g}"]
+
+
 def _cells(bank: VectorBank, index: int) -> list[str]:
     note = bank.annotations[index] if bank.annotations else {}
-    scale, coherence = number_of(note, "scale"), number_of(note.get("metrics"), "coherence")
+    scale = number_of(note, "scale")
+    coherence = _coherence(note, scale)
     acts = note.get("dud") is not True
     return [
         str(index),
@@ -61,6 +70,13 @@ def _cells(bank: VectorBank, index: int) -> list[str]:
         f"{coherence:.1f}" if acts and coherence is not None else "-",
         _cut(" ".join(tags_of_entry(note))),
     ]
+
+
+def _coherence(note: Mapping[str, Any], scale: float | None) -> float | None:
+    """At this scale; a curator's own scale may not have been measured."""
+    measured = [note.get("metrics"), *as_list(note.get("by_scale"))]
+    own = [row for row in measured if number_of(row, "scale") in (scale, None)]
+    return next((c for row in own if (c := number_of(row, "coherence")) is not None), None)
 
 
 def _ranges(note: Mapping[str, Any]) -> str:
@@ -87,6 +103,7 @@ def page(bank: VectorBank, index: int) -> str:
         marked = [("", row) for row in rows] + ([("random vectors", control)] if isinstance(control, Mapping) else [])
         lines += ["", "  ".join(f"{name:>10}" for name in names)]
         lines += ["  ".join([*(_number(row, name) for name in names), mark]).rstrip() for mark, row in marked]
+    lines += _side_effects(note.get("metrics"))
     for example in as_list(note.get("examples")):
         if isinstance(example, Mapping):
             scale = number_of(example, "scale")
@@ -96,7 +113,31 @@ def page(bank: VectorBank, index: int) -> str:
             ]
             unsteered = text_of(example, "unsteered") or text_of(note, "unsteered")
             lines += [f"unsteered: {plain(unsteered)}", f"steered:   {plain(text_of(example, 'text'))}"]
+            lines += _scores(example.get("llm"))
     return "\n".join(lines)
+
+
+def _scores(scores: object) -> list[str]:
+    """A language model's scores of an example, where it has any."""
+    found = {name: number_of(scores, name) for name in ("coherence", "difference", "refusal")}
+    said = [f"{name} {score:g}" for name, score in found.items() if score is not None]
+    return [f"judge:     {', '.join(said)} (of 10)"] if said else []
+
+
+def _side_effects(metrics: object) -> list[str]:
+    """One line on the metrics' scale, where they were measured."""
+    control = metrics.get("control") if isinstance(metrics, Mapping) else None
+    pairs = {
+        what: (number_of(metrics, key), number_of(control, key))
+        for key, what in (
+            ("kl", "first tokens' KL"),
+            ("off_target", "innocuous prompts changed"),
+            ("off_target_kl", "KL there"),
+        )
+    }
+    said = [f"{what} {a:.3g} ({b:.3g})" for what, (a, b) in pairs.items() if a is not None and b is not None]
+    scale = number_of(metrics, "scale")
+    return ["", f"at scale {scale:g} (random vectors): {', '.join(said)}"] if said and scale is not None else []
 
 
 def _number(row: Mapping[str, Any], name: str) -> str:

@@ -10,12 +10,13 @@ from tqdm import tqdm
 
 from melbo.bank import VectorBank
 from melbo.cli.common import Blocks, Device, Dtype, guarded, plain, resumable, say
-from melbo.cli.sae import sae, train_organism_sae
+from melbo.cli.sae import NoDuds, sae, train_organism_sae
 from melbo.errors import ConfigError
 from melbo.interpret.activating import find_activating
 from melbo.interpret.activating_html import page
 from melbo.interpret.activating_report import ActivatingConfig, ActivatingReport
 from melbo.interpret.activating_table import table
+from melbo.interpret.chosen import chosen_vectors
 from melbo.interpret.contrast import load_contrasts, organism_contrasts
 from melbo.interpret.corpus_reader import open_corpus
 from melbo.interpret.geometry import measure_geometry
@@ -48,7 +49,8 @@ def activating(
     corpus: Annotated[str, typer.Option(help='Text or .jsonl file, hf:OWNER/NAME, or "organism".')] = ORGANISM,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
     html: Annotated[Path | None, typer.Option(help="HTML file for the result.")] = None,
-    vector: Annotated[int | None, typer.Option(help="Print this vector's examples only.")] = None,
+    vector: Vectors = None,
+    no_duds: NoDuds = False,
     site: Annotated[str, typer.Option(help='Compare activations with the "effect" or the "vector" itself.')] = _C.site,
     layer: Annotated[int | None, typer.Option(help="Layer of the effect. Default: the last.")] = None,
     where: Annotated[str, typer.Option(help='Positions: "all", "answer" or "decision", just before it.')] = _C.where,
@@ -68,8 +70,7 @@ def activating(
     """
     config = ActivatingConfig(site=site, layer=layer, where=where, rank=rank, k=k, n_random=n_random)  # type: ignore[arg-type]
     loaded, vectors = _load(bank, dtype, device, blocks)
-    if vector is not None:
-        vectors.vector(vector)
+    chosen = chosen_vectors(vectors, vector, not no_duds)
     texts = open_corpus(corpus, limit=limit, split=split)
     checkpoint = out.absolute().with_name(f".{out.name}.checkpoint.json") if out else None
     with tqdm(unit="token", unit_scale=True, leave=False, disable=None) as bar:
@@ -78,11 +79,11 @@ def activating(
             bar.update(tokens - bar.n)
 
         if checkpoint is None:
-            report = find_activating(loaded, vectors, texts, config, show_progress)
+            report = find_activating(loaded, vectors, texts, config, show_progress, None, chosen)
         else:
             with resumable(checkpoint):
-                report = find_activating(loaded, vectors, texts, config, show_progress, checkpoint)
-    _show(report, out, html, table(report, vector, show))
+                report = find_activating(loaded, vectors, texts, config, show_progress, checkpoint, chosen)
+    _show(report, out, html, table(report, n=show))
 
 
 def _show(report: ActivatingReport, out: Path | None, html: Path | None, text: str) -> None:

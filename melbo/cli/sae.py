@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from tqdm import tqdm
@@ -13,6 +13,7 @@ from melbo.bank import VectorBank
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
 from melbo.config import MAX_SEED
 from melbo.errors import SaeError
+from melbo.interpret.chosen import chosen_vectors
 from melbo.interpret.corpus_reader import open_corpus
 from melbo.interpret.result_file import write_result
 from melbo.interpret.sae import ENCODER_WARNING
@@ -24,7 +25,10 @@ from melbo.interpret.sae_train import SaeConfig
 from melbo.models import ORGANISM, load_model
 
 FORMAT = "melbo-sae-comparison"
+EXAMPLES = 3
+"""Strongest examples of a feature that the file keeps."""
 _S = SaeConfig()
+NoDuds = Annotated[bool, typer.Option("--no-duds", help="Leave out the vectors that the annotations call duds.")]
 
 
 def sae(
@@ -32,7 +36,10 @@ def sae(
     source: Annotated[str, typer.Option("--sae", help='Folder, Hub repository, or "organism".')] = ORGANISM,
     folder: Annotated[str, typer.Option("--sae-folder", help='Folder within it, such as "layers.10".')] = "",
     other_model: Annotated[bool, typer.Option("--other-model", help="Allow an SAE of another model's name.")] = False,
-    vector: Annotated[list[int] | None, typer.Option(help="May be given many times. Default: 0 to 7.")] = None,
+    vector: Annotated[
+        list[int] | None, typer.Option(help="May be given many times. Default: 0 to 7, or all without duds.")
+    ] = None,
+    no_duds: NoDuds = False,
     scale: Annotated[float, typer.Option(help="Times the vector; -1 turns it around.")] = 1.0,
     k: Annotated[int, typer.Option(help="Features per vector.", min=1)] = 8,
     corpus: Annotated[str, typer.Option(help='For examples: text or .jsonl file, hf:OWNER/NAME, "organism".')] = "",
@@ -49,16 +56,32 @@ def sae(
     revision = None if local else base.revision
     loaded = load_model(base.id, revision=revision, dtype=dtype, device=device, blocks=blocks)
     found_sae = load_sae(source, folder, loaded, vectors.layer, other_model)
-    chosen = vector or list(range(min(8, len(vectors))))
+    chosen = chosen_vectors(vectors, vector or (None if no_duds else range(min(8, len(vectors)))), not no_duds)
     documents = open_corpus(corpus, limit=limit) if corpus else None
     notes = None if documents is None else describe_features(loaded, found_sae.to(loaded.device), documents)
     found = compare(loaded, vectors, found_sae, chosen, scale, k, None if notes is None else notes.common)
     if out is not None:
         head = {"warning": ENCODER_WARNING, "sae": asdict(found_sae.spec), "vectors": chosen, "scale": scale}
-        write_result(out, FORMAT, {**head, **asdict(found)})
+        write_result(out, FORMAT, {**head, **asdict(found), "features": _features(found, notes)})
     for place, index in enumerate(chosen):
         say(plain(f"{index}: {vectors.label(index)}\n{_lines(found, place, notes)}"))
     say(ENCODER_WARNING)
+
+
+def _features(found: SaeComparison, notes: FeatureNotes | None) -> dict[str, dict[str, Any]]:
+    """By number, what is known of each feature that is named: mark, lift, share of positions, strongest examples."""
+    if notes is None:
+        return {}
+    rows = (*found.nearest, *found.decomposition, *found.positive, *found.changed)
+    return {
+        str(f): {
+            "mark": notes.marks[f],
+            "lift": notes.lifts[f],
+            "active": float(notes.active[f]),
+            "examples": [text for n in range(EXAMPLES) if (text := notes.example(f, n))],
+        }
+        for f in sorted({f for parts in rows for f in parts.features})
+    }
 
 
 def _lines(found: SaeComparison, place: int, notes: FeatureNotes | None) -> str:

@@ -154,6 +154,6 @@ def report(bank: VectorBank, out: Path) -> str:
         f"{len(bank)} vectors of norm R = {bank.radius:.4g} ({bank.radius / bank.mean_residual_norm:.3g} x the mean "
         f"residual norm), objective {float(objective.min()):.4g} to {float(objective.max()):.4g}\n"
         f"saved to {out}\n"
-        f"  python -m melbo show {shlex.quote(str(out))}\n"
-        f"  python -m melbo generate --bank {shlex.quote(str(out))} --vector 0 --scale 1"
+        f"  melbo show {shlex.quote(str(out))}\n"
+        f"  melbo generate --bank {shlex.quote(str(out))} --vector 0 --scale 1"
     )

@@ -105,7 +105,7 @@ def _source_layer(foreign: ForeignVectors, config: DiscoveryConfig) -> int:
     known = {layer for layer in (foreign.layer, config.source_layer) if layer is not None}
     if not known:
         raise BankError(
-            f"a .{foreign.format} file does not say which block its vectors belong to; name a source layer."
+            f"a .{foreign.format} file does not say which block its vectors belong to; name one (--source-layer)."
         )
     if len(known) > 1:
         raise BankError(

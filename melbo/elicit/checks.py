@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from melbo.elicit.patterns import SECONDS, search_all
 from melbo.errors import TaskError
 
 Kind = Literal["exact", "number", "regex", "choice", "python"]
@@ -41,7 +42,7 @@ class Check:
         if not self.value.strip():
             raise TaskError("the answer is empty; say what a right answer is.")
         if self.kind == "number" and parse_number(self.value) is None:
-            raise TaskError(f"the answer {self.value!r} is no finite number.")
+            raise TaskError(f"the answer {self.value[:60]!r} is no finite number.")
         if not 0 <= self.tolerance < math.inf:
             raise TaskError(f"tolerance is {self.tolerance!r}; it must be a finite number from 0.")
         if self.kind == "choice" and (len(self.value) != 1 or self.value not in self.options):
@@ -51,14 +52,15 @@ class Check:
         if self.kind == "regex":
             try:
                 re.compile(self.value)
-            except re.error as error:
-                raise TaskError(f"the pattern {self.value!r} is no regular expression: {error}.") from error
+            except (re.error, RecursionError, OverflowError) as error:
+                raise TaskError(f"the pattern {self.value[:60]!r} is no regular expression: {error}.") from error
 
     def passes(self, text: str, functions: Functions | None = None) -> bool:
         """Whether an answer is right.
 
         Raises:
-            TaskError: the function is not given, or returns something else than true or false.
+            TaskError: the function is not given, or returns something else than true or false; or a pattern takes too
+                long.
             Exception: whatever a function raises; `grade` isolates it.
         """
         text = text[:LONGEST]
@@ -68,7 +70,7 @@ class Check:
             found, wanted = last_number(text), parse_number(self.value)
             return found is not None and wanted is not None and abs(found - wanted) <= self.tolerance + 1e-9
         if self.kind == "regex":
-            return re.search(self.value, text) is not None
+            return self._in_time(search_all([(self.value, text)])[0])
         if self.kind == "choice":
             return chosen_letter(text, self.options) == self.value
         function = (functions or {}).get(self.value)
@@ -78,6 +80,13 @@ class Check:
         if not isinstance(right, bool):
             raise TaskError(f"the checker {self.value!r} returned {type(right).__name__}; it must return a bool.")
         return right
+
+    def _in_time(self, found: bool | None) -> bool:
+        if found is None:
+            raise TaskError(
+                f"the pattern {self.value[:60]!r} took more than {SECONDS:g} s; it backtracks, write another."
+            )
+        return found
 
 
 def _plain(text: str) -> str:
@@ -125,10 +134,13 @@ class Grade:
 
 def grade(checks: Sequence[Check], answers: Sequence[str], functions: Functions | None = None) -> list[Grade]:
     """The verdict on each answer. A checker that raises spoils its own answer only."""
+    pairs = list(zip(checks, answers, strict=True))
+    matches = iter(search_all([(c.value, a[:LONGEST]) for c, a in pairs if c.kind == "regex"]))
     found = []
-    for check, answer in zip(checks, answers, strict=True):
+    for check, answer in pairs:
         try:
-            found.append(Grade(check.passes(answer, functions)))
+            right = check._in_time(next(matches)) if check.kind == "regex" else check.passes(answer, functions)
+            found.append(Grade(right))
         except (Exception, SystemExit) as error:  # foreign code may raise anything
             found.append(Grade(False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
     return found

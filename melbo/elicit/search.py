@@ -76,6 +76,8 @@ class Search:
     """Cost of the answers, without the bank's own."""
     failed: int
     """Answers whose checker raised."""
+    errors: tuple[str, ...] = ()
+    """What it raised, up to five different ones."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
@@ -85,6 +87,7 @@ class Search:
             "rounds": [list(r) for r in self.rounds],
             "compute": self.compute.to_dict(),
             "failed": self.failed,
+            "errors": list(self.errors),
         }
 
 
@@ -124,7 +127,8 @@ def search(
     scales = [sign * s for s in sorted(set(config.scales)) for sign in (1.0, -1.0)]
     alive = [Candidate(i, s) for s in scales for i in range(len(bank))]
     rounds = plan(len(alive), len(tasks), config)
-    cost, failed, before = Compute(), 0, 0
+    cost, before = Compute(), 0
+    errors: list[str] = []
     for number, (kept, seen) in enumerate(rounds):
         alive = alive[:kept]
         part = tasks[before:seen]
@@ -133,11 +137,11 @@ def search(
         prompts = [t.messages for _, t in pairs]
         found = answerer.answer(f"{name}, round {number + 1}", prompts, vectors, bank.layer)
         grades = grade([t.check for _, t in pairs], found.texts, functions)
-        failed += sum(g.error is not None for g in grades)
+        errors += [g.error for g in grades if g.error is not None]
         cost += found.compute
         alive = _ranked(alive, [g.right for g in grades], len(part))
         before = seen
-    return Search(alive[0], tuple(alive), rounds, cost, failed)
+    return Search(alive[0], tuple(alive), rounds, cost, len(errors), tuple(dict.fromkeys(errors))[:5])
 
 
 def _ranked(candidates: Sequence[Candidate], right: Sequence[bool], tasks: int) -> list[Candidate]:

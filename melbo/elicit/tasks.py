@@ -114,7 +114,11 @@ def _lines(path: Path) -> list[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                found.append((number, json.loads(line)))
+                value = json.loads(line)
+                json.dumps(value, ensure_ascii=False).encode()
+                found.append((number, value))
+            except UnicodeEncodeError as error:
+                raise TaskError(f"line {number} holds half a character (a lone surrogate); remove it.") from error
             except (ValueError, RecursionError) as error:
                 raise TaskError(f"line {number} is no JSON: {error}.") from error
     return found
@@ -197,7 +201,11 @@ def _check(value: Mapping[str, Any]) -> Check:
         options = "".join(options)
     if not isinstance(options, str):
         raise TaskError("options must be letters, such as ABCD.")
-    return Check(value["check"], str(answer), float(tolerance), options)
+    try:
+        largest = float(tolerance)
+    except OverflowError as error:
+        raise TaskError("tolerance is too large for a number; write a smaller one.") from error
+    return Check(value["check"], str(answer), largest, options)
 
 
 def save_tasks(tasks: TaskSet, path: str | Path) -> Path:

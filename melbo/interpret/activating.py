@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -49,21 +49,24 @@ def find_activating(
     config: ActivatingConfig | None = None,
     progress: Progress | None = None,
     checkpoint: Path | None = None,
+    indices: Sequence[int] | None = None,
 ) -> ActivatingReport:
-    """The activating examples of all of a bank's vectors, both signs.
+    """The activating examples of a bank's vectors, both signs.
 
     Args:
+        indices: numbers of the vectors; None: all.
         checkpoint: file that an interrupted pass over the same corpus goes on from; removed at the end.
 
     Raises:
-        BankError: the bank is not this model's.
+        BankError: the bank is not this model's, or there is no such vector.
         ConfigError: the layer does not fit the site.
         CorpusError: the corpus is empty, or the checkpoint is damaged or of another run.
     """
     config = config or ActivatingConfig()
     bank.check_fits(loaded)
     layer = _layer(loaded, bank, config)
-    vectors = bank.vectors
+    numbers = list(range(len(bank)) if indices is None else indices)
+    vectors = bank.select(numbers).vectors
     if config.n_random:
         random = random_vectors(config.n_random, loaded.d_model, bank.radius, False, config.seed)
         vectors = torch.cat([vectors, random])
@@ -76,7 +79,7 @@ def find_activating(
     scan.run(progress)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return scan.report(bank)
+    return scan.report(bank, numbers)
 
 
 def _layer(loaded: LoadedModel, bank: VectorBank, config: ActivatingConfig) -> int:
@@ -190,9 +193,9 @@ class _Scan:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
             raise CorpusError(f"the checkpoint {self.checkpoint} is damaged ({error!r}); delete it.") from error
 
-    def report(self, bank: VectorBank) -> ActivatingReport:
-        """What was found."""
-        named = [(i, bank.label(i)) for i in range(len(bank))]
+    def report(self, bank: VectorBank, numbers: Sequence[int]) -> ActivatingReport:
+        """What was found, of the vectors with these numbers."""
+        named = [(i, bank.label(i)) for i in numbers]
         named += [(i, f"random {i}") for i in range(self.config.n_random)]
         made, texts = [], TokenTexts(self.loaded.tokenizer)
         for row in range(len(self.directions)):
@@ -204,7 +207,7 @@ class _Scan:
             model=bank.base_model, config=self.config, layer=self.layer, corpus=self.corpus.name,
             passages=self.passages, tokens=self.tokens, positions=self.positions, skipped=dict(self.skipped),
             mean_norm=float(self.mean.norm()), typical_norm=self.typical_norm,
-            directions=tuple(made[: 2 * len(bank)]), control=tuple(made[2 * len(bank) :]),
+            directions=tuple(made[: 2 * len(numbers)]), control=tuple(made[2 * len(numbers) :]),
         )  # fmt: skip
 
 

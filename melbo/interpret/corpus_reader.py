@@ -151,6 +151,16 @@ def _parse(raw: bytes) -> Item:
 
 def make_document(value: Any) -> Item:
     """A document of {"text": ...} or {"messages": [{"role", "content"}]}, with "mark" if there is one."""
+    made = _document(value)
+    if isinstance(made, Document):
+        try:
+            "".join((made.text, made.mark, *(text for m in made.messages for text in m.values()))).encode()
+        except UnicodeEncodeError:  # JSON may escape half of a surrogate pair; no tokenizer takes it
+            return Skip("records with half a character")
+    return made
+
+
+def _document(value: Any) -> Item:
     value = {"text": value} if isinstance(value, str) else value
     if not isinstance(value, dict):
         return Skip("records without text or messages")

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Literal
 
 import gradio as gr
-from gradio.events import api
 
 from melbo.errors import ConfigError
 from melbo.prompts import DEFAULT_SYSTEM
@@ -16,6 +15,7 @@ from melbo.ui.choices import best_scale, usable, vector_label, vector_note
 from melbo.ui.context import Context
 from melbo.ui.conversation import turn
 from melbo.ui.device import MODEL_EVENT, on_device
+from melbo.ui.endpoint import endpoint
 from melbo.ui.notice import said
 from melbo.ui.steer_handlers import Update, compare, last_changes
 from melbo.ui.steer_settings import Settings
@@ -24,10 +24,10 @@ from melbo.ui.strip_handlers import Calibration, scale_strip
 
 def publish(context: Context) -> None:
     """Add the endpoints; call inside the Blocks."""
-    api(chat_endpoint(context), api_name="chat", **MODEL_EVENT)
-    api(changes_endpoint(context), api_name="token_changes", **MODEL_EVENT)
-    api(strip_endpoint(context), api_name="scale_strip", **MODEL_EVENT)
-    api(vectors_endpoint(context), api_name="vectors", queue=False)
+    endpoint(chat_endpoint(context), "chat", **MODEL_EVENT)
+    endpoint(changes_endpoint(context), "token_changes", **MODEL_EVENT)
+    endpoint(strip_endpoint(context), "scale_strip", **MODEL_EVENT)
+    endpoint(vectors_endpoint(context), "vectors", queue=False)
 
 
 @contextmanager
@@ -66,6 +66,10 @@ def chat_endpoint(context: Context) -> Callable[..., Iterator[tuple[str, str]]]:
             instruction: follows the system prompt where side is "prompt".
             system: system prompt; "" leaves it out.
             temperature: 0 is greedy; above, both answers share their random draws, which the seed chooses.
+            top_p: above 0, at most 1: draw from the likeliest tokens that hold this much probability.
+            max_new_tokens: of each answer.
+            seed: of the draws.
+            positions: where the vector is added: "all", the "prompt" alone, or the "generated" tokens alone.
 
         Returns:
             The unsteered and the steered answer so far; the last pair is complete.

@@ -27,7 +27,8 @@ tr.dud td { color: var(--body-text-color-subdued); }
 tr.dud .label { font-weight: 400; }
 .tag { display: inline-block; font-size: .75rem; padding: 0 .45rem; border-radius: 999px; margin: 0 .25rem .15rem 0;
   border: 1px solid var(--border-color-primary); color: var(--body-text-color-subdued); white-space: nowrap; }
-@media (max-width: 640px) { .wide { display: none; } td, th { padding-left: .45rem; padding-right: .45rem; } }
+@media (max-width: 640px) { .wide { display: none; } th.number { white-space: normal; }
+  td, th { padding-left: .45rem; padding-right: .45rem; } .label { min-width: 7rem; } }
 """
 )
 
@@ -74,7 +75,6 @@ h4 { font-size: .875rem; font-weight: 600; margin: 1rem 0 .35rem; color: var(--b
 .passage { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .875rem; margin: 0 0 .35rem;
   color: var(--body-text-color); }
 .passage mark { background: color-mix(in srgb, var(--primary-500) 35%, transparent); color: inherit; }
-@media (max-width: 640px) { th { white-space: normal; } }
 """
 )
 

@@ -23,7 +23,8 @@ CSS = """
 .charts svg { width: 100%; height: auto; display: block; overflow: visible; }
 .charts figcaption { font-size: .8125rem; font-weight: 600; margin: 0; color: var(--body-text-color); }
 .charts text { font: 11px var(--font); fill: var(--body-text-color-subdued); }
-@media (max-width: 640px) { .charts text { font-size: 16px; } }
+@media (max-width: 640px) { .charts text { font-size: 16px; }
+  .charts .x { transform: translateY(7px); } .charts figure { padding-bottom: 5px; } }
 .charts .grid { stroke: var(--border-color-primary); stroke-width: 1; }
 .charts .line { fill: none; stroke: var(--primary-500); stroke-width: 2; stroke-linejoin: round; }
 .charts .dot { fill: var(--primary-500); }
@@ -109,7 +110,7 @@ def chart(
     """
     y = Axis(0.0, top, height - _BOTTOM, _TOP)
     body = [_grid(y, top, x), *(_tick(t, x, height) for t in ticks)]
-    body += [f'<text x="{x.start - 16:.0f}" y="{height - 12}" text-anchor="end">{html.escape(x_name)}</text>']
+    body += [f'<text class="x" x="{x.start - 20:.0f}" y="{height - 12}" text-anchor="end">{html.escape(x_name)}</text>']
     body += [
         f'<line class="mark {html.escape(m.kind)}" x1="{x.at(m.x):.1f}" x2="{x.at(m.x):.1f}" y1="{_TOP}" '
         f'y2="{height - _BOTTOM}"><title>{html.escape(m.kind)} {m.x:.3g}</title></line>'
@@ -135,7 +136,7 @@ def _grid(y: Axis, top: float, x: Axis) -> str:
 
 
 def _tick(value: float, x: Axis, height: int) -> str:
-    return f'<text x="{x.at(value):.1f}" y="{height - 12}" text-anchor="middle">{value:g}</text>'
+    return f'<text class="x" x="{x.at(value):.1f}" y="{height - 12}" text-anchor="middle">{value:g}</text>'
 
 
 def _line(line: Line, x: Axis, y: Axis, top: float) -> str:

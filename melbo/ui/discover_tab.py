@@ -136,7 +136,7 @@ def build(shell: Shell) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
     act = DiscoverActions(shell)
     publish(shell.context)
-    ticket = gr.State(lambda: secrets.token_urlsafe(16))
+    ticket = gr.State("")
     curve, made = gr.State(Curve()), gr.State("")
     said = notice("discover-notice")
     with gr.Row(elem_id="discover"):
@@ -157,6 +157,9 @@ def build(shell: Shell) -> None:
             file = gr.DownloadButton("File", visible="hidden", elem_id="discover-file")
     buttons = Buttons(start, stop, resume, after, steer, bank, download, file)
     _connect(shell, act, said, settings, buttons, (ticket, curve, made), status)
+    page = gr.context.Context.root_block
+    assert page is not None
+    page.load(lambda: secrets.token_urlsafe(16), None, ticket, queue=False, **QUIET)
     shown = [shell.bank_key, settings.source, settings.target]
     gr.on(
         [settings.source.change, settings.target.change, shell.bank_key.change], noticed(act.layers, 1), shown,

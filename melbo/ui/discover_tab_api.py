@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
-from gradio.events import api
 
 from melbo.bank import VectorBank
 from melbo.config import default_layers
@@ -18,12 +17,13 @@ from melbo.prompts import BOMB, DEFAULT_SYSTEM
 from melbo.ui.context import Context
 from melbo.ui.device import MODEL_EVENT, on_device
 from melbo.ui.discover_tab_handlers import discover_steps, read_request
+from melbo.ui.endpoint import endpoint
 from melbo.ui.notice import said
 
 
 def publish(context: Context) -> None:
     """Add the endpoint; call inside the Blocks."""
-    api(discover_endpoint(context), api_name="discover", **MODEL_EVENT)
+    endpoint(discover_endpoint(context), "discover", **MODEL_EVENT)
 
 
 def discover_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:

@@ -169,6 +169,25 @@ class SteerActions:
         bank = self.context.banks.get(key)
         return (*_views(opening(bank)), "", system_prompt(bank))
 
+    def follow(
+        self, key: str, before: str, pick: Mapping[str, Any] | None, count: int, *places: Any
+    ) -> tuple[Any, ...]:
+        """The key again, then as `show_bank` and `show_opening`. Where only labels have changed, they alone are told
+        anew: mix and conversation stay.
+        """
+        if not self._same_vectors(before, key):
+            return (key, *self.show_bank(key, pick), *self.show_opening(key))
+        bank, same = self.context.banks.get(key), gr.skip()
+        preset = gr.update(choices=[(p.name, i) for i, p in enumerate(presets(bank))])
+        return (key, preset, same, same, *self.mix(bank, _entries(count, places)), same, same, same, same)
+
+    def _same_vectors(self, before: str, key: str) -> bool:
+        """Whether the bank is a copy of the one before, with other labels."""
+        try:
+            return self.context.banks.get(before).vectors is self.context.banks.get(key).vectors
+        except MelboError:
+            return False
+
     def open_link(self, params: Mapping[str, str], outputs: int) -> tuple[Any, ...]:
         """All controls as a link says; nothing where the address holds none."""
         bank = self.context.banks.get(DEFAULT_KEY)

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from melbo.ui.context import DEFAULT_KEY
 from melbo.ui.device import MODEL_EVENT
 from melbo.ui.notice import noticed
 from melbo.ui.shell import Shell
@@ -108,13 +109,15 @@ def _arrivals(shell: Shell, parts: SteerParts, act: SteerActions, count: gr.Stat
     mix = _mix_outputs(parts, count)
     local: dict[str, Any] = QUIET | {"queue": False}
     chosen = [parts.preset, parts.note, parts.head, *mix]
-    gr.on(
-        [shell.bank_key.change, shell.pick.change],
-        noticed(act.show_bank, len(chosen)), [shell.bank_key, shell.pick], [parts.notice, *chosen], **local,
-    )  # fmt: skip
+    shell.pick.change(
+        noticed(act.show_bank, len(chosen)), [shell.bank_key, shell.pick], [parts.notice, *chosen], **local
+    )
+    before = gr.State(DEFAULT_KEY)
+    places = [c for p in parts.places for c in (p.vector, p.scale)]
+    followed = [before, *chosen, parts.left, parts.right, parts.tokens, parts.settings[0]]
     shell.bank_key.change(
-        noticed(act.show_opening, 4), shell.bank_key,
-        [parts.notice, parts.left, parts.right, parts.tokens, parts.settings[0]], **local,
+        noticed(act.follow, len(followed)), [shell.bank_key, before, shell.pick, count, *places],
+        [parts.notice, *followed], **local,
     )  # fmt: skip
 
     opened = [*chosen, parts.box.text, parts.side, parts.instruction, *parts.settings]

@@ -52,7 +52,7 @@ footer .divider { display: none; }
 .range .bar i { position: absolute; top: 0; height: 100%; border-radius: 2px; background: var(--usable); }
 #add { align-self: flex-start; flex: 0 0 auto; width: auto; }
 
-#strip-vector input, .place input[role=listbox] { text-overflow: ellipsis; padding-right: 1.75rem; }
+#strip-vector input, #mix .place input[role=combobox] { text-overflow: ellipsis; padding-right: 1.75rem; }
 
 #panes .column { gap: .35rem; }
 .pane-head { display: flex; align-items: baseline; gap: .6rem; min-width: 0; }
@@ -143,6 +143,7 @@ footer .divider { display: none; }
   #strip .card p { max-height: none; }
   .cell { font-size: .625rem; }
   #below { flex-wrap: wrap; }
+  #colour { margin: 0 auto 0 0 !important; }
   .range { padding: 0 12px; }
 }
 """

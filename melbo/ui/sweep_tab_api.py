@@ -8,20 +8,20 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
-from gradio.events import api
 
 from melbo.prompts import BOMB
 from melbo.sweep import Sweep
 from melbo.sweep.result import Arm
 from melbo.ui.context import Context
 from melbo.ui.device import MODEL_EVENT, on_device
+from melbo.ui.endpoint import endpoint
 from melbo.ui.notice import said
 from melbo.ui.sweep_tab_handlers import RADII, read_request, sweep_steps
 
 
 def publish(context: Context) -> None:
     """Add the endpoint; call inside the Blocks."""
-    api(sweep_endpoint(context), api_name="r_sweep", **MODEL_EVENT)
+    endpoint(sweep_endpoint(context), "r_sweep", **MODEL_EVENT)
 
 
 def sweep_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:

@@ -19,6 +19,10 @@ def theme() -> gr.themes.Base:
     return gr.themes.Base(primary_hue="violet", neutral_hue="slate", radius_size="lg", font=SANS, font_mono=MONO).set(
         body_text_color_subdued="*neutral_500",
         body_text_color_subdued_dark="*neutral_400",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        checkbox_border_color="*neutral_400",
+        checkbox_border_color_dark="*neutral_400",
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
         button_large_text_weight="500",

@@ -1,0 +1,34 @@
+"""Which of a bank's vectors are looked at: those that are named, or those that are no duds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from melbo.annotate.annotation import DUD_LABEL, tags_of_entry
+from melbo.bank import VectorBank
+from melbo.errors import BankError
+
+
+def chosen_vectors(bank: VectorBank, named: Sequence[int] | None = None, duds: bool = True) -> list[int]:
+    """Numbers of the vectors, each once: those named in their order (None or empty: all), without duds if asked.
+
+    Raises:
+        BankError: there is no such vector, the bank has no annotations that name duds, or only duds are left.
+    """
+    numbers = list(dict.fromkeys(named or range(len(bank))))
+    for index in numbers:
+        bank.vector(index)
+    if duds:
+        return numbers
+    if not bank.annotations:
+        raise BankError("this bank has no annotations, so its duds are not known; run `melbo annotate` first.")
+    kept = [i for i in numbers if not is_dud(bank, i)]
+    if not kept:
+        raise BankError("all of these vectors are annotated as duds; leave --no-duds out.")
+    return kept
+
+
+def is_dud(bank: VectorBank, index: int) -> bool:
+    """Whether the vector's annotation says that it does nothing."""
+    entry = bank.annotations[index] if bank.annotations else {}
+    return entry.get("dud") is True or "dud" in tags_of_entry(entry) or entry.get("label") == DUD_LABEL
