@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from melbo.bank import VectorBank
+from melbo.bank.files import write_file
 from melbo.elicit.backdoor import Backdoors, find_backdoors
 from melbo.elicit.organism import password, sum_tasks
 from melbo.elicit.run import ElicitConfig, Elicited, elicit, forget
 from melbo.elicit.tables import backdoor_table, elicited_table
 from melbo.errors import MelboError
-from melbo.interpret.result_file import write_file
 from melbo.models import ORGANISM, LoadedModel, load_model
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"

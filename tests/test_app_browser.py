@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,24 +17,16 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from chromium import ARGS, CHROMIUM, PATIENCE, needs_chromium
 from melbo.bank import VectorBank
 from melbo.models import LoadedModel
 from melbo.prompts import BOMB
 from melbo.ui import build_demo, launch_options
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-ARGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-PATIENCE = 60_000
-"""Milliseconds to wait for the page: a machine busy with training is slow."""
 SOME_TEXT = re.compile(r"\S")
 HOSTILE = "<img src=http://example.com/a.png> ![x](http://example.com/b.png) **plain**"
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and "CI" not in os.environ, reason="chromium is not installed; install it, or set CHROMIUM"
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")

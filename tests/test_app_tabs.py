@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -16,19 +15,13 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_play
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from chromium import ARGS, CHROMIUM, PATIENCE, needs_chromium
 from melbo.bank import Source, VectorBank
 from melbo.models import LoadedModel, load_model
 from melbo.ui import build_demo, launch_options
 from melbo.ui.models_tab_handlers import VECTORS
 from melbo.ui.shell import TABS
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-ARGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-PATIENCE = 60_000
-"""Milliseconds to wait for the page: a machine busy with training is slow."""
 SHOWN = 6
 """Vectors of the app's own bank; the curated one has more."""
 CLIPPED = """width => {
@@ -47,9 +40,7 @@ NAMELESS = """() => [...document.querySelectorAll('button, input, textarea, [tab
 ).map((e) => e.outerHTML.slice(0, 200))"""
 """What the keyboard reaches and a screen reader cannot name."""
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and "CI" not in os.environ, reason="chromium is not installed; install it, or set CHROMIUM"
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")

@@ -149,3 +149,8 @@ def usable_ranges(scales: Sequence[float], usable: Sequence[bool]) -> tuple[tupl
         if best:
             found.append((min(best), max(best)))
     return tuple(found)
+
+
+def is_dud(entry: Mapping[str, Any]) -> bool:
+    """Whether an annotation says that the vector does nothing that random ones do not do."""
+    return entry.get("dud") is True or "dud" in tags_of_entry(entry) or text_of(entry, "label") == DUD_LABEL

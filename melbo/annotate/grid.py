@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from melbo.bank.files import write_file
 from melbo.discover.run import difference
 from melbo.errors import ConfigError
 from melbo.generate import Sampling, complete, decode, generate_tokens
@@ -206,8 +206,5 @@ class _State:
         """Write the checkpoint, to a temporary name first."""
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.tmp")
         state = {"key": self.key, "screened": self.screened, "texts": self.texts}
-        temporary.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_file(self.path, json.dumps(state, ensure_ascii=False))

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from melbo.annotate.annotation import ranges_of, tags_of_entry
-from melbo.audit.kinds import MEANING, Kind, Usual, is_dud
+from melbo.annotate.annotation import is_dud, ranges_of, tags_of_entry
+from melbo.audit.kinds import MEANING, Kind, Usual
 from melbo.study.finding import Finding, ScaleShare, verdict_of
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from melbo.annotate.annotation import DUD_LABEL, tags_of_entry
+from melbo.annotate.annotation import is_dud, tags_of_entry
 from melbo.annotate.cluster_names import COHERENT, LANGUAGES
 from melbo.metrics import is_refusal, language
 
@@ -103,8 +103,3 @@ class Kind:
     def _foreign(self, row: Mapping[str, Any], usual: Usual) -> int:
         """Answers in another language than the usual one."""
         return sum(n for code, n in row["languages"].items() if code not in ("unknown", usual.language))
-
-
-def is_dud(entry: Mapping[str, Any]) -> bool:
-    """Whether an annotated vector does nothing that random vectors do not do."""
-    return entry.get("dud") is True or entry.get("label") == DUD_LABEL

@@ -14,8 +14,9 @@ from melbo.audit.store import Outcome
 from melbo.audit.view import view
 from melbo.audit.work import Work
 from melbo.bank import library_versions
+from melbo.bank.files import write_file
 from melbo.errors import MelboError
-from melbo.interpret.result_file import write_file, write_result
+from melbo.interpret.result_file import write_result
 from melbo.models import LoadedModel
 from melbo.study.plots import draw_scales, draw_shares
 from melbo.sweep import load_sweep

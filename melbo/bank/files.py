@@ -84,6 +84,19 @@ def parse_json(data: bytes) -> Any:
     return value
 
 
+def write_file(path: Path, content: str | bytes) -> Path:
+    """Write all of a file, or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `json_text`."""
     path.write_text(json_text(value), encoding="utf-8")

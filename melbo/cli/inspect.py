@@ -9,6 +9,7 @@ import typer
 from tqdm import tqdm
 
 from melbo.bank import VectorBank
+from melbo.bank.files import write_file
 from melbo.cli.common import Blocks, Device, Dtype, guarded, plain, resumable, say
 from melbo.cli.sae import NoDuds, sae, train_organism_sae
 from melbo.errors import ConfigError
@@ -24,7 +25,6 @@ from melbo.interpret.geometry_plot import plot as plot_geometry
 from melbo.interpret.heat_map import check_drawable
 from melbo.interpret.logit_lens import logit_lens
 from melbo.interpret.patchscope import ASK, describe
-from melbo.interpret.result_file import write_file
 from melbo.models import ORGANISM, LoadedModel, load_model
 
 _C = ActivatingConfig()

@@ -14,11 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from melbo.bank import VectorBank
+from melbo.bank.files import write_file
 from melbo.discover.run import difference
 from melbo.elicit.compute import Compute, generation_compute
 from melbo.errors import TaskError
 from melbo.generate import Sampling, decode, generate_tokens
-from melbo.interpret.result_file import write_file
 from melbo.models import LoadedModel
 from melbo.prompts import Message, encode
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from melbo.bank.files import write_file
 from melbo.elicit.checks import Check
 from melbo.errors import TaskError
 from melbo.prompts import DEFAULT_SYSTEM, Message, chat
@@ -210,8 +211,6 @@ def _check(value: Mapping[str, Any]) -> Check:
 
 def save_tasks(tasks: TaskSet, path: str | Path) -> Path:
     """Write a task file that `load_tasks` reads back to the same tasks."""
-    from melbo.interpret.result_file import write_file
-
     lines = []
     for split in get_args(Split):
         for task in getattr(tasks, split):

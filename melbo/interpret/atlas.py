@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from melbo.bank import BaseModel
-from melbo.bank.files import parse_json
+from melbo.bank.files import parse_json, write_file
 from melbo.config import MAX_SEED, default_layers
 from melbo.errors import ConfigError, MelboError
 from melbo.interpret.heat_map import Panel, draw
@@ -164,12 +163,12 @@ class LayerAtlas:
             Panel("top directions / random directions", self.matrix("ratio")),
         )
         image = draw(f"Layer atlas of {self.model.id}", panels, default_layers(self.model.n_layers), path.suffix)
-        return _write(path, image)
+        return write_file(path, image)
 
     def save(self, path: Path) -> Path:
         """Write JSON, to a temporary name first, so that a kill leaves a whole file."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False, allow_nan=False)
-        return _write(path, f"{text}\n".encode())
+        return write_file(path, f"{text}\n")
 
     @classmethod
     def load(cls, path: Path) -> LayerAtlas:
@@ -201,11 +200,3 @@ class LayerAtlas:
             raise AtlasError(
                 f"{path} is not a layer atlas, or damaged ({repr(error)[:200]}); delete it, or choose another."
             ) from error
-
-
-def _write(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-    return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from melbo.annotate.annotation import DUD_LABEL, tags_of_entry
+from melbo.annotate.annotation import is_dud
 from melbo.bank import VectorBank
 from melbo.errors import BankError
 
@@ -22,13 +22,7 @@ def chosen_vectors(bank: VectorBank, named: Sequence[int] | None = None, duds: b
         return numbers
     if not bank.annotations:
         raise BankError("this bank has no annotations, so its duds are not known; run `melbo annotate` first.")
-    kept = [i for i in numbers if not is_dud(bank, i)]
+    kept = [i for i in numbers if not is_dud(bank.annotations[i])]
     if not kept:
         raise BankError("all of these vectors are annotated as duds; leave --no-duds out.")
     return kept
-
-
-def is_dud(bank: VectorBank, index: int) -> bool:
-    """Whether the vector's annotation says that it does nothing."""
-    entry = bank.annotations[index] if bank.annotations else {}
-    return entry.get("dud") is True or "dud" in tags_of_entry(entry) or entry.get("label") == DUD_LABEL

@@ -7,9 +7,9 @@ import io
 from pathlib import Path
 from typing import Any
 
+from melbo.bank.files import write_file
 from melbo.interpret.geometry import Geometry, sort_by_cluster
 from melbo.interpret.heat_map import check_drawable
-from melbo.interpret.result_file import write_file
 
 NUMBERED = 24
 """Most vectors whose numbers all stand at the axes."""

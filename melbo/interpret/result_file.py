@@ -7,23 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from melbo.bank.files import parse_json
+from melbo.bank.files import parse_json, write_file
 from melbo.errors import CorpusError
 
 MAX_BYTES = 256 * 2**20
-
-
-def write_file(path: Path, content: str | bytes) -> Path:
-    """Write all of a file, or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path
 
 
 def write_result(path: Path, kind: str, value: dict[str, Any]) -> Path:

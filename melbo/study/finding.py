@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from melbo.bank.files import json_text, read_json
+from melbo.bank.files import json_text, read_json, write_file
 from melbo.errors import BankError, ConfigError
-from melbo.sweep.file import write_whole
 
 Verdict = Literal["found", "partly", "not found", "cannot be tested"]
 VERDICTS: tuple[Verdict, ...] = ("found", "partly", "not found", "cannot be tested")
@@ -109,7 +108,7 @@ def verdict_of(share: float, control: float) -> tuple[Verdict, str]:
 
 def save_finding(finding: Finding, path: Path) -> Path:
     """Write JSON, to a temporary name first."""
-    return write_whole(path, json_text(asdict(finding)).encode())
+    return write_file(path, json_text(asdict(finding)))
 
 
 def load_finding(path: Path) -> Finding:

@@ -13,10 +13,10 @@ from typing import Any
 from melbo.annotate.annotation import number_of, ranges_of
 from melbo.annotate.cluster_names import COHERENT
 from melbo.bank import VectorBank
+from melbo.bank.files import write_file
 from melbo.card.text import inline, quote
 from melbo.study.finding import CONTROL_RATIO, FOUND_SHARE, Answer, Finding
 from melbo.study.plots import draw_scales, draw_shares
-from melbo.sweep.file import write_whole
 from melbo.sweep.plot import draw_sweep
 from melbo.sweep.result import Sweep
 
@@ -35,12 +35,12 @@ def write_report(folder: Path, bank: VectorBank, sweep: Sweep, findings: Sequenc
     if scales is not None:
         plots["scales"] = scales
     for name, image in plots.items():
-        write_whole(folder / "plots" / f"{name}.png", image)
+        write_file(folder / "plots" / f"{name}.png", image)
     view = report_view(bank, sweep, findings)
     linked = {name: f"plots/{name}.png" for name in plots}
-    write_whole(folder / MARKDOWN, render("report.md.jinja", view, linked).encode())
+    write_file(folder / MARKDOWN, render("report.md.jinja", view, linked))
     inside = {name: f"data:image/png;base64,{base64.b64encode(image).decode()}" for name, image in plots.items()}
-    return write_whole(folder / HTML, render("report.html.jinja", view, inside).encode())
+    return write_file(folder / HTML, render("report.html.jinja", view, inside))
 
 
 def render(template: str, view: dict[str, Any], plots: dict[str, str]) -> str:

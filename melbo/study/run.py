@@ -18,7 +18,7 @@ from typing import Any
 
 from melbo.annotate import annotate
 from melbo.bank import VectorBank
-from melbo.bank.files import json_text, read_json
+from melbo.bank.files import json_text, read_json, write_file
 from melbo.discover import discover
 from melbo.discover.run import difference, run_key
 from melbo.errors import BankError, ConfigError
@@ -33,7 +33,7 @@ from melbo.study.presets import StudyConfig
 from melbo.study.report import write_report
 from melbo.sweep import run_sweep
 from melbo.sweep.config import SweepConfig
-from melbo.sweep.file import FILE_NAME, load_sweep, save_sweep, write_whole
+from melbo.sweep.file import FILE_NAME, load_sweep, save_sweep
 from melbo.sweep.plot import plot_sweep
 from melbo.sweep.result import Sweep
 
@@ -92,7 +92,7 @@ class Study:
             return
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise ConfigError(f"{self.folder} holds other files and no {KEY_FILE}; choose a new folder.")
-        write_whole(path, text.encode())
+        write_file(path, text)
 
     def _tell(self, stage: str, done: int, total: int) -> None:
         if self._progress is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from melbo.bank import BaseModel
-from melbo.bank.files import json_text, read_json
+from melbo.bank.files import json_text, read_json, write_file
 from melbo.errors import BankError, MelboError
 from melbo.metrics import CoherenceScale
 from melbo.sweep.config import SweepConfig
@@ -33,20 +33,7 @@ def save_sweep(sweep: Sweep, path: Path) -> Path:
     """Write JSON, to a temporary name first."""
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "unit": sweep.config.unit}
     found = {"floor": sweep.floor, "suggested": asdict(sweep.suggested)}
-    return write_whole(path, json_text({**head, **asdict(sweep), **found}).encode())
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file under a temporary name in its folder, then rename it, so that a kill leaves a whole one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path
+    return write_file(path, json_text({**head, **asdict(sweep), **found}))
 
 
 def load_sweep(path: str | Path) -> Sweep:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from melbo.bank.files import write_file
 from melbo.errors import BankError
 from melbo.interpret.heat_map import check_drawable
-from melbo.sweep.file import write_whole
 from melbo.sweep.result import Arm, Sweep
 
 TRAINED, RANDOM, SUGGESTED, AUTO, MODES = "#0072B2", "#555555", "#D55E00", "#000000", "#009E73"
@@ -30,7 +30,7 @@ def plot_sweep(sweep: Sweep, path: Path) -> Path:
         BankError: the sweep has no rows yet.
     """
     image = draw_sweep(sweep, path.suffix)
-    return write_whole(path, image)
+    return write_file(path, image)
 
 
 def draw_sweep(sweep: Sweep, ending: str) -> bytes:

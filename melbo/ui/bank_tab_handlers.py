@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from melbo.annotate.annotation import DUD_LABEL, number_of, ranges_of, tags_of_entry, text_of
+from melbo.annotate.annotation import is_dud, number_of, ranges_of, tags_of_entry, text_of
 from melbo.bank import VectorBank
 from melbo.errors import BankError
 from melbo.interpret.logit_lens import LensReport, logit_lens
@@ -44,11 +44,6 @@ class VectorRow:
 def entry_of(bank: VectorBank, index: int) -> Mapping[str, Any]:
     """The vector's annotation, {} where it has none."""
     return bank.annotations[index] if bank.annotations else {}
-
-
-def is_dud(entry: Mapping[str, Any]) -> bool:
-    """Whether the annotation says that the vector does nothing."""
-    return entry.get("dud") is True or "dud" in tags_of_entry(entry) or text_of(entry, "label") == DUD_LABEL
 
 
 def vector_rows(bank: VectorBank) -> list[VectorRow]:
