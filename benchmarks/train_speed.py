@@ -39,6 +39,8 @@ from melbo.slices import mean_residual_norm
 
 PROMPTS = [chat(BOMB)]
 EQUAL = 0.99
+PUBLISHED_STEPS = 300
+"""Of the reference, the least of the published runs; at our lr, which serves it better than the published ones."""
 
 
 def reference(loaded: LoadedModel, config: DiscoveryConfig, start: Tensor, radius: float) -> tuple[Tensor, list[float]]:
@@ -74,7 +76,7 @@ def reference(loaded: LoadedModel, config: DiscoveryConfig, start: Tensor, radiu
         optimizer = torch.optim.AdamW(
             [theta], lr=config.lr * radius / loaded.d_model**0.5, betas=(0.9, 0.98), weight_decay=0.0, amsgrad=True
         )
-        for _ in range(config.steps or 0):
+        for _ in range(PUBLISHED_STEPS):
             box["theta"] = theta
             run_model()
             change = (box["target"] - plain)[:, -config.target_tokens :].float()
@@ -125,7 +127,7 @@ def compare(
     slices = make_slices(loaded, PROMPTS, config.source_layer, config.target_layer)
     radius = config.radius * mean_residual_norm(slices)
     start = random_vectors(config.n_vectors, loaded.d_model, radius, config.orthogonal, config.seed)
-    ours = timed(loaded, config, repeats=1)
+    ours = timed(loaded, config, repeats=2)
     fast = timed(loaded, replace(config, optimizer="fast", steps=None))
     vectors, seconds = reference(loaded, config, start[:n_reference], radius)
     reached = Problem(slices, config).evaluate(vectors, gradient=False).objective.cpu()
@@ -145,7 +147,7 @@ def organism(n_reference: int) -> dict[str, Any]:
     """The embedded model, 64 vectors, at its bank's radius; with the modes that the dct finds in how much less time."""
     loaded = load_model("organism")
     stored = VectorBank.load(Path(__file__).parent.parent / "vectors" / "organism-bomb").config
-    config = DiscoveryConfig(n_vectors=64, radius=stored.radius, radius_unit=stored.radius_unit, lr=stored.lr)
+    config = DiscoveryConfig(n_vectors=64, radius=stored.radius, radius_unit=stored.radius_unit)
     row, banks = compare(loaded, config, n_reference)
     dct = timed(loaded, replace(config, method="dct"))
     row["dct_ratio"] = round(row["reference_seconds_a_vector"] * config.n_vectors / dct.seconds, 1)
