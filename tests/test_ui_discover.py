@@ -33,6 +33,7 @@ from melbo.ui.discover_tab_handlers import (
     Checkpoints,
     Curve,
     News,
+    Request,
     best_vector,
     default_steps,
     discover_steps,
@@ -64,12 +65,17 @@ def values(**changed: Any) -> list[Any]:
     return list((VALUES | changed).values())
 
 
+def asked_of(context: Context, *shown: Any) -> Request:
+    """A request to the app's own bank's model."""
+    return read_request(context, context.banks.get(DEFAULT_KEY), *shown)
+
+
 def test_a_request_is_the_config_that_was_asked_for(context: Context) -> None:
-    request = read_request(context, *values())
+    request = asked_of(context, *values())
     expected = DiscoveryConfig(n_vectors=4, source_layer=1, target_layer=2, radius=0.7, steps=6, seed=3)
     assert request.config == expected and request.prompts == (tuple(chat(BOMB, "Be good.")),)
-    assert read_request(context, *values(auto=True, radius=None)).config.radius_unit == "auto"
-    assert read_request(context, *values(method="random")).config.steps == 0
+    assert asked_of(context, *values(auto=True, radius=None)).config.radius_unit == "auto"
+    assert asked_of(context, *values(method="random")).config.steps == 0
 
 
 @pytest.mark.parametrize(
@@ -101,13 +107,13 @@ def test_a_request_is_the_config_that_was_asked_for(context: Context) -> None:
 )
 def test_bad_requests_are_refused(context: Context, changed: dict[str, Any]) -> None:
     with pytest.raises(MelboError):
-        read_request(context, *values(**changed))
+        asked_of(context, *values(**changed))
 
 
 def test_a_space_allows_less(context: Context) -> None:
     small = replace(context, limits=Limits.from_environment({"SPACE_ID": "a/b"}))
     with pytest.raises(ConfigError, match="give 1 to 100"):
-        read_request(small, *values(steps=101))
+        asked_of(small, *values(steps=101))
 
 
 def test_prompts_come_one_a_line_each_once() -> None:
@@ -120,7 +126,7 @@ def test_prompts_come_one_a_line_each_once() -> None:
 def test_the_bank_is_the_one_that_discover_finds(
     context: Context, tiny: LoadedModel, tmp_path: Path, no_hook_stays: None
 ) -> None:
-    request = read_request(context, *values())
+    request = asked_of(context, *values())
     news = [n for part in discover_steps(context, request, tmp_path / "c.safetensors") for n in part]
     bank = news[-1].bank
     assert bank is not None and [n.done for n in news[:-1]] == [1, 2, 3, 4, 5, 6]
@@ -134,7 +140,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bank(
     context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(discover_run, "SECONDS", 0.0)
-    request = read_request(context, *values(steps=30))
+    request = asked_of(context, *values(steps=30))
     path = tmp_path / "c.safetensors"
     with closing(discover_steps(context, request, path)) as parts:
         for part in parts:
@@ -149,7 +155,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bank(
 
 
 def test_the_events_end_with_a_bank_for_all_tabs(act: DiscoverActions, context: Context) -> None:
-    outputs = list(act.start(TICKET, *values()))
+    outputs = list(act.start(TICKET, DEFAULT_KEY, *values()))
     assert all(len(row) == 6 for row in outputs)
     curve, status, made, key, resume, after = outputs[-1]
     assert made == key and len(context.banks.get(key)) == 4 and "Done." in status
@@ -175,22 +181,22 @@ def test_resume_uses_the_visitors_own_checkpoint_and_start_does_not(
         with closing(rows) as parts:
             return int(next(row[0].points[0][0] for row in parts if isinstance(row[0], Curve) and row[0].points))
 
-    assert first_step(act.start(TICKET, *asked)) == 1
-    path = act.checkpoints.path(TICKET, read_request(context, *asked))
-    assert path.exists() and not act.checkpoints.path("b" * 22, read_request(context, *asked)).exists()
-    assert first_step(act.resume("b" * 22, *asked)) == 1
-    assert first_step(act.resume(TICKET, *asked)) > 1
-    assert first_step(act.start(TICKET, *asked)) == 1
+    assert first_step(act.start(TICKET, DEFAULT_KEY, *asked)) == 1
+    path = act.checkpoints.path(TICKET, asked_of(context, *asked))
+    assert path.exists() and not act.checkpoints.path("b" * 22, asked_of(context, *asked)).exists()
+    assert first_step(act.resume("b" * 22, DEFAULT_KEY, *asked)) == 1
+    assert first_step(act.resume(TICKET, DEFAULT_KEY, *asked)) > 1
+    assert first_step(act.start(TICKET, DEFAULT_KEY, *asked)) == 1
 
 
 @pytest.mark.parametrize("ticket", ["", "../../etc", "a/b" * 8, None, 7, "a" * 65])
 def test_tickets_of_another_form_are_refused(context: Context, ticket: Any) -> None:
     with pytest.raises(ConfigError, match="too old"):
-        Checkpoints().path(ticket, read_request(context, *values()))
+        Checkpoints().path(ticket, asked_of(context, *values()))
 
 
 def test_old_checkpoints_go(context: Context) -> None:
-    places, request = Checkpoints(), read_request(context, *values())
+    places, request = Checkpoints(), asked_of(context, *values())
     old = places.path("a" * 22, request)
     old.write_bytes(b"x")
     new = places.path("b" * 22, request)
@@ -203,8 +209,8 @@ def test_old_checkpoints_go(context: Context) -> None:
 
 
 def test_settings_that_differ_have_checkpoints_of_their_own(context: Context) -> None:
-    one, two = (read_request(context, *values(seed=s)) for s in (1, 2))
-    assert one.key != two.key == read_request(context, *values(seed=2)).key
+    one, two = (asked_of(context, *values(seed=s)) for s in (1, 2))
+    assert one.key != two.key == asked_of(context, *values(seed=2)).key
 
 
 def test_the_curve_grows(tiny_bank: VectorBank) -> None:
@@ -250,7 +256,7 @@ def test_every_method_has_steps_within_the_limit(method: str) -> None:
 
 
 def test_a_failure_reaches_the_visitor(context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    request = read_request(context, *values())
+    request = asked_of(context, *values())
     broken = SimpleNamespace(path=tmp_path / "c.safetensors")
     broken.path.write_bytes(b"not a checkpoint")
     with pytest.raises(MelboError, match="damaged"):
@@ -261,7 +267,7 @@ def test_a_failure_reaches_the_visitor(context: Context, monkeypatch: pytest.Mon
 def test_the_endpoint_gives_the_vectors(context: Context, tiny: LoadedModel) -> None:
     run = discover_endpoint(context)
     *steps, last = run(BOMB, "melbo", 3, 4, 0.7, False, 1, 2, "Be good.", 3)
-    request = read_request(context, *values(n_vectors=3, steps=4))
+    request = asked_of(context, *values(n_vectors=3, steps=4))
     expected = discover(tiny, request.config, [list(p) for p in request.prompts])
     assert [s["done"] for s in steps] == [1, 2, 3, 4] and last["layer"] == 1
     assert torch.equal(torch.tensor(last["vectors"]), expected.vectors)
@@ -274,7 +280,7 @@ def test_a_run_that_takes_too_long_can_be_gone_on_with(context: Context) -> None
     hasty = DiscoverActions(Shell(replace(context, limits=replace(context.limits, seconds=0)), None, None, None))  # type: ignore[arg-type]
     outputs = []
     with pytest.raises(ConfigError, match="longer than"):
-        for row in hasty.start(TICKET, *values()):
+        for row in hasty.start(TICKET, DEFAULT_KEY, *values()):
             outputs.append(row)
     assert "Stopped" in outputs[-1][1] and outputs[-1][4]["visible"] is True
     assert not context.lock.locked()

@@ -31,8 +31,8 @@ def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
 
 @pytest.fixture
 def calibration(tiny: LoadedModel) -> Calibration:
-    found = Calibration(tiny)
-    found.found = WIDE
+    found = Calibration()
+    found.found[tiny.model] = WIDE
     return found
 
 
@@ -109,9 +109,9 @@ def test_the_banks_own_coherence_scale_comes_first(
     monkeypatch.setattr("melbo.ui.strip_handlers.calibrate_coherence", fail)
     own = replace(tiny_bank, details={"annotation": {"coherence_scale": WIDE.to_dict()}})
     damaged = replace(tiny_bank, details={"annotation": {"coherence_scale": {"good_nll": "x"}}})
-    calibration = Calibration(tiny)
-    assert calibration.scale(own) == WIDE and calls == 0
-    assert calibration.scale(damaged) is calibration.scale(tiny_bank) is None and calls == 1
+    calibration = Calibration()
+    assert calibration.scale(tiny, own) == WIDE and calls == 0
+    assert calibration.scale(tiny, damaged) is calibration.scale(tiny, tiny_bank) is None and calls == 1
 
 
 def test_the_picture_is_text_only() -> None:

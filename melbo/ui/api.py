@@ -122,7 +122,7 @@ def changes_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
 
 def strip_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
     """The function behind /scale_strip."""
-    run = on_device(partial(scale_strip, context, Calibration(context.loaded)))
+    run = on_device(partial(scale_strip, context, Calibration()))
 
     def scale_strip_(
         message: str,

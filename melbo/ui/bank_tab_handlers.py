@@ -163,4 +163,4 @@ def read_tokens(context: Context, bank: VectorBank, index: int) -> LensReport:
         MelboError: the bank is of another model, or the lens does not know the architecture.
     """
     with context.lock:
-        return logit_lens(context.loaded, bank, "effect", [index], LENS_TOKENS, LENS_RANDOM)
+        return logit_lens(context.model(bank), bank, "effect", [index], LENS_TOKENS, LENS_RANDOM)

@@ -122,11 +122,21 @@ class Context:
     """What all visitors share."""
 
     loaded: LoadedModel
+    """The app's own model."""
     banks: BankShelf
     limits: Limits = field(default_factory=Limits)
     default_key: str = DEFAULT_KEY
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while the model runs: a cancelled run can overlap the next one by a token, and its hook with it."""
+
+    def model(self, bank: VectorBank) -> LoadedModel:
+        """The model that a bank was made for.
+
+        Raises:
+            BankError: it is not loaded.
+        """
+        bank.check_fits(self.loaded)
+        return self.loaded
 
     def within_time(self, steps: Iterable[T]) -> Iterator[T]:
         """The steps of a request, until its time is over; at least one."""

@@ -51,19 +51,19 @@ class DiscoverActions:
 
     def layers(self, key: str, source: float, target: float) -> str:
         """The picture of the chosen layers."""
-        atlas = stored_atlas(self.context.banks.get(key))
-        return layers_html(self.context.loaded.n_layers, int(source), int(target), atlas)
+        bank = self.context.banks.get(key)
+        return layers_html(bank.base_model.n_layers, int(source), int(target), stored_atlas(bank))
 
-    def start(self, ticket: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    def start(self, ticket: str, key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         """A run from its start: curve, status, key of what was made, the bank's key, and the rows Resume and after."""
-        request = read_request(self.context, *values)
+        request = read_request(self.context, self.context.banks.get(key), *values)
         checkpoint = self.checkpoints.path(ticket, request)
         checkpoint.unlink(missing_ok=True)
         yield from self._follow(request, checkpoint)
 
-    def resume(self, ticket: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    def resume(self, ticket: str, key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         """As `start`, from the checkpoint of these settings if there is one."""
-        request = read_request(self.context, *values)
+        request = read_request(self.context, self.context.banks.get(key), *values)
         yield from self._follow(request, self.checkpoints.path(ticket, request))
 
     def _follow(self, request: Request, checkpoint: Path) -> Iterator[tuple[Any, ...]]:
@@ -105,7 +105,7 @@ class DiscoverActions:
 
 
 class Settings(NamedTuple):
-    """The inputs of `read_request`, after the context."""
+    """The inputs of `read_request`, after the bank."""
 
     prompts: gr.Textbox
     system: gr.Textbox
@@ -176,7 +176,8 @@ def build(shell: Shell) -> None:
 
 def _settings(shell: Shell, act: DiscoverActions) -> tuple[Settings, gr.HTML]:
     context = shell.context
-    bank, limits, n = context.banks.get(context.default_key), context.limits, context.loaded.n_layers
+    bank, limits = context.banks.get(context.default_key), context.limits
+    n = bank.base_model.n_layers
     source, target = default_layers(n)
     prompts = gr.Textbox(
         example_prompts(bank)[0], label="Prompts", info="One a line; vectors are trained on all of them.", lines=2,
@@ -190,7 +191,7 @@ def _settings(shell: Shell, act: DiscoverActions) -> tuple[Settings, gr.HTML]:
         act.layers(context.default_key, source, target), elem_id="discover-layers", css_template=LAYERS, padding=False,
         apply_default_css=False,
     )  # fmt: skip
-    most, longest = min(limits.vectors, context.loaded.d_model), min(MAX_STEPS, limits.steps)
+    most, longest = min(limits.vectors, bank.base_model.d_model), min(MAX_STEPS, limits.steps)
     with gr.Row():
         count = gr.Slider(
             1, most, value=min(VECTORS, most), step=1, label="Vectors", min_width=200, buttons=[],
@@ -216,7 +217,7 @@ def _connect(
     states: tuple[gr.State, gr.State, gr.State], status: gr.HTML,
 ) -> None:  # fmt: skip
     ticket, curve, made = states
-    inputs = [ticket, *settings]
+    inputs = [ticket, shell.bank_key, *settings]
     outputs = [said, curve, status, made, shell.bank_key, buttons.resume, buttons.after]
     started = buttons.start.click(noticed(act.start, 6), inputs, outputs, **QUIET, **MODEL_EVENT)
     resumed = buttons.resume.click(noticed(act.resume, 6), inputs, outputs, **QUIET, **MODEL_EVENT)

@@ -63,8 +63,9 @@ def discover_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]
         """
         try:
             request = read_request(
-                context, prompts, system, method, source_layer, target_layer, auto_radius, radius, vectors, steps, seed
-            )
+                context, context.banks.get(context.default_key), prompts, system, method, source_layer, target_layer,
+                auto_radius, radius, vectors, steps, seed,
+            )  # fmt: skip
             told: dict[str, Any] = {"done": 0, "steps": request.config.steps, "objective": None}
             with (
                 tempfile.TemporaryDirectory(prefix="melbo-run-") as folder,

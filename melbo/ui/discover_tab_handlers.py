@@ -41,11 +41,13 @@ class Request:
 
     config: DiscoveryConfig
     prompts: tuple[tuple[Message, ...], ...]
+    bank: VectorBank
+    """The bank in use, whose model is searched."""
 
     @property
     def key(self) -> str:
         """A name for these settings."""
-        text = json.dumps([self.config.to_dict(), self.prompts], sort_keys=True)
+        text = json.dumps([self.config.to_dict(), self.prompts, asdict(self.bank.base_model)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -102,15 +104,19 @@ class Checkpoints:
 
 
 def read_request(
-    context: Context, prompts: Any, system: Any, method: Any, source: Any, target: Any, auto: Any, radius: Any,
-    n_vectors: Any, steps: Any, seed: Any,
+    context: Context, bank: VectorBank, prompts: Any, system: Any, method: Any, source: Any, target: Any,
+    auto: Any, radius: Any, n_vectors: Any, steps: Any, seed: Any,
 ) -> Request:  # fmt: skip
     """Check what the components hold.
 
+    Args:
+        bank: the bank in use.
+
     Raises:
+        BankError: its model is not loaded.
         ConfigError, PromptError: a value is missing, malformed or beyond the limits.
     """
-    limits, loaded = context.limits, context.loaded
+    limits, loaded = context.limits, context.model(bank)
     if method not in METHODS:
         raise ConfigError(f"method is {str(method)[:40]!r}; choose one of {', '.join(METHODS)}.")
     if not auto and (isinstance(radius, bool) or not isinstance(radius, (int, float)) or not 0 < radius <= LARGEST):
@@ -125,7 +131,7 @@ def read_request(
         steps=0 if method == "random" else whole(steps, "the number of steps", 1, limits.steps),
         seed=whole(0 if seed is None else seed, "the seed", 0, MAX_SEED),
     )
-    return Request(config.resolve(loaded.n_layers, loaded.d_model), read_prompts(prompts, system))
+    return Request(config.resolve(loaded.n_layers, loaded.d_model), read_prompts(prompts, system), bank)
 
 
 def read_prompts(prompts: Any, system: Any) -> tuple[tuple[Message, ...], ...]:
@@ -164,7 +170,7 @@ def discover_steps(context: Context, request: Request, checkpoint: Path) -> Gene
             desk.check()
 
         prompts = [list(prompt) for prompt in request.prompts]
-        loaded = watched(context.loaded, desk.check)
+        loaded = watched(context.model(request.bank), desk.check)
         bank = discover(loaded, request.config, prompts, progress, checkpoint)
         checkpoint.unlink(missing_ok=True)
         desk.tell(News(bank=bank))

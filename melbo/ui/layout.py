@@ -69,7 +69,8 @@ def build_demo(loaded: LoadedModel, bank: VectorBank, limits: Limits | None = No
 
 def head_of(context: Context, key: str) -> str:
     """Name, purpose, and the facts of the bank in use."""
-    loaded, bank = context.loaded, context.banks.get(key)
+    bank = context.banks.get(key)
+    loaded = context.model(bank)
     facts = [
         f"model {loaded.name}",
         f"{len(bank)} vectors ({bank.config.method})",

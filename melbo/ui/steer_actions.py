@@ -140,14 +140,14 @@ class SteerActions:
     def code(self, key: str, left: Any, right: Any, *values: Any) -> Any:
         """Python that repeats the last answer."""
         bank, settings = self.context.banks.get(key), read_settings(values)
-        text = as_code(self.context.loaded, bank, from_view(left), from_view(right), settings)
+        text = as_code(self.context.model(bank), bank, from_view(left), from_view(right), settings)
         return gr.Code(value=text, visible=True)
 
     def file(self, ending: str, key: str, left: Any, right: Any, *values: Any) -> str:
         """The conversation as the text of a file."""
         write = as_json if ending == "json" else as_markdown
         bank, settings = self.context.banks.get(key), read_settings(values)
-        return write(self.context.loaded, bank, from_view(left), from_view(right), settings)
+        return write(self.context.model(bank), bank, from_view(left), from_view(right), settings)
 
     def show_bank(self, key: str, pick: Mapping[str, Any] | None) -> tuple[Any, ...]:
         """Presets, note, head and mix of a bank: the vector that another tab sent, or else the first preset."""

@@ -14,6 +14,7 @@ from melbo.discover.random_control import control_vectors
 from melbo.errors import ConfigError, PromptError
 from melbo.generate import stream
 from melbo.interpret.token_change import TokenChange, token_changes
+from melbo.models import LoadedModel
 from melbo.prompts import Message
 from melbo.shared_draws import with_shared_draws
 from melbo.ui.choices import label_at
@@ -81,7 +82,8 @@ def compare(
         raise ConfigError(f"max new tokens is {settings.max_new_tokens}; choose 1 to {most}.")
     vector = steering_vector(bank, settings)
     chats = (unsteered, steered)
-    prompts, notice = _fitted(context, question, chats, settings)
+    model = context.model(bank)
+    prompts, notice = _fitted(model, question, chats, settings)
     yield Update([*unsteered, *turn(question)], [*steered, *turn(question)], notice=notice)
 
     def after(texts: list[str], finished: bool = False) -> Update:
@@ -90,7 +92,7 @@ def compare(
 
     texts = ["", ""]
     rows = torch.stack([torch.zeros_like(vector), vector])  # [2, d_model]
-    loaded, sampling = with_shared_draws(context.loaded, settings.sampling())
+    loaded, sampling = with_shared_draws(model, settings.sampling())
     with context.lock:
         answers = stream(loaded, prompts, rows, bank.layer, sampling, settings.positions)
         with closing(answers):
@@ -100,14 +102,14 @@ def compare(
 
 
 def _fitted(
-    context: Context, question: str, chats: tuple[list[Message], list[Message]], settings: Settings
+    loaded: LoadedModel, question: str, chats: tuple[list[Message], list[Message]], settings: Settings
 ) -> tuple[list[list[Message]], str | None]:
     """Both sides' conversations as they fit the model, and what to say where old turns were left out."""
     fitted = [
-        fit(context.loaded, system, past, question, settings.max_new_tokens)
+        fit(loaded, system, past, question, settings.max_new_tokens)
         for system, past in zip((settings.system, settings.right_system()), chats, strict=True)
     ]
-    notice = f"The oldest turns are left out: the model's context holds {context.loaded.context} tokens."
+    notice = f"The oldest turns are left out: the model's context holds {loaded.context} tokens."
     return [messages for messages, _ in fitted], notice if any(dropped for _, dropped in fitted) else None
 
 
@@ -135,11 +137,9 @@ def last_changes(context: Context, bank: VectorBank, steered: list[Message], set
     past, question = before_last_question(steered)
     if question is None or steered[-1]["role"] != "assistant":
         return []
-    vector = steering_vector(bank, settings)
+    loaded, vector = context.model(bank), steering_vector(bank, settings)
     room = min(settings.max_new_tokens, context.limits.new_tokens)
-    prompt, _ = fit(context.loaded, settings.right_system(), past, question, room)
-    plain, _ = fit(context.loaded, settings.system, past, question, room)
+    prompt, _ = fit(loaded, settings.right_system(), past, question, room)
+    plain, _ = fit(loaded, settings.system, past, question, room)
     with context.lock:
-        return token_changes(
-            context.loaded, prompt, steered[-1]["content"], vector, bank.layer, settings.positions, plain
-        )
+        return token_changes(loaded, prompt, steered[-1]["content"], vector, bank.layer, settings.positions, plain)

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -67,15 +68,13 @@ class Strip:
 
 
 class Calibration:
-    """The model's coherence scale: the bank's own where it holds one, else found once, on the first strip."""
+    """A model's coherence scale: the bank's own where it holds one, else found once, on the model's first strip."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = loaded
+    def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.found: CoherenceScale | None = None
-        self.failed = False
+        self.found: WeakKeyDictionary[Any, CoherenceScale | None] = WeakKeyDictionary()
 
-    def scale(self, bank: VectorBank) -> CoherenceScale | None:
+    def scale(self, loaded: LoadedModel, bank: VectorBank) -> CoherenceScale | None:
         """None where this model cannot judge coherence."""
         stored = bank.details.get("annotation")
         if isinstance(stored, dict) and isinstance(stored.get("coherence_scale"), dict):
@@ -84,12 +83,12 @@ class Calibration:
             except MetricError:
                 pass  # a bank may come from anybody
         with self.lock:
-            if self.found is None and not self.failed:
+            if loaded.model not in self.found:
                 try:
-                    self.found = calibrate_coherence(self.loaded)
+                    self.found[loaded.model] = calibrate_coherence(loaded)
                 except MetricError:
-                    self.failed = True
-            return self.found
+                    self.found[loaded.model] = None
+            return self.found[loaded.model]
 
 
 def grid(reach: float, cards: float) -> tuple[float, ...]:
@@ -127,25 +126,26 @@ def scale_strip(
         raise PromptError("the prompt is empty; write at least one character.")
     if max(len(prompt), len(system)) > MAX_CHARACTERS:
         raise PromptError(f"the prompt has more than {MAX_CHARACTERS:,} characters; shorten it.")
+    loaded = context.model(bank)
     order = (*scales, 0.0)  # the last row is what the others are compared with
     rows = torch.stack([bank.vector(vector, scale) for scale in order])
     asked = chat(prompt.strip(), system)
     sampling = Sampling(min(MAX_TOKENS, context.limits.new_tokens))
     texts = [""] * len(order)
-    with context.lock, closing(stream(context.loaded, [asked] * len(order), rows, bank.layer, sampling)) as answers:
+    with context.lock, closing(stream(loaded, [asked] * len(order), rows, bank.layer, sampling)) as answers:
         for texts in context.within_time(answers):
             yield Strip(tuple(Card(s, t) for s, t in zip(scales, texts, strict=False)))
     with context.lock:
-        yield measured(context, calibration, bank, asked, scales, texts)
+        yield measured(loaded, calibration, bank, asked, scales, texts)
 
 
 def measured(
-    context: Context, calibration: Calibration, bank: VectorBank, asked: list[dict[str, str]],
+    loaded: LoadedModel, calibration: Calibration, bank: VectorBank, asked: list[dict[str, str]],
     scales: tuple[float, ...], texts: list[str],
 ) -> Strip:  # fmt: skip
     """The finished strip; the last text is the unsteered one."""
-    judge = calibration.scale(bank)
-    losses = completion_nll(context.loaded, [asked] * len(scales), texts[:-1]) if judge else []
+    judge = calibration.scale(loaded, bank)
+    losses = completion_nll(loaded, [asked] * len(scales), texts[:-1]) if judge else []
     cards = []
     for i, scale in enumerate(scales):
         score = coherence(typical_nll(losses[i]), judge, texts[i]) if judge else None

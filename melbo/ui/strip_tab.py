@@ -28,7 +28,7 @@ class StripActions:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        calibration = Calibration(context.loaded)
+        calibration = Calibration()
         self.strip = on_device(partial(scale_strip, context, calibration), min(60, context.limits.seconds))
 
     def run(self, key: str, prompt: str, vector: int | None, reach: float, cards: float) -> Iterator[str]:

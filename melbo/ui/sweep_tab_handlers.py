@@ -130,7 +130,7 @@ def sweep_steps(
             desk.check()
             desk.tell(News(done, total, what))
 
-        loaded = watched(context.loaded, desk.check)
+        loaded = watched(context.model(bank), desk.check)
         for sweep in iter_sweep(loaded, config, prompts, embed(), progress):
             desk.tell(News(sweep=sweep))
             desk.check()
