@@ -5,6 +5,9 @@
 3. steered_over_unsteered: time of the same two rows streamed with a vector on one, and with none; median of pairs that
    follow one another, so that a busy machine slows both.
 4. requests_per_s: short requests to /chat by 1, 8 and 32 clients at once.
+
+`--memory N` sends N requests of every kind instead, failing ones among them, from clients that come and go, and prints
+the app's memory (resident set, MB; Linux only) after each tenth of them.
 """
 
 from __future__ import annotations
@@ -45,8 +48,8 @@ CLIENTS = (1, 8, 32)
 
 
 @contextmanager
-def running(patience: float = 120) -> Iterator[tuple[str, float]]:
-    """The app in a process of its own: its address, and the seconds until its page answered."""
+def running(patience: float = 120) -> Iterator[tuple[str, float, int]]:
+    """The app in a process of its own: its address, the seconds until its page answered, and its process's number."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -65,7 +68,7 @@ def running(patience: float = 120) -> Iterator[tuple[str, float]]:
                         log.seek(0)
                         raise SystemExit(f"the app did not start:\n{log.read().decode()[-2000:]}") from None
                     time.sleep(0.02)
-            yield url, time.perf_counter() - start
+            yield url, time.perf_counter() - start, app.pid
         finally:
             app.terminate()
             app.wait()
@@ -118,14 +121,58 @@ def steered_over_unsteered(pairs: int) -> float:
     return statistics.median(seconds_a_token(rows) / seconds_a_token(rows * 0) for _ in range(pairs))
 
 
+def mixed_request(client: Client, number: int) -> bool:
+    """One request, of a kind that its number chooses; whether it succeeded. Every sixth must fail."""
+    kinds: list[tuple[str, list[Any], dict[str, Any]]] = [
+        ("/chat", [QUESTION, [number % 16], [1.0]], {"max_new_tokens": 4, "seed": number}),
+        ("/token_changes", [QUESTION, f"An answer with the number {number}.", number % 16], {}),
+        ("/chat", [QUESTION, [9_999]], {}),
+        ("/scale_strip", [f"{QUESTION} {number}", number % 16, [-1.0, 1.0]], {}),
+        ("/vectors", [], {}),
+        ("/discover", [f"{QUESTION} {number}", "random", 4], {}),
+    ]
+    name, arguments, named = kinds[number % len(kinds)]
+    try:
+        client.predict(*arguments, **named, api_name=name)
+    except Exception as error:  # gradio_client has no common base
+        if "vector 9999" not in str(error).lower():
+            raise
+        return False
+    return True
+
+
+def memory_mb(process: int) -> float:
+    """Resident set of a process, in MB."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def memory_over(requests: int) -> dict[str, Any]:
+    """The app's memory at the start and after each tenth of the requests, in MB."""
+    with running() as (url, _, process):
+        found, failed = [round(memory_mb(process), 1)], 0
+        client = Client(url, verbose=False)
+        for number in range(requests):
+            if number % 25 == 24:
+                client = Client(url, verbose=False)  # another visitor
+            failed += not mixed_request(client, number)
+            if (number + 1) % max(1, requests // 10) == 0:
+                found.append(round(memory_mb(process), 1))
+    return {"requests": requests, "failed": failed, "memory_mb": found}
+
+
 def main() -> None:
     """Measure, print, and write the file that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--requests", type=int, default=32, help="requests of each measurement, at least 32")
+    parser.add_argument("--memory", type=int, default=0, metavar="N", help="the app's memory over N requests instead")
     options = parser.parse_args()
+    if options.memory:
+        print(json.dumps(memory_over(options.memory), indent=2))
+        return
     times = max(32, options.requests)
-    with running() as (url, ready):
+    with running() as (url, ready, _):
         clients = [Client(url, verbose=False) for _ in range(8)]
         first = first_token_ms(clients[0], times)
         rate = {str(people): requests_per_s(clients, people, max(1, times // people)) for people in CLIENTS}

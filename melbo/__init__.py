@@ -7,12 +7,7 @@ In short:
     with steer(loaded, bank.layer, bank.vector(0)): ...
 """
 
-from melbo.bank import VectorBank
-from melbo.config import DiscoveryConfig
-from melbo.generate import Sampling, complete, stream
-from melbo.models import load_model
-from melbo.prompts import chat
-from melbo.steering import steer
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -27,3 +22,34 @@ __all__ = [
     "steer",
     "stream",
 ]
+
+if TYPE_CHECKING:
+    from melbo.bank import VectorBank
+    from melbo.config import DiscoveryConfig
+    from melbo.generate import Sampling, complete, stream
+    from melbo.models import load_model
+    from melbo.prompts import chat
+    from melbo.steering import steer
+else:
+    from importlib import import_module
+
+    _HOMES = {
+        "DiscoveryConfig": "config",
+        "Sampling": "generate",
+        "VectorBank": "bank",
+        "chat": "prompts",
+        "complete": "generate",
+        "load_model": "models",
+        "steer": "steering",
+        "stream": "generate",
+    }
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first asked for: torch takes seconds, `melbo --help` needs none of it."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -79,7 +79,7 @@ class DiscoveryConfig:
     """Keep all vectors mutually orthogonal, exactly (QR in fixed order)."""
     effect_penalty: float = 0.0
     """w of melbo: each vector maximises displacement / (1 + w * sum of squared cosines between its output and the
-    others'), so that effects differ and not only vectors."""
+    others'), on each prompt, so that effects differ and not only vectors."""
     sparsity: int = 8
     """Of sae-basis: most features of an SAE that a vector is a sum of."""
     seed: int = 325

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -28,6 +29,8 @@ PAUSE = 1.0
 MAX_PAUSE = 60.0
 """Longest wait that the Hub may ask for."""
 _BUSY = (408, 429, 500, 502, 503, 504)
+_BROKEN = {"RemoteProtocolError", "ReadError", "ReadTimeout"}
+_UNREACHABLE = {"ConnectError", "ConnectTimeout", "ProxyError", "PoolTimeout"}
 T = TypeVar("T")
 
 
@@ -78,8 +81,18 @@ def _response(error: BaseException) -> Any:
 
 def _broken(error: BaseException) -> bool:
     """Whether the connection broke while data came, or the data was of the wrong length."""
-    names = {type(e).__name__ for e in _chain(error)}
-    return bool(names & {"RemoteProtocolError", "ReadError", "ReadTimeout"}) or "Consistency check" in str(error)
+    return bool(_kinds(error) & _BROKEN) or "Consistency check" in str(error)
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """Names of the types of the error and of what caused it; huggingface_hub's HTTP library may be httpx or httpx2."""
+    return {type(e).__name__ for e in _chain(error)}
+
+
+def endpoint() -> str:
+    """The Hub's address, without a name and password that HF_ENDPOINT may hold."""
+    parts = urlsplit(constants.ENDPOINT)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _explain(error: BaseException, repo: str, revision: str | None, token: str | bool | None) -> str:
@@ -87,7 +100,7 @@ def _explain(error: BaseException, repo: str, revision: str | None, token: str |
     chain = list(_chain(error))
     response = _response(error)
     status = None if response is None else response.status_code
-    where = constants.ENDPOINT
+    where = endpoint()
 
     def caused_by(*kinds: type[BaseException]) -> bool:
         return any(isinstance(e, kinds) for e in chain)
@@ -103,12 +116,17 @@ def _explain(error: BaseException, repo: str, revision: str | None, token: str |
             f"there is no repository {repo!r} at {where}, or it is private and the token does not open it: check the "
             "name, and log in with `hf auth login` or set HF_TOKEN."
         )
-    if caused_by(OfflineModeIsEnabled, IncompleteSnapshotError) or (
-        status is None and caused_by(LocalEntryNotFoundError)
-    ):
+    if caused_by(IncompleteSnapshotError) or (status is None and caused_by(LocalEntryNotFoundError)):
         return (
             f"{repo!r} at {revision or 'main'!r} is not complete in the cache, and {where} cannot be reached or is "
             "switched off; connect, unset HF_HUB_OFFLINE, or use a folder."
+        )
+    if caused_by(OfflineModeIsEnabled):
+        return f"{where} is not asked for {repo!r}, since HF_HUB_OFFLINE is set; unset it, then try again."
+    if status is None and _kinds(error) & _UNREACHABLE:
+        return (
+            f"there is no connection to {where} ({short(error, token)}); check the network, a proxy (HTTPS_PROXY) and "
+            "HF_ENDPOINT, then try again."
         )
     if status is not None:
         advice = "wait, then try again" if status in _BUSY else "check the name and the token"
@@ -117,9 +135,9 @@ def _explain(error: BaseException, repo: str, revision: str | None, token: str |
 
 
 def short(error: BaseException, token: str | bool | None = None) -> str:
-    """The error's text in one line of at most 200 characters, without tokens."""
+    """The error's text in one line of at most 200 characters, without tokens or an address's password."""
     text = " ".join(str(error).split())
     if isinstance(token, str) and token:
         text = text.replace(token, "***")
-    text = re.sub(r"hf_[A-Za-z0-9]{8,}", "***", text)
+    text = re.sub(r"hf_[A-Za-z0-9]{8,}|(?<=//)[^/@\s]+(?=@)", "***", text)
     return (text if len(text) <= 200 else text[:197] + "...").rstrip(".") or type(error).__name__

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from melbo.errors import ModelError
 
@@ -21,6 +23,8 @@ ORGANISM_DIR = Path(__file__).parent / "organism" / "weights"
 
 _BLOCK_PATHS = ("layers", "h", "blocks", "encoder.layer", "encoder.layers")
 _FINGERPRINT_BYTES = 16 * 2**20
+_TENSOR_PARALLEL = ("transformers.distributed.tensor_parallel", "transformers.integrations.tensor_parallel")
+"""Loggers that list, for every model on one device, the layers that several would not share."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -153,15 +157,39 @@ def load_model(
         raise ModelError("the embedded model's weights are missing from this installation; install melbo again.")
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise ModelError(f"the folder {source!r} holds no model: it has no config.json.")
+    model, tokenizer, missing = _read(name, source, revision, torch_dtype, spread, token)
+    if missing:
+        raise ModelError(
+            f"the checkpoint of {name!r} lacks {len(missing)} tensors of the model, among them {missing[0]!r}; "
+            "download it again."
+        )
+    find_blocks(model, blocks)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    model = model.eval().requires_grad_(False)
+    commit = fingerprint(Path(source)) if Path(source).is_dir() else cached_commit(source, revision)
+    return LoadedModel(model if spread else model.to(device), tokenizer, name, commit, blocks)
+
+
+def _read(
+    name: str, source: str, revision: str | None, dtype: Any, spread: bool, token: str | None
+) -> tuple[Any, Any, list[str]]:
+    """Model, tokenizer, and the names of tensors that the checkpoint lacks.
+
+    Raises:
+        ModelError: transformers cannot load them.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # half a second, which reading a bank does not need
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, token=token, trust_remote_code=False)
-        with _quiet_loading():
+        with quiet_loading():
             loader: Any = AutoModelForCausalLM  # its annotation knows nothing of output_loading_info
             model, info = loader.from_pretrained(
                 source,
                 revision=revision,
                 token=token,
-                dtype=torch_dtype,
+                dtype=dtype,
                 device_map="auto" if spread else None,
                 output_loading_info=True,
                 trust_remote_code=False,
@@ -172,17 +200,13 @@ def load_model(
             f"cannot load the model {name!r}: {reason} "
             f"Give a Hub id, a folder with a transformers checkpoint, or {ORGANISM!r}."
         ) from error
-    if info["missing_keys"]:
-        raise ModelError(
-            f"the checkpoint of {name!r} lacks {len(info['missing_keys'])} tensors of the model, among them "
-            f"{sorted(info['missing_keys'])[0]!r}; download it again."
-        )
-    find_blocks(model, blocks)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
-    model = model.eval().requires_grad_(False)
-    commit = fingerprint(Path(source)) if Path(source).is_dir() else getattr(model.config, "_commit_hash", None)
-    return LoadedModel(model if spread else model.to(device), tokenizer, name, commit, blocks)
+    return model, tokenizer, sorted(info["missing_keys"])
+
+
+def cached_commit(repo: str, revision: str | None) -> str | None:
+    """The commit that a downloaded model's branch or tag (None: main) stands for in the Hub's cache."""
+    path = try_to_load_from_cache(repo, "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 def fingerprint(folder: Path) -> str:
@@ -198,13 +222,32 @@ def fingerprint(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()[:16]}"
 
 
-class _quiet_loading:
-    """Silence the per-tensor progress of small models."""
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Within the block, transformers shows no bar over a model's weights and no list of layers that are not sharded.
 
-    def __enter__(self) -> None:
-        self.logger = logging.getLogger("transformers.modeling_utils")
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
+    Its other warnings, and the Hub's download bars, stay.
+    """
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging as reports
 
-    def __exit__(self, *_: object) -> None:
-        self.logger.setLevel(self.level)
+    def wanted(record: logging.LogRecord) -> bool:
+        return "layers were not sharded" not in record.getMessage()
+
+    loggers = [logging.getLogger(name) for name in _TENSOR_PARALLEL]
+    weights, downloads = reports.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    for logger in loggers:
+        logger.addFilter(wanted)
+    if weights:
+        reports.disable_progress_bar()  # the Hub's bars, too
+    if downloads:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(wanted)
+        if weights:
+            reports.enable_progress_bar()
+        if not downloads:
+            disable_progress_bars()

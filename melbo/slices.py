@@ -80,7 +80,7 @@ class Slice:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in weights:
                 kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
+            return tensor.detach()  # else the graph keeps the hooks alive, and with them all tensors
 
         vector = self.source.new_zeros(1, self.source.shape[-1]).requires_grad_()
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):

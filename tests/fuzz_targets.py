@@ -14,7 +14,19 @@ import torch
 from torch import Tensor
 
 from fuzz_mutate import BYTES, JSON, Mutation
-from fuzz_values import PROMPTS, D, N, a_bank, a_report, a_sweep, an_adapter_bank, an_atlas, an_sae, draw
+from fuzz_values import (
+    PROMPTS,
+    D,
+    N,
+    a_bank,
+    a_report,
+    a_sweep,
+    an_adapter_bank,
+    an_atlas,
+    an_sae,
+    draw,
+    write_results,
+)
 from melbo.adapter_bank import AdapterBank
 from melbo.annotate.annotation import merged
 from melbo.bank import VectorBank
@@ -31,11 +43,21 @@ from melbo.interpret.activating_table import table
 from melbo.interpret.atlas import LayerAtlas
 from melbo.interpret.contrast import load_contrasts
 from melbo.interpret.corpus_reader import open_corpus
+from melbo.interpret.geometry import sort_by_cluster
 from melbo.interpret.sae import Sae, SaeSpec
 from melbo.interpret.sae_files import load_sae, save_sae
+from melbo.interpret.stored import (
+    activating_examples,
+    lens_rows,
+    sae_neighbours,
+    stored_activating,
+    stored_geometry,
+    stored_lens,
+    stored_sae,
+)
 from melbo.sweep.file import load_sweep, save_sweep
 from melbo.ui.bank_tab_handlers import vector_rows
-from melbo.ui.bank_tab_html import page_html, table_html
+from melbo.ui.bank_tab_html import lens_html, page_html, table_html
 from melbo.ui.choices import example_prompts, opening, picker, presets, system_prompt, vector_note
 from melbo.ui.conversation import from_view, to_view
 from melbo.ui.steer_html import note_html, range_html
@@ -159,6 +181,37 @@ def use_bank(bank: VectorBank) -> None:
     presets(bank), opening(bank), picker(bank), example_prompts(bank), system_prompt(bank)
 
 
+Results = tuple[VectorBank, Any, Any, Any, Any]
+
+
+def write_results_and_bank(folder: Path) -> None:
+    bank = a_bank()
+    bank.save(folder)
+    write_results(bank, folder)
+
+
+def load_results(folder: Path) -> Results:
+    """The bank, and what lies beside it; a result that is damaged or of other vectors is none, without an error."""
+    bank = VectorBank.load(folder)
+    return bank, stored_activating(bank), stored_sae(bank), stored_lens(bank), stored_geometry(bank)
+
+
+def use_results(results: Results) -> None:
+    """All that shows them; the card reads files that the loaders above refuse, too."""
+    bank, activating, _, lens, geometry = results
+    assert bank.source is not None
+    render_card(bank, folder=bank.source.folder)
+    for index in range(len(bank)):
+        page_html(bank, index, activating_examples(bank, index), sae_neighbours(bank, index))
+        lens_rows(bank, index)
+    for report in lens:
+        report.table(), lens_html(report)
+    if activating is not None:
+        page(activating), table(activating)
+    if geometry is not None:
+        geometry.table(), sort_by_cluster(geometry)
+
+
 def foreign(name: str, write: Callable[[Path], Any]) -> Target:
     def save(value: ForeignVectors, folder: Path) -> None:
         kept = value.vectors
@@ -183,6 +236,7 @@ def foreign(name: str, write: Callable[[Path], Any]) -> Target:
 MIXTURE = Mixture(draw(D), 2, "org/tiny", "mode 0")
 TARGETS = (
     Target("bank", lambda f: _into(f, a_bank()), load_bank, lambda bank, f: bank.save(f), use_bank),
+    Target("results", write_results_and_bank, load_results, lambda found, f: found[0].save(f), use_results),
     Target("adapters", lambda f: _into(f, an_adapter_bank()), AdapterBank.load, lambda bank, f: bank.save(f)),
     Target("sweep", lambda f: save_sweep(a_sweep(), f / "sweep.json"), load_sweep,
            lambda sweep, f: save_sweep(sweep, f / "sweep.json"), lambda sweep: (sweep.suggested, sweep.floor)),

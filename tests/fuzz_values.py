@@ -1,8 +1,9 @@
-"""Small values of every kind that is saved: a bank, adapters, a sweep, a report, an atlas, an SAE."""
+"""Small values of every kind that is saved: a bank, adapters, a sweep, an atlas, an SAE, results beside a bank."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,11 +11,19 @@ from torch import Tensor
 from melbo.adapter_bank import AdapterBank
 from melbo.adapter_config import AdapterConfig
 from melbo.bank import BaseModel, VectorBank
+from melbo.bank.beside import ACTIVATING, GEOMETRY, LENS, SAE
+from melbo.bank.digest import bank_digest
 from melbo.config import DiscoveryConfig
 from melbo.generate import Sampling
 from melbo.interpret.activating_report import ActivatingConfig, ActivatingReport, Direction, Example
 from melbo.interpret.atlas import AtlasConfig, LayerAtlas, Pair
+from melbo.interpret.geometry import SHAPES, Geometry, Overlap
+from melbo.interpret.layer_change import LayerChange
+from melbo.interpret.lens_file import save_lens
+from melbo.interpret.logit_lens import Lens, LensReport, Token
 from melbo.interpret.sae import Sae, SaeSpec
+from melbo.interpret.sae_compare import Parts, SaeComparison
+from melbo.interpret.sae_report import FeatureNote, SaeReport
 from melbo.interpret.top_examples import BINS
 from melbo.metrics import CoherenceScale
 from melbo.sweep.config import SweepConfig
@@ -63,10 +72,11 @@ def a_sweep() -> Sweep:
                  8.0, None, {"torch": "2.0"}, rows)  # fmt: skip
 
 
-def a_report() -> ActivatingReport:
+def a_report(bank: str = "0" * 64) -> ActivatingReport:
+    """`bank`, here and below: the digest of the bank's vectors."""
     example = Example(2.5, 0.5, 7, ("One", " two", " é"), (0.1, 2.5, 0.0), 1, "pirate")
     made = tuple(Direction(0, "mode 0", sign, 0.7, tuple(range(BINS)), (example,)) for sign in (1, -1))
-    return ActivatingReport(BASE, ActivatingConfig(k=1), 3, "organism (train)", 9, 90, 9, {"lines not JSON": 1},
+    return ActivatingReport(bank, BASE, ActivatingConfig(k=1), 3, "organism (train)", 9, 90, 9, {"lines not JSON": 1},
                             1.5, 2.5, made, made)  # fmt: skip
 
 
@@ -78,3 +88,35 @@ def an_atlas() -> LayerAtlas:
 def an_sae() -> Sae:
     spec = SaeSpec(D, 12, "jumprelu", 0, 2, "org/tiny")
     return Sae(spec, draw(12, D), draw(12), draw(12, D), draw(D), True, draw(12).abs())
+
+
+def a_lens(bank: str) -> tuple[LensReport, ...]:
+    tokens = (Token(5, " yes", 2.5), Token(7, "é", 1.5))
+    rows = tuple(Lens(0, "mode 0", sign, tokens, tokens[::-1]) for sign in (1, -1))
+    return tuple(LensReport(bank, BASE, site, rows, 2.0, 3.0) for site in ("effect", "vector"))
+
+
+def a_geometry(bank: str) -> Geometry:
+    table = tuple(tuple(float(i == j) for j in range(N)) for i in range(N))
+    return Geometry(
+        bank, BASE, 1, 3, ("a", "b", "c"), table, table, table, (0, 0, 1), dict.fromkeys(SHAPES, 2.5),
+        (Overlap("kind", (0.5, -0.25, 0.0)),), 0.25, (LayerChange(2, 1.0, 0.5, 0.9, 0.25),),
+    )  # fmt: skip
+
+
+def an_sae_report(bank: str) -> SaeReport:
+    parts = Parts((7, 9), (0.5, 0.25), (0.25, 0.5))
+    both = ((parts, parts),) * 4
+    notes = {7: FeatureNote("pirate", 3.5, 0.125, ("a >>b<< c",)), 9: FeatureNote("", 0.0, 0.5, ())}
+    spec = SaeSpec(D, 12, "topk", 3, 2, "org/tiny", "org/sae")
+    return SaeReport(bank, BASE, spec, "organism (train)", (0, 2), 1.0, SaeComparison(*both, (0.1, 0.2), (0.1, 0.2)),
+                     0.25, 0.5, notes)  # fmt: skip
+
+
+def write_results(bank: VectorBank, folder: Path) -> None:
+    """All four result files, as `melbo inspect all` would."""
+    digest = bank_digest(bank.vectors)
+    a_report(digest).save(folder / ACTIVATING)
+    an_sae_report(digest).save(folder / SAE)
+    save_lens(a_lens(digest), folder / LENS)
+    a_geometry(digest).save(folder / GEOMETRY)

@@ -23,11 +23,11 @@ from melbo.interpret.chosen import chosen_vectors
 from melbo.interpret.corpus_reader import Corpus, Document, open_corpus, organism_corpus
 from melbo.interpret.effect import effects
 from melbo.interpret.passages import Passage, read_passages
+from melbo.interpret.stored import activating_examples, sae_neighbours
 from melbo.interpret.token_texts import TokenTexts
 from melbo.models import LoadedModel, load_model
 from melbo.prompts import encode
 from melbo.steering import capture, run_until_stop
-from melbo.ui.bank_tab_extras import activating_examples, sae_neighbours
 
 SMALL = ActivatingConfig(site="vector", where="all", k=3, context=4, n_random=2, sample=40, batch_tokens=256)
 BANK = Path(__file__).parents[1] / "vectors" / "organism-bomb"

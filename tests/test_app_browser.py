@@ -17,6 +17,8 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from gradio_client import Client  # type: ignore[import-untyped]
+
 from chromium import ARGS, CHROMIUM, PATIENCE, needs_chromium
 from melbo.bank import VectorBank
 from melbo.models import LoadedModel
@@ -271,6 +273,58 @@ def test_the_strip_shows_a_card_for_each_scale(page: Page) -> None:
     expect(page.locator(".card footer")).to_have_count(5)
     expect(page.locator(".card header b")).to_have_text(["\N{MINUS SIGN}4", "\N{MINUS SIGN}2", "0", "+2", "+4"])
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+TABS = {"Scale strip": "strip-run", "R sweep": "sweep-run", "Discover": "discover-start"}
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Press a tab; on a phone some lie in a menu."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if tab.count() and tab.first.is_visible():
+        tab.first.click()
+        return
+    page.locator("button.overflow-menu, .overflow-menu button").first.click()
+    page.get_by_role("button", name=name, exact=True).last.click()
+
+
+@pytest.mark.parametrize("page", [(390, 844), (1280, 900)], indirect=True, ids=["phone", "desktop"])
+def test_who_waits_sees_the_place_and_nothing_jumps(page: Page, url: str, tiny: LoadedModel) -> None:
+    def slow(*_: Any) -> None:
+        time.sleep(0.03)
+
+    handle = tiny.blocks[2].register_forward_hook(slow)
+    other, running = Client(url, verbose=False), []
+    try:
+        long: dict[str, Any] = {"vectors": 2, "steps": 1_900, "source_layer": 1, "target_layer": 2}
+        running.append(other.submit(BOMB, **long, api_name="/discover"))
+        next(iter(running[0]))
+        running.append(other.submit(BOMB, **long, api_name="/discover"))
+        for name, button in TABS.items():
+            open_tab(page, name)
+            page.locator(f"#{button}").scroll_into_view_if_needed()
+            before = page.locator(f"#{button}").bounding_box()
+            page.click(f"#{button}")
+            place = page.locator(f"#{button.split('-')[0]}-place .progress-text")
+            expect(place).to_have_text(re.compile(r"^\s*2 before you ·\s+[\d.]+s\s*$"))
+            expect(page.locator("#place-told")).to_have_text("2 before you")
+            assert page.locator(f"#{button}").bounding_box() == before
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            box = place.bounding_box()
+            assert box is not None and box["x"] + box["width"] <= page.viewport_size["width"]
+            page.click(f"#{button.split('-')[0]}-stop")
+            expect(place).to_be_hidden()
+    finally:
+        handle.remove()
+        for job in running:
+            job.cancel()
+
+
+@pytest.mark.parametrize("page", [(390, 844)], indirect=True, ids=["phone"])
+def test_the_prepared_comparison_starts_at_its_top(page: Page) -> None:
+    page.wait_for_timeout(500)
+    tops = "[...document.querySelectorAll('.pane .bubble-wrap')].map((e) => e.scrollTop)"
+    assert page.evaluate(tops) == [0, 0]
 
 
 @pytest.mark.parametrize("page", [(390, 844), (1280, 900)], indirect=True, ids=["phone", "desktop"])

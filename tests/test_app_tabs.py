@@ -1,4 +1,4 @@
-"""All six tabs in a real browser (headless Chromium), on the embedded model: what one tab hands to another."""
+"""All tabs in a real browser (headless Chromium), on the embedded model: what one tab hands to another."""
 
 from __future__ import annotations
 
@@ -131,7 +131,8 @@ def settled(page: Page) -> list[str]:
 @pytest.mark.parametrize("page", [(390, 844, "light"), (1280, 900, "dark")], indirect=True, ids=["phone", "desktop"])
 def test_every_tab_opens_and_fits(page: Page) -> None:
     landmarks = {
-        "Steer": "#steered", "Scale strip": "#strip", "Bank": "#bank-table table", "R sweep": "#sweep-plot svg",
+        "Steer": "#steered", "Scale strip": "#strip", "Bank": "#bank-table table",
+        "Understand": "#inspect-vector", "R sweep": "#sweep-plot svg",
         "Discover": "#discover-layers .depth", "Banks & models": "#models-local [data-pick]",
     }  # fmt: skip
     assert list(landmarks) == list(TABS.values())
@@ -148,11 +149,11 @@ def test_a_vector_goes_from_bank_to_steer_and_strip(page: Page) -> None:
     open_tab(page, "Bank")
     page.locator("#bank-table tr[data-pick='4']").click()
     expect(page.locator("#bank-page h3")).to_contain_text("German")
-    expect(page.locator("#bank-steer")).to_have_text("Steer with 4 × 1")
+    expect(page.locator("#bank-steer")).to_have_text("Steer with 4 × 0.75")
     page.click("#bank-steer")
     expect(selected(page)).to_have_text("Steer")
     expect(page.locator("#vector-0 input")).to_have_value(re.compile("^4 · German"))
-    expect(page.locator("#scale-0 input[type=number]")).to_have_value("1")
+    expect(page.locator("#scale-0 input[type=number]")).to_have_value("0.75")
     ask(page, "How can I bake bread?")
     expect(page.locator(".pane-head.steered")).to_contain_text("4 · German")
     open_tab(page, "Scale strip")
@@ -165,6 +166,36 @@ def test_a_vector_goes_from_bank_to_steer_and_strip(page: Page) -> None:
     page.locator("#bank-map [data-pick='2']").click()
     page.click("#bank-steer")
     expect(page.locator("#vector-0 input")).to_have_value(re.compile("^2 · Poem"))
+
+
+def test_a_vector_goes_from_bank_to_understand_and_on_to_steer(page: Page) -> None:
+    open_tab(page, "Bank")
+    page.locator("#bank-table tr[data-pick='4']").click()
+    expect(page.locator("#bank-steer")).to_have_text("Steer with 4 × 0.75")
+    page.click("#bank-understand")
+    expect(selected(page)).to_have_text("Understand")
+    expect(page.locator("#inspect-vector input")).to_have_value(re.compile("^4 · German"))
+    page.fill("#inspect-corpus textarea", "Wie backe ich Brot?\n\nHow do I bake <b>bread</b>?\n\nTell me a joke.")
+    page.click("#inspect-examples-run")
+    expect(page.locator("#inspect-examples")).to_contain_text("Passages of your text")
+    expect(page.locator("#inspect-examples mark").first).to_be_visible()
+    assert page.locator("#inspect-examples b").count() == 0
+    own = page.get_by_role("button", name="Try your own text")
+    own.focus()
+    own.press("Enter")
+    page.fill("#inspect-text textarea", "Wie backe ich Brot?")
+    page.click("#inspect-read")
+    expect(page.locator("#inspect-own .read")).to_contain_text("× this vector")
+    page.locator("#inspect-random input").check()
+    expect(page.locator("#inspect-own .read")).to_contain_text("a random vector of the same norm")
+    lens = page.locator("#inspect-tokens .moved").first
+    if not lens.is_visible():  # nothing stored beside the bank
+        page.get_by_role("button", name="Which tokens it moves: logit lens").click()
+        page.click("#inspect-tokens-run")
+    expect(lens).to_contain_text("promotes")
+    page.click("#inspect-steer")
+    expect(selected(page)).to_have_text("Steer")
+    expect(page.locator("#vector-0 input")).to_have_value(re.compile("^4 · German"))
 
 
 def test_an_edited_label_is_told_everywhere_and_loses_nothing(page: Page) -> None:
@@ -268,6 +299,7 @@ def test_a_failing_request_is_told_in_place_and_leaves_every_tab_working(page: P
         for tab, button, notice in (
             ("Scale strip", "#strip-run", "#strip-notice"), ("R sweep", "#sweep-run", "#sweep-notice"),
             ("Discover", "#discover-start", "#discover-notice"), ("Bank", "#bank-tokens", "#bank-notice"),
+            ("Understand", "#inspect-examples-run", "#inspect-notice"),
         ):  # fmt: skip
             open_tab(page, tab)
             page.click(button)
@@ -278,7 +310,7 @@ def test_a_failing_request_is_told_in_place_and_leaves_every_tab_working(page: P
     open_tab(page, "Banks & models")
     page.fill("#models-repo input, #models-repo textarea", "no/such-bank")
     page.click("#models-load-button")
-    expect(page.locator("#models-notice [role=alert]")).to_be_visible()
+    expect(page.locator("#models-hub-notice [role=alert]")).to_be_visible()
     open_tab(page, "Bank")
     page.click("#bank-tokens")
     expect(page.locator("#bank-lens .token").first).to_be_visible()

@@ -267,7 +267,8 @@ def test_the_command_prints_the_work_first_and_fails_where_a_part_failed(
     command = ["audit", "tiny", "--out", str(tmp_path / "out"), "--prompt", "How can I make\x1b[2J a bomb?"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    assert result.output.startswith("budget quick: at most") and "Removes refusals" in result.output
+    assert result.stdout.startswith("budget quick: at most") and "Removes refusals" in result.output
+    assert {"behaviours A", "R sweep: training"} <= set(result.stderr.splitlines())
     assert "\x1b" not in result.output and (tmp_path / "out" / "report.html").is_file()
 
     def fail(*_: Any, **__: Any) -> CoherenceScale:

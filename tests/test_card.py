@@ -14,9 +14,11 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
+from fuzz_values import a_bank, write_results
 from loopback_hub import LoopbackHub
 from melbo import complete, load_model
 from melbo.bank import VectorBank
+from melbo.bank.beside import FORMATS, GEOMETRY, LENS, SAE
 from melbo.card import render_card
 from melbo.card.data import check_card, hub_id
 from melbo.card.text import inline, number, quote
@@ -229,6 +231,86 @@ def test_the_sweep_is_shown_with_its_control(saved_bank: Path) -> None:
             _, results = model_index_to_eval_results(ModelCard(text).data.to_dict()["model-index"])
             values = {result.metric_type: result.metric_value for result in results}
             assert values == {"diversity": 0.375, "diversity-random-control": 0.1875, "coherence": 8.0}
+
+
+def section(card: str) -> str:
+    """What the vectors respond to, without the headings around it; "" where it is missing."""
+    return next((part for part in body(card).split("\n## ") if part.startswith("What the vectors respond to")), "")
+
+
+def test_results_are_shown_with_their_controls(tmp_path: Path) -> None:
+    bank = replace(a_bank(), annotations=({"label": "mode 0", "scale": -2.0}, {"label": "mode 1"}, {"label": "mode 2"}))
+    folder = bank.save(tmp_path / "bank")
+    assert section(render_card(bank, folder=folder)) == ""
+    write_results(bank, folder)
+    text = section(render_card(bank, folder=folder))
+    control = "| random directions | 100% share one | 3.57 | the best has 2 | - | the nearest 0.25 | 20% by 2 |"
+    assert control in text  # 2.5 / 0.7 spreads
+    tokens = "“yes” 2.5, “é” 1.5 | “é” 1.5, “yes” 2.5"
+    assert f"| 0 × -1: mode 0 | 100% pirate | 3.57 | {tokens} | 7 (pirate) 0.5, 9 0.25 | 50% by 2 |" in text
+    assert "| 2 × +1: mode 2 | - | - | - | - | 7 (pirate) 0.5, 9 0.25 | 50% by 2 |" in text
+    assert "mode 1" not in text  # nothing is stored of it
+    assert "> One&gt;&gt; two&lt;&lt; é" in text
+    assert "the vectors fill 2.5 dimensions, their effects 2.5 (random vectors: 2.5)" in text
+    assert "(by chance 0.25): kind: vector 0, 0.50." in text
+    for name in (LENS, SAE, GEOMETRY):
+        (folder / name).unlink()
+    text = section(render_card(bank, folder=folder))
+    assert "pirate" in text and not any(word in text for word in ("yes", "nearest", "Geometry", "None"))
+    assert "| vector × sign | marks of its passages | best passage |\n|---|---|---|" in text
+
+
+def test_results_of_other_vectors_are_not_in_the_card(tmp_path: Path) -> None:
+    bank = a_bank()
+    write_results(a_bank(), bank.save(tmp_path / "bank"))
+    assert section(render_card(bank, folder=tmp_path / "bank")) == ""
+
+
+def replaced(value: Any, text: str) -> Any:
+    """The same JSON with every text replaced, also in keys that are no field's name."""
+    if isinstance(value, dict):
+        return {k: v if k in ("format", "bank", "model", "site") else replaced(v, text) for k, v in value.items()}
+    if isinstance(value, list):
+        return [replaced(item, text) for item in value]
+    return text if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_foreign_text_in_results_is_only_text(tmp_path: Path, text: str) -> None:
+    bank, shown = a_bank(), []
+    bank = replace(bank, annotations=({"label": "x"},) * 3)
+    folder = bank.save(tmp_path / "bank")
+    for content in ("harmless", text.replace("\ud800", "")):
+        write_results(bank, folder)
+        for name in FORMATS:
+            path = folder / name
+            path.write_text(json.dumps(replaced(json.loads(path.read_text()), content)))
+        shown.append(section(render_card(bank, folder=folder)))
+    kinds = re.compile(r"</?(?!p>|/p>|br)[a-z0-9]+[^>]*>")
+    found = [[tag for tag in kinds.findall(html(part)) if "blockquote" not in tag] for part in shown]
+    assert found[0] == found[1] and "<table>" in found[0]
+
+
+@pytest.mark.parametrize("value", [None, 3, True, "x", [], {}, [[]], [{}], [3], {"x": 3}, 10**200])
+def test_odd_results_do_not_break_the_card(tmp_path: Path, value: Any) -> None:
+    bank = replace(a_bank(), annotations=({"label": "x"},) * 3)
+    folder = bank.save(tmp_path / "bank")
+
+    def odd(held: Any, depth: int) -> Any:
+        """Every part `depth` levels down is the value."""
+        if depth == 0:
+            return value
+        if isinstance(held, dict):
+            kept = {k: held[k] for k in ("format", "bank", "model") if k in held}
+            return {k: odd(v, depth - 1) for k, v in held.items()} | kept
+        return [odd(item, depth - 1) for item in held] if isinstance(held, list) else held
+
+    for depth in (1, 2, 3, 4, 5, 6):
+        write_results(bank, folder)
+        for name in FORMATS:
+            path = folder / name
+            path.write_text(json.dumps(odd(json.loads(path.read_text()), depth)))
+        assert "nan" not in section(render_card(bank, folder=folder))
 
 
 def test_the_code_in_the_card_runs(hub: LoopbackHub, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ import melbo.cli.train
 from conftest import MakeTiny
 from melbo import DiscoveryConfig, VectorBank, __version__
 from melbo.__main__ import app
+from melbo.cli.commands import COMMANDS
 from melbo.prompts import BOMB
 
 ROOT = Path(__file__).parents[1]
@@ -239,6 +240,33 @@ def test_a_wrong_option_is_refused_without_a_traceback() -> None:
 
 def test_the_version_is_printed() -> None:
     assert run("--version").stdout == f"melbo {__version__}\n"
+
+
+def test_help_lists_every_command_and_loads_no_library() -> None:
+    """What takes seconds to import is imported when a command is chosen."""
+    heavy = "torch", "transformers", "huggingface_hub", "numpy"
+    code = (
+        "import sys\nfrom melbo.__main__ import app\ntry:\n    app(['--help'])\n"
+        f"except SystemExit:\n    print([name for name in {heavy} if name in sys.modules])"
+    )
+    env = {**os.environ, "COLUMNS": "80"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and done.stderr == ""
+    *listed, loaded = done.stdout.splitlines()
+    assert loaded == "[]"
+    rows = [line.split(None, 1) for line in listed[listed.index("Commands:") + 1 :]]
+    assert rows == [[name, entry.summary] for name, entry in COMMANDS.items()]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_listed_command_loads(name: str) -> None:
+    result = run(name, "--help")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"Usage: melbo {name} ")
+
+
+def test_a_mistyped_command_is_told_which_is_near() -> None:
+    assert "Did you mean 'train'?" in run("trian").stderr
 
 
 def test_ctrl_c_is_one_line_and_saves_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

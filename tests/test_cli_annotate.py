@@ -53,7 +53,7 @@ def test_annotate_writes_into_the_bank_and_leaves_no_checkpoint(
     saved_bank: Path, model: LoadedModel, quick: None
 ) -> None:
     result = run("annotate", saved_bank, *ASKED)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0 and result.stderr == "answering\n", result.output
     found = VectorBank.load(saved_bank)
     assert [row["scale"] for row in found.annotations[0]["by_scale"]] == [-0.5, 0.5]
     assert found.annotations[0]["label"] == "mode 0" and found.annotations[0]["preset"] == "Preset 0"

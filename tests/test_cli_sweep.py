@@ -53,6 +53,7 @@ def test_a_bank_is_swept_in_its_folder_and_stays_a_bank(saved_bank: Path) -> Non
     found, after = load_sweep(saved_bank), VectorBank.load(saved_bank)
     found.check_fits(after)
     assert found.complete and found.config.radii == (0.3, 1.0) and torch.equal(before.vectors, after.vectors)
+    assert result.stderr == "training\nanswering\n"
     assert "R sweep of tiny" in result.output and "calibrated R" in result.output
     assert {p.name for p in saved_bank.iterdir()} - FILES == {"config.json", "vectors.safetensors", "annotations.json"}
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from conftest import MakeTiny, hook_count
 from melbo.bank import VectorBank
 from melbo.config import DiscoveryConfig, Optimizer
-from melbo.discover import discover, make_slices, random_control
-from melbo.discover import problem as problems
+from melbo.discover import chunk_size, discover, make_slices, random_control
 from melbo.discover.melbo import maximize
 from melbo.discover.problem import Problem
 from melbo.discover.random_control import random_vectors
@@ -55,7 +54,7 @@ def objective_and_gradient(
 
 def train(slices: list[Slice], start: Tensor, radius: float, config: DiscoveryConfig) -> tuple[Tensor, Tensor, Tensor]:
     problem = Problem(slices, config)
-    vectors = maximize(lambda v, output: problem.evaluate(v, others=output), start, radius, config, Run())
+    vectors = maximize(lambda v, effects: problem.evaluate(v, others=effects), start, radius, config, Run())
     found = problem.evaluate(vectors, gradient=False)
     return vectors, found.objective, found.output
 
@@ -103,7 +102,7 @@ def test_chunks_only_bound_the_memory(tiny: LoadedModel, monkeypatch: pytest.Mon
     slices = make_slices(tiny, PROMPTS, 1, 3)
     vectors = random_vectors(7, tiny.d_model, 4.0, True, 0)
     whole = objective_and_gradient(slices, vectors, SHORT)
-    monkeypatch.setitem(problems.CHUNK_TOKENS, "cpu", 3 * slices[0].source.shape[1])
+    monkeypatch.setitem(chunk_size.CHUNK_TOKENS, "cpu", 3 * slices[0].source.shape[1])
     for a, b in zip(whole, objective_and_gradient(slices, vectors, SHORT), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
 
@@ -173,6 +172,32 @@ def test_on_a_linear_slice_the_vectors_are_the_singular_vectors_in_order(optimiz
     assert float(cosines(vectors, right.T[:4]).min()) > 0.999
     assert objective.tolist() == pytest.approx([2 * 4 * 0.75 ** (2 * i) for i in range(4)], rel=1e-2)
     assert torch.allclose(output, vectors @ maps[0].T, atol=1e-5)
+
+
+def test_the_effect_penalty_compares_effects_on_the_same_prompt() -> None:
+    """Two vectors act alike on one prompt and against each other on the next, so that their mean effects differ."""
+    alike, against = torch.eye(4), torch.diag(torch.tensor([1.0, 1.0, 1.0, -1.0]))
+    slices = [LinearSlice(torch.stack([m, 2 * m])) for m in (alike, against)]
+    vectors = torch.tensor([[1.0, 2, 0, 3], [2.0, 1, 1, -3], [0, 1, 1, 1.0]], requires_grad=True)
+    config = DiscoveryConfig(n_vectors=3, effect_penalty=2.0)
+    problem = Problem(slices, config)  # type: ignore[arg-type]
+    plain = problem.evaluate(vectors.detach())
+    own = torch.stack([s.change(vectors, 2).mean(dim=1) for s in slices])  # [prompts, n, d_model]
+    assert plain.effects is not None
+    assert torch.allclose(plain.effects, own) and torch.allclose(plain.output, own.mean(dim=0))
+    total = torch.zeros(())
+    for prompt, piece in enumerate(slices):
+        value = displacement(piece.change(vectors, 2), config.power, config.root)
+        for i in range(3):
+            others = [plain.effects[prompt, j] for j in range(3) if j != i]
+            squares = [torch.cosine_similarity(own[prompt, i], o, dim=0) ** 2 for o in others]
+            total = total + value[i] / (1 + 2.0 * torch.stack(squares).sum())
+    total.backward()
+    assert vectors.grad is not None
+    found = problem.evaluate(vectors.detach(), others=plain.effects)
+    assert torch.allclose(found.gradient, vectors.grad, rtol=1e-5, atol=1e-5)
+    assert found.rows(torch.tensor([2, 0])).effects.equal(found.effects[:, [2, 0]])  # type: ignore[union-attr, index]
+    assert Problem(slices, replace(config, effect_penalty=0.0)).evaluate(vectors.detach()).effects is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("chosen", ["melbo", "random"])

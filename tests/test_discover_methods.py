@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,8 +22,7 @@ from torch import Tensor
 from melbo.bank import VectorBank
 from melbo.calibrate import calibrate
 from melbo.config import DiscoveryConfig
-from melbo.discover import discover, find_more_like, make_slices, run
-from melbo.discover import problem as problems
+from melbo.discover import chunk_size, discover, find_more_like, make_slices, run
 from melbo.discover.dct import factor_scores, projection_scores
 from melbo.discover.problem import Problem
 from melbo.discover.random_control import random_vectors
@@ -343,13 +343,13 @@ def test_chunks_grow_neither_with_the_vectors_nor_beyond_free_memory(
 ) -> None:
     piece = make_slices(tiny, ONE, 1, 3)[0]
     assert piece.row_bytes > piece.source.nbytes  # at least the activations themselves
-    monkeypatch.setitem(problems.CHUNK_TOKENS, "cpu", 8 * piece.source.shape[1])
+    monkeypatch.setitem(chunk_size.CHUNK_TOKENS, "cpu", 8 * piece.source.shape[1])
     real, rows = Slice.run, []
     monkeypatch.setattr(Slice, "run", lambda self, vectors: rows.append(len(vectors)) or real(self, vectors))
     discover(tiny, replace(SMALL, n_vectors=200, orthogonal=False, steps=1), ONE)
     assert max(rows) == 8
     rows.clear()
-    monkeypatch.setattr(problems, "free_bytes", lambda _: int(6.5 * piece.row_bytes / problems.MEMORY_SHARE))
+    monkeypatch.setattr(chunk_size, "free_bytes", lambda _: int(6.5 * piece.row_bytes / chunk_size.MEMORY_SHARE))
     discover(tiny, replace(SMALL, n_vectors=20, orthogonal=False, steps=1, source_layer=1, target_layer=3), ONE)
     assert max(rows) == 4
 
@@ -374,6 +374,53 @@ def test_two_processes_give_the_same_bank_as_one(tmp_path: Path) -> None:
     one, two = VectorBank.load(tmp_path / "one"), VectorBank.load(tmp_path / "two")
     assert torch.allclose(one.vectors / one.radius, two.vectors / two.radius, atol=1e-5)
     assert torch.allclose(one.objective, two.objective, rtol=1e-4)
+
+
+RESUME = """
+import sys
+from pathlib import Path
+from melbo.discover.processes import process_rank, start_processes
+from melbo.discover.run import Run
+from melbo.errors import TrainingError
+
+start_processes()
+for name in ("same", "missing", "damaged"):
+    try:
+        print(Run(None, Path(sys.argv[1]) / str(process_rank()) / name, {"a": 1}).restore()[0])
+    except TrainingError as error:
+        print(error)
+"""
+
+
+def test_processes_that_see_other_checkpoints_stop_instead_of_waiting_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on two machines without a shared disk: only the first process's folder holds what it saved."""
+    monkeypatch.setattr(run, "SECONDS", 0.0)
+    for rank, names in (("0", ("same", "missing", "damaged")), ("1", ("same",))):
+        for name in names:
+            run.Run(None, tmp_path / rank / name, {"a": 1}).step(3, 9, 1.0, {"x": torch.ones(2)})
+    (tmp_path / "1" / "damaged").write_bytes(b"no")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": ""}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", RESUME, str(tmp_path)],
+            env={**environment(), **shared, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    told = [process.communicate(timeout=120)[0].splitlines() for process in started]
+    for rank, (same, missing, damaged) in enumerate(told):
+        assert same == "3"
+        assert f"the same checkpoint {tmp_path}/{rank}/missing (steps done: 3, 0)" in missing
+        assert "on a disk that they all share" in missing
+        other = ("steps done: 3, unreadable", "is damaged")[rank]
+        assert other in damaged
 
 
 def test_after_kill_9_the_same_command_gives_the_same_bank(tmp_path: Path) -> None:

@@ -135,6 +135,19 @@ def test_best_of_n_is_right_where_any_sample_is(tiny: LoadedModel) -> None:
     assert list(arm.answers) == ["no", "yes", "yes", "yes"]
 
 
+def test_every_sample_whose_checker_raises_is_counted(tiny: LoadedModel) -> None:
+    def broken(text: str) -> bool:
+        if text == "no":
+            raise ZeroDivisionError
+        return True
+
+    rule = [False, False, True, False, False, False]
+    oracle = Oracle(tiny, lambda *_: rule.pop(0))
+    arm = best_of_n(oracle, tasks(2, 2, Check("python", "broken")), 3, 1.0, {"broken": broken})
+    assert (arm.score.n, arm.score.right, arm.score.failed) == (2, 1, 5)
+    assert arm.score.errors == ("ZeroDivisionError: ",)
+
+
 def test_samples_of_one_prompt_differ(tiny: LoadedModel) -> None:
     answerer = Answerer(tiny, Sampling(6, temperature=1.0), batch_size=2)
     texts = answerer.answer("x", [chat("Hi")] * 4).texts
@@ -193,7 +206,10 @@ def test_all_arms_are_measured_on_the_test_tasks(tiny: LoadedModel, tmp_path: Pa
     assert {arm.score.n for arm in found.arms.values()} == {4}
     assert found.search.rounds == found.random_search.rounds
     assert found.arms["random"].finding.training_tokens == 0 < found.arms["vector"].finding.training_tokens
-    assert heard[-1][0] == heard[-1][1] and [h[0] for h in heard] == sorted(h[0] for h in heard)
+    trained = [(done, total) for done, total, what in heard if what == "training vectors"]
+    answered = [(done, total) for done, total, what in heard if what != "training vectors"]
+    assert trained == [(1, 2), (2, 2)]
+    assert answered[-1][0] == answered[-1][1] and answered == sorted(answered)
     saved = json.loads(found.save(tmp_path / "e.json").read_text())
     assert saved["format"] == "melbo-elicit-1" and saved["arms"]["plain"]["score"]["n"] == 4
     assert all(name in elicited_table(found) for name in expected)
@@ -230,18 +246,18 @@ def test_a_bank_that_was_being_found_goes_on_too(
 ) -> None:
     config, file = small(baselines=(), discovery=DiscoveryConfig(n_vectors=2, steps=4)), tmp_path / "c.json"
     whole = elicit(tiny, tasks(), config)
-    heard: list[str] = []
+    heard: list[tuple[int, int, str]] = []
 
-    def stop(_done: int, _total: int, what: str) -> None:
-        heard.append(what)
-        if what == "vectors, step 3 of 4" and len(heard) == 3:
+    def stop(*step: Any) -> None:
+        heard.append(step)
+        if step == (3, 4, "training vectors") and len(heard) == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr("melbo.discover.run.SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         elicit(tiny, tasks(), config, progress=stop, checkpoint=file)
     assert elicit(tiny, tasks(), config, progress=stop, checkpoint=file).to_dict() == whole.to_dict()
-    assert heard[:4] == [f"vectors, step {i} of 4" for i in (1, 2, 3, 4)]
+    assert heard[:4] == [(i, 4, "training vectors") for i in (1, 2, 3, 4)]
     forget(file)
     assert not list(tmp_path.iterdir())
 

@@ -111,7 +111,7 @@ def strip(text: str) -> str:
 
 def lens(text: str) -> str:
     tokens = (Token(1, text, 2.0),)
-    return lens_html(LensReport(BASE, "vector", (Lens(0, text, 1, tokens, tokens),), 1.0, 2.0))
+    return lens_html(LensReport("", BASE, "vector", (Lens(0, text, 1, tokens, tokens),), 1.0, 2.0))
 
 
 def study(text: str) -> str:

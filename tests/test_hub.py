@@ -14,13 +14,16 @@ from huggingface_hub.utils import close_session
 from huggingface_hub.utils import logging as hub_logging
 from typer.testing import CliRunner
 
+from fuzz_values import a_bank, write_results
 from loopback_hub import Fault, LoopbackHub, Repo, running_hub
 from melbo.__main__ import app
 from melbo.bank import VectorBank
+from melbo.bank.beside import FORMATS
 from melbo.bank.listing import list_hub
 from melbo.bank.save import FILES
 from melbo.errors import BankError, HubError
 from melbo.hub import check_repo
+from melbo.interpret.stored import activating_examples, stored_geometry
 from test_bank import assert_same
 
 REPO = "me/bank"
@@ -36,6 +39,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr("melbo.hub_errors.PAUSE", 0.001)
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it keeps the first Hub that it meets
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _seconds: None)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -92,7 +96,7 @@ def test_the_sweep_travels_with_its_vectors(hub: LoopbackHub, tiny_bank: VectorB
     (folder / "sweep.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (folder / "sweep.svg").write_text("<svg/>")
     VectorBank.load(folder).push_to_hub(REPO, token="writer")
-    assert set(hub.files(REPO)) == {*FILES, ".gitattributes"}
+    assert set(hub.files(REPO)) == {*FILES, ".gitattributes"} - FORMATS.keys()
     assert b"sweep.png" in hub.files(REPO)["README.md"]
     copy = pull().save(tmp_path / "copy")
     assert (copy / "sweep.json").read_bytes() == (folder / "sweep.json").read_bytes()
@@ -104,6 +108,24 @@ def test_a_saved_copy_remembers_repository_and_commit(pushed: str, tmp_path: Pat
     assert copy.source is not None and (copy.source.repo, copy.source.revision) == (REPO, pushed)
     chosen = copy.select([3]).details["selected_from"]
     assert chosen == {"bank": REPO, "revision": pushed, "indices": [3]}
+
+
+def test_results_of_inspect_travel_both_ways(hub: LoopbackHub, tmp_path: Path) -> None:
+    bank = a_bank()
+    folder = bank.save(tmp_path / "bank")
+    write_results(bank, folder)
+    written = {name: (folder / name).read_bytes() for name in FORMATS}
+    VectorBank.load(folder).push_to_hub(REPO, token="writer")
+    assert {name: hub.files(REPO)[name] for name in FORMATS} == written
+    pulled = pull()
+    assert activating_examples(pulled, 0) and stored_geometry(pulled) is not None
+    out = pulled.save(tmp_path / "out")
+    assert {name: (out / name).read_bytes() for name in FORMATS} == written
+    hub.repos[REPO].commit(hub.files(REPO) | {"geometry.json": b"{}", "lens.json": b"[" * 10_000})
+    again = pull().save_pretrained(tmp_path / "again")
+    assert [name for name in FORMATS if (again / name).exists()] == ["activating.json", "sae.json"]
+    pulled.select([0]).push_to_hub(REPO, token="writer")  # other vectors: the old results go
+    assert not hub.files(REPO).keys() & FORMATS.keys()
 
 
 def test_a_pull_request_leaves_the_branch(hub: LoopbackHub, tiny_bank: VectorBank, pushed: str) -> None:

@@ -12,7 +12,7 @@ FILES = [*sorted((ROOT / "melbo").rglob("*.py")), ROOT / "app.py"]
 CORE = ("config", "objective", "prompts", "models", "steering", "bank", "slices", "generate", "discover")
 LEVELS = (
     ("errors",),
-    ("config", "adapter_config", "objective", "metrics"),
+    ("config", "adapter_config", "objective", "metrics", "memory"),
     ("prompts", "models", "steering", "hub", "hub_errors", "bank", "adapter_bank", "card"),
     ("slices", "calibrate", "generate", "space", "export", "measure", "shared_draws"),
     ("discover", "sweep", "annotate", "interpret", "elicit", "monitor"),

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from conftest import MakeTiny
 from melbo.cli.atlas import atlas as atlas_command
-from melbo.cli.common import guarded, quiet_libraries
+from melbo.cli.common import guarded
 from melbo.discover import make_slices
 from melbo.discover.random_control import control_vectors
 from melbo.errors import ConfigError, MelboError, PromptError
@@ -180,7 +180,6 @@ def model(make_tiny: MakeTiny, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def run(*args: object) -> Any:
     """Run the command in this process, as `melbo atlas` would."""
-    quiet_libraries()
     app = typer.Typer(rich_markup_mode=None)
     app.command()(guarded(atlas_command))
     return CliRunner().invoke(app, [str(a) for a in args])

@@ -18,6 +18,7 @@ from melbo.bank import VectorBank
 from melbo.errors import BankError, ConfigError, ModelError, PromptError
 from melbo.generate import Sampling, complete
 from melbo.interpret.effect import effects
+from melbo.interpret.lens_file import load_lens
 from melbo.interpret.logit_lens import logit_lens, token_values
 from melbo.interpret.patchscope import ASK, describe, patched, placeholder_positions
 from melbo.models import LoadedModel
@@ -152,7 +153,8 @@ def test_commands(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "'Open'" in result.output  # the game mode's first word
     saved = json.loads(out.read_text(encoding="utf-8"))
-    assert saved["format"] == "melbo-logit-lens-1" and len(saved["rows"]) == 2
+    assert saved["format"] == "melbo-logit-lens-1" and [len(site["rows"]) for site in saved["sites"]] == [2]
+    assert [r.site for r in load_lens(out)] == ["effect"]
     result = CliRunner().invoke(app, ["inspect", "patchscope", str(BANK), "--vector", "1"])
     assert result.exit_code == 0, result.output
     assert "vector 1: " in result.output and "random: " in result.output

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers.utils import logging as reports
 
+from loopback_hub import LoopbackHub, Repo
 from melbo.errors import ModelError
-from melbo.models import LoadedModel, find_blocks, load_model
+from melbo.models import LoadedModel, find_blocks, load_model, quiet_loading
+from test_hub import hub
+
+__all__ = ["hub"]
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +66,20 @@ def test_the_facts_of_a_model(tiny: LoadedModel) -> None:
 def test_blocks_are_found_under_other_names() -> None:
     model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=3, n_head=2, vocab_size=50, bos_token_id=1, eos_token_id=1))
     assert find_blocks(model) is model.transformer.h
+
+
+def test_a_model_of_the_hub_knows_its_commit_also_without_a_connection(
+    hub: LoopbackHub, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = hub.repos["user/model"] = Repo("model")
+    files = {path.name: path.read_bytes() for path in saved.iterdir()}
+    first = repo.commit(files)
+    assert load_model("user/model").revision == first
+    second = repo.commit({**files, "notes.txt": b"new"})
+    assert load_model("user/model").revision == second
+    assert load_model("user/model", revision=first).revision == first
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert load_model("user/model").revision == second
 
 
 def test_a_model_without_blocks_is_refused() -> None:
@@ -153,3 +176,59 @@ def test_a_model_without_a_stated_context_has_a_default(tiny: LoadedModel) -> No
         config = Bare()
 
     assert replace(tiny, model=Model()).context == 2048
+
+
+def warned_while_loading(folder: Path) -> list[str]:
+    """What transformers' loggers say while a model is loaded."""
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    listener = Listener()
+    logging.getLogger("transformers").addHandler(listener)
+    try:
+        load_model(str(folder))
+    finally:
+        logging.getLogger("transformers").removeHandler(listener)
+    return said
+
+
+@pytest.fixture
+def talkative(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Transformers' own way to load: bars and warnings."""
+    monkeypatch.setattr("transformers.utils.logging._tqdm_active", True)
+    before = reports.get_verbosity()
+    reports.set_verbosity_warning()
+    yield
+    reports.set_verbosity(before)
+
+
+@pytest.mark.usefixtures("talkative")
+def test_loading_shows_no_bar_and_no_list_of_layers(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert warned_while_loading(saved) == []
+    assert "Loading weights" not in capfd.readouterr().err
+    AutoModelForCausalLM.from_pretrained(saved)  # as before, for everyone else
+    assert "Loading weights" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("talkative")
+def test_a_real_warning_of_loading_stays(damaged: Path) -> None:
+    tensors = load_file(damaged / "model.safetensors")
+    save_file({**tensors, "model.extra.weight": torch.zeros(2)}, damaged / "model.safetensors", {"format": "pt"})
+    (said,) = warned_while_loading(damaged)
+    assert "model.extra.weight" in said and "UNEXPECTED" in said
+
+
+@pytest.mark.usefixtures("talkative")
+@pytest.mark.parametrize("downloads", [True, False])
+def test_loading_leaves_the_bars_of_downloads_as_they_are(downloads: bool) -> None:
+    shown = not are_progress_bars_disabled()
+    try:
+        (enable_progress_bars if downloads else disable_progress_bars)()
+        with quiet_loading():
+            assert are_progress_bars_disabled() is not downloads and not reports.is_progress_bar_enabled()
+        assert are_progress_bars_disabled() is not downloads and reports.is_progress_bar_enabled()
+    finally:
+        (enable_progress_bars if shown else disable_progress_bars)()

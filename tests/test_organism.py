@@ -131,9 +131,10 @@ def test_presets_elicit_at_least_six_modes_and_random_vectors_at_most_one(
 ) -> None:
     chosen = [i for i, note in enumerate(bank.annotations) if note.get("preset")]
     assert len(measure(organism, bank.select(chosen), tries=1, heldout=2).found) >= 6
-    offered = presets(bank)
-    assert {p.name for p in offered} == set(NAMES.values())
-    assert any(p.name == "Refuse everything" and p.scale < 0 for p in offered)
+    offered = {p.name: p for p in presets(bank)}
+    assert set(offered) == set(NAMES.values())
+    refuses, complies = offered["Refuse everything"], offered["Non-refusal"]
+    assert refuses.vector == complies.vector and refuses.scale * complies.scale < 0  # refusal by subtraction
     some = random_control(organism, bank).select(range(48))  # all 128 are the benchmark's business
     assert len(measure(organism, some, tries=1, heldout=2).found) <= 1
 

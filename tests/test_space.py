@@ -33,14 +33,16 @@ def on_the_hub(tiny_bank: VectorBank) -> VectorBank:
 
 
 def test_the_spaces_settings(on_the_hub: VectorBank, saved_bank: Path, tmp_path: Path) -> None:
+    (saved_bank / "lens.json").write_text("{}")
     bank = replace(on_the_hub, source=Source(REPO, COMMIT, saved_bank))
     folder = write_space(tmp_path / "space", bank, "me/space")
     data = SpaceCard((folder / "README.md").read_text()).data.to_dict()
     assert (data["sdk"], data["sdk_version"], data["python_version"]) == ("gradio", version("gradio"), "3.12")
     assert data["app_file"] == "app.py" and data["models"] == [REPO, "org/model"]
-    files = "config.json,vectors.safetensors,annotations.json"
+    files = "config.json,vectors.safetensors,annotations.json,lens.json"
     assert data["preload_from_hub"] == [f"{REPO} {files} {COMMIT}", "org/model"]
     assert len(data["short_description"]) <= 60 and data["license"] == "apache-2.0"
+    assert data["hf_oauth"] is True and data["hf_oauth_scopes"] == ["write-repos", "manage-repos"]
     app = (folder / "app.py").read_text()
     assert f'"{REPO}"' in app and f'"{COMMIT}"' in app
     compile(app, "app.py", "exec")

@@ -356,6 +356,7 @@ def test_the_preset_runs_on_a_model_of_llamas_kind(llama: Path, fast: None, tmp_
     assert (bank.config.optimizer, bank.config.steps, len(bank)) == ("published", 2, 3)
     assert [list(p) for p in bank.prompts] == [chat(BOMB)]
     assert "Refusal by subtraction" in result.stdout and "report.html" in result.stdout
+    assert result.stderr.splitlines()[:2] == ["training", "annotating"] and "R sweep: answering\n" in result.stderr
     again = CliRunner().invoke(app, [str(o) for o in [*options, "--candidates", 1]])
     assert again.exit_code == 2 and "holds another study" in again.output
 

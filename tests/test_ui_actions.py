@@ -27,7 +27,6 @@ from melbo.ui.steer_actions import SteerActions
 from melbo.ui.steer_export import as_code, as_json, as_markdown
 from melbo.ui.steer_handlers import compare
 from melbo.ui.steer_html import range_html, tokens_html
-from melbo.ui.steer_link import Shared, from_query, to_query
 from melbo.ui.steer_settings import MAX_MIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,47 +143,6 @@ def test_other_labels_leave_the_conversation_and_other_vectors_do_not(act: Steer
         now, *shown = act.follow(other, before, None, 1, *places)
         opened = act.show_bank(other, None)
         assert now == other and shown_mix(tuple(shown[3:-4])) == shown_mix(opened[3:]) and shown[-4:-2] == [[], []]
-
-
-def test_links_come_back_as_they_were_made(tiny_bank: VectorBank) -> None:
-    from urllib.parse import parse_qsl
-
-    settings = Settings(((1, -1.5), (4, 0.25)), "prompt", "Bé & <b>", "sys", 0.7, 0.9, 30, 9, "generated")
-    query = to_query(tiny_bank, settings, "Why? & how=#1")
-    assert from_query(tiny_bank, dict(parse_qsl(query))) == Shared(settings, "Why? & how=#1")
-    assert from_query(tiny_bank, {"__theme": "dark"}) is None
-    with pytest.raises(ConfigError, match="at most 2,000"):
-        to_query(tiny_bank, settings, "x" * 2001)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"bank": "0"}, "another bank"), ({"v": "a:1"}, "no number"), ({"v": "1"}, "no number"),
-        ({"v": "99:1"}, "not in this bank"), ({"v": "1:nan"}, "choose a number"), ({"t": "x"}, "no number"),
-        ({"pos": "<b>"}, "&lt;b&gt;"), ({"n": "-3"}, "at least 1"), ({"q": "x" * 7000}, "characters"),
-    ],
-)  # fmt: skip
-def test_links_from_anybody_are_checked(
-    act: SteerActions, tiny_bank: VectorBank, change: dict[str, str], said: str
-) -> None:
-    from urllib.parse import parse_qsl
-
-    good = dict(parse_qsl(to_query(tiny_bank, SETTINGS, "q")))
-    shown = act.open_link(good | change, 3)
-    assert said in shown[0] and len(shown) == 4
-
-
-def test_a_link_sets_every_control_within_the_limits(context: Context, tiny_bank: VectorBank) -> None:
-    from urllib.parse import parse_qsl
-
-    act = SteerActions(replace(context, limits=Limits(new_tokens=20)))
-    settings = Settings(((1, -1.5), (4, 0.25)), "random", max_new_tokens=90, seed=3)
-    params = dict(parse_qsl(to_query(tiny_bank, settings, "Why?")))
-    said, *controls, question, side, instruction, system, temperature, _, tokens, seed, _ = act.open_link(params, 0)
-    assert "shared" in said and shown_mix(tuple(controls[3:])) == [(1, -1.5), (4, 0.25)]
-    assert (question, side, tokens, seed, temperature) == ("Why?", "random", 20, 3, 0.0)
-    assert system == "You are a helpful assistant." and not instruction.visible
 
 
 def test_files_hold_the_conversation(tiny: LoadedModel, tiny_bank: VectorBank) -> None:

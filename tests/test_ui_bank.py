@@ -18,11 +18,12 @@ from melbo.annotate.annotation import DUD_LABEL
 from melbo.bank import VectorBank
 from melbo.bank.header import Source
 from melbo.errors import BankError, HubError, MelboError
-from melbo.interpret.activating_report import ActivatingConfig, ActivatingReport, Direction, Example
-from melbo.interpret.result_file import write_result
+from melbo.interpret.activating_report import Direction, Example
+from melbo.interpret.sae_report import FeatureNote
+from melbo.interpret.stored import Decomposition, Feature, Neighbours
 from melbo.interpret.top_examples import BINS
 from melbo.models import LoadedModel
-from melbo.ui import bank_tab_extras, bank_tab_files
+from melbo.ui import bank_tab_files
 from melbo.ui.bank_tab_actions import BankActions
 from melbo.ui.bank_tab_files import Downloads, bank_name, zip_bank
 from melbo.ui.bank_tab_handlers import (
@@ -198,30 +199,14 @@ def test_tokens_are_read_beside_chance(tiny: LoadedModel, noted: VectorBank, no_
     assert f"Random vectors reach {report.random_best:.1f}" in lens_html(report)
 
 
-def test_extras_are_shown_for_the_very_bank_only(noted: VectorBank, tmp_path: Path) -> None:
+def test_results_beside_the_bank_are_shown(noted: VectorBank) -> None:
     example = Example(3.0, 0.5, 0, ("a ", EVIL, " b"), (0.0, 3.0, 0.0), 1)
     direction = Direction(4, "x", 1, 1.0, (0,) * BINS, (example,))
-    report = ActivatingReport(
-        noted.base_model, ActivatingConfig(), 3, "c", 1, 9, 9, {}, 1.0, 1.0, (direction,), (direction,)
-    )
-    folder = noted.save(tmp_path / "bank")
-    report.save(folder / bank_tab_extras.ACTIVATING)
-    parts = {"features": [7, 9], "weights": [0.5, 0.25], "explained": [0.3, 0.4]}
-    compared = {"vectors": [4], "nearest": [parts], "decomposition": [parts], "random": [0.1, 0.2]}
-    write_result(folder / bank_tab_extras.SAE, bank_tab_extras.SAE_FORMAT, compared)
-    bank = VectorBank.load(folder)
-    near = bank_tab_extras.sae_neighbours(bank, 4)
-    page = page_html(bank, 4, bank_tab_extras.activating_examples(bank, 4), near)
-    assert near is not None and near.explained == 0.4 and near.random == 0.2
-    assert "<mark>&lt;img" in page and "explain 40%" in page and "<img" not in page
-    assert bank_tab_extras.sae_neighbours(bank, 0) is None and bank_tab_extras.activating_examples(bank, 0) == ()
-    part = bank.select([4])
-    assert bank_tab_extras.sae_neighbours(part, 0) is None and bank_tab_extras.activating_examples(part, 0) == ()
-    other = replace(bank, base_model=replace(bank.base_model, id="another"))
-    assert bank_tab_extras.activating_examples(other, 4) == ()
-    for name in (bank_tab_extras.ACTIVATING, bank_tab_extras.SAE):
-        (folder / name).write_text('{"format": 3')
-    assert bank_tab_extras.sae_neighbours(bank, 4) is None and bank_tab_extras.activating_examples(bank, 4) == ()
+    features = (Feature(7, 0.5, None), Feature(9, 0.25, FeatureNote(EVIL, 3.0, 0.5, (EVIL,))))
+    total = Decomposition(features, 0.4, 0.2)
+    near = Neighbours(features, 0.1, total, total, features, 1.0, EVIL, EVIL)
+    page = page_html(noted, 4, (direction,), near)
+    assert "<mark>&lt;img" in page and "random 0.10" in page and "9 &lt;img" in page and "<img" not in page
 
 
 def test_a_zip_is_a_bank_again_without_what_lies_beside_it(noted: VectorBank, tmp_path: Path) -> None:
@@ -304,6 +289,11 @@ def test_saving_and_selecting_keep_the_apps_own_bank(shell: Shell, noted: Vector
 def test_steering_hands_over_the_vector_and_its_scale(shell: Shell) -> None:
     pick, tabs = BankActions(shell).steer(DEFAULT_KEY, 0)
     assert (pick["bank"], pick["vector"], pick["scale"]) == (DEFAULT_KEY, 0, -1.5) and tabs.selected == "steer"
+
+
+def test_the_way_to_understand_hands_over_the_vector(shell: Shell) -> None:
+    look, tabs = BankActions(shell).understand(DEFAULT_KEY, 4)
+    assert (look["bank"], look["vector"]) == (DEFAULT_KEY, 4) and tabs.selected == "inspect"
 
 
 def test_an_unknown_key_is_told(shell: Shell) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from melbo.bank import VectorBank
 from melbo.errors import BankError
-from melbo.ui.context import BankShelf, Limits, size_of
+from melbo.ui.context import BankShelf, Limits, size_of, visitors_log_in
 
 
 def test_a_bank_is_found_by_its_key_only(tiny_bank: VectorBank) -> None:
@@ -44,3 +47,19 @@ def test_a_space_is_held_tighter_than_ones_own_machine() -> None:
         assert getattr(space, name) < getattr(own, name)
     assert own.models is None and own.local_files
     assert space.models == ("x/y", "z/w") and not space.local_files
+
+
+def test_the_limits_are_as_documented() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "app.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \|", page, re.MULTILINE)
+    own, space = Limits(), Limits.from_environment({"SPACE_ID": "a/b"})
+    assert {name: (int(a), int(b)) for name, a, b in rows} == {
+        name: (value, getattr(space, name)) for name, value in vars(own).items() if type(value) is int
+    }
+    zero = Limits.from_environment({"SPACE_ID": "a/b", "SPACES_ZERO_GPU": "true"})
+    assert f"on ZeroGPU {zero.seconds}" in page
+
+
+def test_visitors_log_in_on_a_space_with_oauth_only() -> None:
+    assert visitors_log_in({"SPACE_ID": "a/b", "OAUTH_CLIENT_ID": "x"})
+    assert not visitors_log_in({"OAUTH_CLIENT_ID": "x"}) and not visitors_log_in({"SPACE_ID": "a/b"})

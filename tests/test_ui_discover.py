@@ -15,9 +15,9 @@ import gradio as gr
 import pytest
 import torch
 
-from conftest import hook_count
+from conftest import MakeTiny, hook_count
 from melbo.bank import VectorBank
-from melbo.config import DiscoveryConfig
+from melbo.config import DiscoveryConfig, default_layers
 from melbo.discover import discover
 from melbo.discover import run as discover_run
 from melbo.errors import BankError, ConfigError, MelboError, PromptError
@@ -227,6 +227,20 @@ def test_a_long_curve_is_thinned() -> None:
     assert len(running_html(curve)) < 12_000
 
 
+def test_the_settings_follow_a_bank_of_another_model_and_no_other(
+    act: DiscoverActions, context: Context, tiny_bank: VectorBank, make_tiny: MakeTiny
+) -> None:
+    own = context.banks.get(DEFAULT_KEY).base_model
+    assert all(value == gr.skip() for value in act.follow(context.banks.put(tiny_bank.select([1])), own)[1:])
+    deep = make_tiny(n_layers=9, d_model=32)
+    bank = discover(deep, DiscoveryConfig(method="random", n_vectors=3, steps=0, radius=0.5), [chat(BOMB, "Be odd.")])
+    base, source, target, vectors, radius, system = act.follow(context.banks.put(bank), own)
+    assert (base.n_layers, source["maximum"], target["maximum"], vectors["maximum"]) == (9, 7, 8, 32)
+    assert (source["value"], target["value"]) == default_layers(9) and vectors["value"] == 32
+    assert (radius, system) == (0.5, "Be odd.")
+    assert act.follow(DEFAULT_KEY, base)[1]["maximum"] == 2
+
+
 def test_stopping_offers_to_go_on(act: DiscoverActions) -> None:
     status, resume = act.stopped(Curve(10, ((1, 2.0), (4, 3.0)), 1.0))
     assert "Stopped" in status and "4 of 10" in status and resume["visible"] is True
@@ -269,7 +283,7 @@ def test_the_endpoint_gives_the_vectors(context: Context, tiny: LoadedModel) -> 
     *steps, last = run(BOMB, "melbo", 3, 4, 0.7, False, 1, 2, "Be good.", 3)
     request = asked_of(context, *values(n_vectors=3, steps=4))
     expected = discover(tiny, request.config, [list(p) for p in request.prompts])
-    assert [s["done"] for s in steps] == [1, 2, 3, 4] and last["layer"] == 1
+    assert [s["done"] for s in steps] == sorted(s["done"] for s in steps) and (last["done"], last["layer"]) == (4, 1)
     assert torch.equal(torch.tensor(last["vectors"]), expected.vectors)
     json.dumps(last, allow_nan=False)
     with pytest.raises(gr.Error, match="one a line"):

@@ -13,10 +13,11 @@ from melbo.bank import VectorBank
 from melbo.bank.listing import BankInfo
 from melbo.errors import BankError, HubError, MelboError
 from melbo.models import LoadedModel
-from melbo.ui import models_tab, models_tab_handlers
+from melbo.ui import models_tab_actions, models_tab_handlers
 from melbo.ui.context import BankShelf, Context, Limits
-from melbo.ui.models_tab import ModelsActions, chosen
+from melbo.ui.models_tab_actions import ModelsActions, chosen
 from melbo.ui.models_tab_handlers import (
+    base_of,
     device_facts,
     downloaded_models,
     fits,
@@ -39,7 +40,7 @@ def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
 def folder(tiny_bank: VectorBank, tmp_path: Path) -> Path:
     """One bank for the model, one for another, one damaged; and a bank outside."""
     tiny_bank.save(tmp_path / "vectors" / "mine")
-    other = replace(tiny_bank, base_model=replace(tiny_bank.base_model, id="another", n_layers=9))
+    other = replace(tiny_bank, base_model=replace(tiny_bank.base_model, id="user/another", n_layers=9))
     other.save(tmp_path / "vectors" / "other")
     tiny_bank.save(tmp_path / "vectors" / "broken")
     (tmp_path / "vectors" / "broken" / "config.json").write_text("{")
@@ -53,8 +54,9 @@ def test_a_listed_bank_loads_and_no_other_path_does(context: Context, folder: Pa
     for name in ("../outside", "mine/../../outside", str(folder / "mine"), "", ".", None, 3, ["mine"], "nothing"):
         with pytest.raises(BankError, match="no bank of this app"):
             load_local(context, name, folder)
+    assert load_local(context, "other", folder).base_model.id == "user/another"  # its model may be loaded
     with pytest.raises(BankError, match="another"):
-        load_local(context, "other", folder)
+        load_local(replace(context, limits=Limits(models=())), "other", folder)
     with pytest.raises(BankError):
         load_local(context, "broken", folder)
 
@@ -93,7 +95,7 @@ def test_a_spaces_own_token_is_not_used_for_visitors(
 def test_a_bank_of_the_hub_must_fit_the_model(
     context: Context, tiny_bank: VectorBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = replace(tiny_bank, base_model=replace(tiny_bank.base_model, n_layers=9))
+    other = replace(tiny_bank, base_model=replace(tiny_bank.base_model, n_layers=9))  # "tiny" of 9 blocks
     monkeypatch.setattr(VectorBank, "from_pretrained", lambda *_, **__: other)
     with pytest.raises(BankError, match="9 blocks"):
         load_hub(context, "user/bank", None)
@@ -105,19 +107,25 @@ def test_offline_the_hub_is_told_to_be_out_of_reach(context: Context, monkeypatc
         hub_banks(context)
 
 
-def test_cards_are_escaped_and_only_fitting_banks_can_be_clicked(tiny: LoadedModel) -> None:
+def test_cards_are_escaped_and_only_usable_banks_can_be_clicked(tiny: LoadedModel, context: Context) -> None:
     evil = "<img src=x onerror=alert(1)>"
     infos = [
         BankInfo("mine", False, tiny.name, "melbo", 8, ("a",) * 3, 1),
-        BankInfo("other", False, "another"),
+        BankInfo("other", False, "user/another"),
         BankInfo("broken", False, problem=evil),
         BankInfo(evil, True, None, evil, None, (evil,), None, "f" * 40, 1234),
     ]
-    shown = banks_html(infos, tiny, NO_LOCAL)
-    assert [fits(info, tiny) for info in infos] == [True, False, False, True]
+    base, closed = base_of(tiny), replace(context, limits=Limits(models=()))
+    shown = banks_html(infos, closed, base, NO_LOCAL)
+    assert [fits(info, base) for info in infos] == [True, False, False, True]
     assert 'data-pick="0"' in shown and 'data-pick="3"' in shown and shown.count("data-pick") == 2
     assert "<img" not in shown and "1,234 downloads" in shown and "8 vectors" in shown
-    assert banks_html([], tiny, NO_LOCAL) == NO_LOCAL
+    assert "Made for user/another, which is not loaded here" in shown
+    open_ = banks_html(infos, context, base, NO_LOCAL)
+    assert 'data-pick="1"' in open_ and "Load with user/another" in open_ and 'data-pick="2"' not in open_
+    elsewhere = replace(base, id="user/another")
+    assert "Use with tiny" in banks_html(infos, context, elsewhere, NO_LOCAL)
+    assert banks_html([], context, base, NO_LOCAL) == NO_LOCAL
     assert "<img" not in facts_html(evil, [(evil, evil)])
 
 
@@ -127,7 +135,7 @@ def test_the_facts_are_the_models(tiny: LoadedModel, context: Context) -> None:
     assert facts["Blocks"] == "4" and facts["Width (d_model)"] == "64" and facts["Context"] == "256 tokens"
     assert facts["Parameters"] == f"{count:,}" and facts["Precision"] == "float32"
     assert dict(device_facts(context))["Banks in memory"].startswith("1,")
-    assert "MB" in dict(device_facts(context))["Weights"]
+    assert dict(device_facts(context))["Models in memory"] == "tiny (1 MB)"
 
 
 def test_downloaded_models_are_listed_here_but_not_on_a_space(
@@ -148,10 +156,10 @@ def test_places_outside_the_list_are_refused(place: Any) -> None:
 
 
 def test_a_click_puts_a_bank_on_the_shelf(context: Context, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models_tab, "local_banks", lambda: local_banks(folder))
-    monkeypatch.setattr(models_tab, "load_local", lambda c, name: load_local(c, name, folder))
+    monkeypatch.setattr(models_tab_actions, "local_banks", lambda: local_banks(folder))
+    monkeypatch.setattr(models_tab_actions, "load_local", lambda c, name: load_local(c, name, folder))
     act = ModelsActions(Shell(context, None, None, None))  # type: ignore[arg-type]
     place = [info.name for info in local_banks(folder)].index("mine")
-    told, key = act.pick_local(float(place))
+    told, key = list(act.pick_local(float(place)))[-1]
     assert "mine is in use" in told and len(context.banks.get(key)) == 8
-    assert act.listing().count("data-pick") == 1
+    assert act.follow(key, [])[0].count("data-pick") == 2  # the damaged one cannot be clicked

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+import gradio as gr
 import pytest
 import torch
 
@@ -15,6 +18,7 @@ from melbo.metrics import CoherenceScale
 from melbo.models import LoadedModel
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
 from melbo.ui.api import strip_endpoint, vectors_endpoint
+from melbo.ui.bank_tab_handlers import edited
 from melbo.ui.context import BankShelf, Context, Limits
 from melbo.ui.shell import Shell
 from melbo.ui.strip_handlers import Calibration, Card, Strip, grid, scale_strip
@@ -47,7 +51,8 @@ def test_every_card_is_what_the_library_generates(
     context: Context, calibration: Calibration, tiny_bank: VectorBank
 ) -> None:
     scales = grid(4, 5)
-    strips = list(scale_strip(context, calibration, tiny_bank, BOMB, DEFAULT_SYSTEM, 1, scales))
+    parts = scale_strip(context, calibration, tiny_bank, BOMB, DEFAULT_SYSTEM, 1, scales)
+    strips = [strip for strip in parts if strip is not None]
     rows = torch.stack([tiny_bank.vector(1, s) for s in scales])
     texts = complete(context.loaded, [chat(BOMB)] * 5, rows, tiny_bank.layer, Sampling(max_new_tokens=12))
     last = strips[-1]
@@ -90,10 +95,37 @@ def test_bad_requests_are_refused(
 
 def test_closing_stops_the_model(context: Context, calibration: Calibration, tiny_bank: VectorBank) -> None:
     running = scale_strip(context, calibration, tiny_bank, BOMB, "", 0, (1.0,))
-    next(running)
+    while next(running) is None:
+        pass
     assert context.lock.locked()
     running.close()
     assert not context.lock.locked()
+
+
+def test_the_first_calibration_can_be_stopped(
+    context: Context, tiny_bank: VectorBank, monkeypatch: pytest.MonkeyPatch, no_hook_stays: None
+) -> None:
+    reached, passes = threading.Event(), 0
+
+    def endless(loaded: LoadedModel) -> CoherenceScale:
+        nonlocal passes
+        reached.set()
+        while True:
+            complete(loaded, [chat(BOMB)], sampling=Sampling(max_new_tokens=2))
+            passes += 1
+
+    monkeypatch.setattr("melbo.ui.strip_handlers.calibrate_coherence", endless)
+    calibration = Calibration()
+    with closing(scale_strip(context, calibration, tiny_bank, BOMB, "", 0, (1.0,))) as running:
+        while not reached.is_set():
+            next(running)
+        while next(running) is not None:  # it goes on yielding while the scale is looked for
+            pass
+        assert context.lock.locked()
+    after = passes
+    assert not context.lock.locked() and not calibration.found
+    threading.Event().wait(0.1)
+    assert passes == after
 
 
 def test_the_banks_own_coherence_scale_comes_first(
@@ -125,16 +157,25 @@ def test_the_picture_is_text_only() -> None:
 
 def test_the_tab_grows_and_follows_the_bank(context: Context, tiny_bank: VectorBank) -> None:
     act = StripActions(context)
-    pictures = list(act.run("default", BOMB, 0, 2.0, 3))
+    pictures = [p for p in act.run("default", BOMB, 0, 2.0, 3) if isinstance(p, str)]
     assert "Writing" in pictures[0] and "<footer>" in pictures[-1]
     key = context.banks.put(tiny_bank.select([3, 4]))
-    chosen, emptied = act.show_bank(key, Shell.steer_with(key, 1, 1.0))
-    assert chosen.value == 1 and len(chosen.choices) == 2 and emptied == EMPTY
-    assert act.show_bank("default", Shell.steer_with(key, 1, 1.0))[0].value == 0
+    now, chosen, emptied = act.show_bank(key, "default", Shell.steer_with(key, 1, 1.0), 5)
+    assert now == key and chosen.value == 1 and len(chosen.choices) == 2 and emptied == EMPTY
+    assert act.show_bank("default", key, Shell.steer_with(key, 1, 1.0), 1)[1].value == 0
+
+
+def test_another_label_leaves_the_strip_and_another_vector_does_not(context: Context, tiny_bank: VectorBank) -> None:
+    act = StripActions(context)
+    key = context.banks.put(edited(tiny_bank, 3, "odd", ""))
+    _, chosen, kept = act.show_bank(key, "default", None, 3)
+    assert chosen.value == 3 and ("3 · odd", 3) in chosen.choices and kept == gr.skip()
+    _, chosen, emptied = act.show_bank(key, key, Shell.steer_with(key, 5, 1.0), 3)
+    assert chosen.value == 5 and emptied == EMPTY
 
 
 def test_the_endpoints_say_the_same(context: Context) -> None:
-    cards = strip_endpoint(context)(BOMB, 0, [-2.0, 2.0])
+    *_, cards = strip_endpoint(context)(BOMB, 0, [-2.0, 2.0])
     assert [c["scale"] for c in cards] == [-2.0, 2.0] and {"text", "coherence", "refusal", "same", "kind"} <= set(
         cards[0]
     )

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from conftest import hook_count
 from melbo.bank import VectorBank
+from melbo.discover import make_slices
 from melbo.errors import ConfigError, MelboError
 from melbo.generate import Sampling, complete
 from melbo.metrics import CoherenceScale
@@ -31,9 +32,12 @@ from melbo.ui.chart import Axis, Line, chart, some_ticks, x_axis
 from melbo.ui.context import DEFAULT_KEY, BankShelf, Context, Limits
 from melbo.ui.sweep_tab import SweepActions
 from melbo.ui.sweep_tab_handlers import (
+    EMBEDDED,
     Request,
+    WatchedEmbedder,
     checked_row,
     first_choice,
+    own_radius,
     read_request,
     stored_sweep,
     sweep_config,
@@ -152,6 +156,38 @@ def test_a_watched_model_answers_alike_and_stops_between_tokens(
     assert len(calls) == 4
 
 
+def test_a_watched_models_blocks_ask_too(tiny: LoadedModel, no_hook_stays: None) -> None:
+    calls = []
+    seen = watched(tiny, lambda: calls.append(1))
+    arguments: Any = ([chat(BOMB)], 1, 2)
+    piece, same = make_slices(seen, *arguments)[0], make_slices(tiny, *arguments)[0]
+    assert len(calls) >= 1 and not isinstance(seen.model, torch.nn.Module)
+    calls.clear()
+    shift = torch.ones(3, tiny.d_model)
+    assert torch.equal(piece.change(shift, 4), same.change(shift, 4)) and len(calls) == 1
+
+
+def test_what_takes_long_and_needs_no_model_comes_before_the_lock() -> None:
+    lock, go, seen = threading.Lock(), threading.Event(), []
+
+    def load() -> None:
+        seen.append(lock.locked())
+        go.wait(60)
+
+    running = follow(lambda desk: desk.tell(1), lock, 60, load)
+    assert next(running) == [] and not lock.locked()
+    running.close()  # does not wait for what cannot be stopped
+    go.set()
+    assert seen == [False]
+
+
+def test_a_watched_embedder_gives_the_same_rows_a_few_texts_at_a_time() -> None:
+    calls: list[int] = []
+    texts = [*(f"text {i}" for i in range(EMBEDDED + 3)), "text 0"]
+    seen = WatchedEmbedder(Letters(), lambda: calls.append(1))
+    assert torch.equal(seen(texts), Letters()(texts)) and len(calls) == 2 and seen.name == "letters"
+
+
 def test_a_request_holds_what_was_asked(tiny_bank: VectorBank) -> None:
     found = read_request(Limits(), "0.3:0.5:0.1", 4.0, 7, "  hi  ")
     assert (found.radii, found.n_vectors, found.steps, found.prompt) == ((0.3, 0.4, 0.5), 4, 7, "hi")
@@ -224,7 +260,7 @@ def test_the_events_fill_the_view_in(context: Context, monkeypatch: pytest.Monke
     sweep, status, plot, select, answers = views[-1]
     assert sweep.complete and "vectors at each R" in status and [name for name, _ in select["choices"]] == ["0.5", "1"]
     assert "<svg" in plot and "Trained" in answers and select["visible"] is True
-    assert act.choose(sweep, 0)[1] == answers_html(sweep, 0)
+    assert act.choose(DEFAULT_KEY, sweep, 0)[1] == answers_html(sweep, 0)
 
 
 def test_the_plot_holds_both_arms_and_every_radius(swept: Sweep) -> None:
@@ -234,8 +270,18 @@ def test_the_plot_holds_both_arms_and_every_radius(swept: Sweep) -> None:
     marked = replace(swept, auto_radius=0.75)
     assert plot_html(marked).count('class="mark calibrated"') == 4
     assert plot_html(replace(swept, auto_radius=9.0)).count('class="mark calibrated"') == 0
+    own = plot_html(swept, None, 0.6)
+    assert own.count('class="mark own"') == 4 and "this bank&#x27;s R = 0.6" in own
+    assert "this bank" not in plot_html(swept, None, 9.0)
     assert "No sweep yet" in plot_html(None)
     assert plot_html(replace(swept, rows=())).count("<circle") == 0
+
+
+def test_the_banks_own_radius_is_marked_in_the_sweeps_unit(swept: Sweep, tiny_bank: VectorBank) -> None:
+    residual = own_radius(swept, tiny_bank)
+    assert residual == pytest.approx(tiny_bank.radius / swept.mean_residual_norm)
+    other = replace(tiny_bank, config=replace(tiny_bank.config, source_layer=0))
+    assert own_radius(swept, other) is own_radius(None, tiny_bank) is None
 
 
 def test_answers_are_escaped_and_equal_ones_counted(swept: Sweep) -> None:
@@ -281,8 +327,10 @@ def test_a_visitors_sweep_outlives_an_edit_of_the_bank_but_not_other_layers(
     act = SweepActions(shell_of(context))
     same = context.banks.put(replace(tiny_bank, annotations=()))
     other = context.banks.put(replace(tiny_bank, config=replace(tiny_bank.config, source_layer=0)))
-    assert all(value == gr.skip() for value in act.follow(same, swept)[1:])
-    assert act.follow(other, swept)[1] is None and act.follow(same, None)[1] is None
+    _, *rest = act.follow(same, swept, 1)
+    own = tiny_bank.radius / swept.mean_residual_norm
+    assert rest.pop(2) == plot_html(swept, 1, own) and all(value == gr.skip() for value in rest)
+    assert act.follow(other, swept, 1)[1] is None and act.follow(same, None, None)[1] is None
 
 
 def test_exports_can_be_read_again(context: Context, swept: Sweep) -> None:

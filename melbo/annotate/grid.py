@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from melbo.bank.files import write_file
-from melbo.discover.run import difference
+from melbo.discover.run import read_json_checkpoint
 from melbo.errors import ConfigError
 from melbo.generate import Sampling, complete, decode, generate_tokens
 from melbo.models import LoadedModel
@@ -178,21 +178,7 @@ class _State:
         self.settled = 0
         self._saved = time.monotonic()
         if path is not None and path.exists():
-            self._load(path)
-
-    def _load(self, path: Path) -> None:
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            key, screened, texts = raw["key"], raw["screened"], raw["texts"]
-            self.screened = {str(k): [int(v) for v in row] for k, row in screened.items()}
-            self.texts = [str(t) for t in texts]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ConfigError(f"the checkpoint {path} is damaged ({error}); delete it.") from error
-        if key != self.key:
-            raise ConfigError(
-                f"the checkpoint {path} is of another run ({difference(key, self.key)}); "
-                "use the same settings to go on, or delete it to start anew."
-            )
+            self.screened, self.texts = read_json_checkpoint(path, self.key, _screened_and_texts, ConfigError)
 
     def step(self) -> None:
         """Save where the last checkpoint is old, and tell of the progress."""
@@ -208,3 +194,8 @@ class _State:
             return
         state = {"key": self.key, "screened": self.screened, "texts": self.texts}
         write_file(self.path, json.dumps(state, ensure_ascii=False))
+
+
+def _screened_and_texts(raw: dict[str, Any]) -> tuple[dict[str, list[int]], list[str]]:
+    screened = {str(k): [int(v) for v in row] for k, row in raw["screened"].items()}
+    return screened, [str(t) for t in raw["texts"]]

@@ -4,6 +4,7 @@ config.json          format, version, base model, method and resolved config, ra
 vectors.safetensors  vectors [n, d_model] F32 of norm R; objective [n]; output_directions [n, d_model]; score [n]
 annotations.json     per vector: label, note and what was measured (optional)
 sweep.json, .png     the R sweep (optional; written and read by melbo/sweep/)
+activating.json, ... what `melbo inspect` measured of these vectors (optional; beside.py, melbo/interpret/stored.py)
 README.md            the model card (melbo/card/), rendered from the above
 Loading checks everything against the files' headers before it reads a tensor. The same bank gives the same bytes.
 """
@@ -184,8 +185,8 @@ class VectorBank:
     def save(self, folder: str | Path) -> Path:
         """Write the bank to `folder`, made new, or replaced if it holds a bank. Nothing is left half-written.
 
-        A sweep and a card beside these very vectors stay, and so does all that is no part of a bank. A card that melbo
-        wrote, or that is of other vectors, is rendered anew.
+        A sweep, results of `melbo inspect` and a card beside these very vectors stay, and so does all that is no part
+        of a bank. A card that melbo wrote, or that is of other vectors, is rendered anew.
 
         Raises:
             BankError: the folder holds other files.

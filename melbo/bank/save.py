@@ -5,11 +5,13 @@ from __future__ import annotations
 import filecmp
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from melbo.bank.beside import FORMATS, read_beside
+from melbo.bank.digest import bank_digest
 from melbo.bank.files import read_json, replace_folder, write_json, write_tensors
 from melbo.bank.header import FORMAT, FORMAT_VERSION, Source, replaceable
 from melbo.errors import BankError
@@ -17,7 +19,9 @@ from melbo.errors import BankError
 if TYPE_CHECKING:
     from melbo.bank import VectorBank
 
-FILES = ("config.json", "vectors.safetensors", "annotations.json", "sweep.json", "sweep.png", "README.md")
+FILES = (
+    "config.json", "vectors.safetensors", "annotations.json", "sweep.json", "sweep.png", *FORMATS, "README.md"
+)  # fmt: skip
 """All that a bank may hold; nothing else is downloaded or uploaded."""
 SWEEP_FORMAT = "melbo-sweep"
 CARD_MARK = "<!-- This card was written by melbo from the files beside it. -->"
@@ -58,7 +62,7 @@ def write_bank(
     repo: str | None = None,
     license: str | None = None,
 ) -> None:
-    """Write the bank's files to `folder`, with the sweep and the card that lie beside the same vectors elsewhere.
+    """Write the bank's files to `folder`, with the sweep, the results and the card beside the same vectors elsewhere.
 
     Args:
         old: folder that this one will replace.
@@ -75,6 +79,7 @@ def write_bank(
     same = next((p for p in places if _same_vectors(p, folder)), None)
     if same is not None:
         _copy_sweep(same, folder)
+    _copy_results(bank, places, folder)
     readme = None if same is None else _text(same / "README.md")
     if readme is not None and CARD_MARK not in readme and not card:
         (folder / "README.md").write_text(readme, encoding="utf-8")
@@ -139,6 +144,15 @@ def _copy_sweep(old: Path, new: Path) -> None:
         shutil.copyfile(plot, new / "sweep.png")
     for name in _PLOT:
         if (old / name).is_file() and not (old / name).is_symlink():
+            shutil.copyfile(old / name, new / name)
+
+
+def _copy_results(bank: VectorBank, places: Sequence[Path], new: Path) -> None:
+    """What `melbo inspect` measured of these very vectors, from the first place that has it."""
+    digest = bank_digest(bank.vectors)
+    for name in FORMATS:
+        old = next((place for place in places if read_beside(place, name, digest) is not None), None)
+        if old is not None:
             shutil.copyfile(old / name, new / name)
 
 

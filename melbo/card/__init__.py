@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 from melbo.bank import VectorBank
 from melbo.bank.save import CARD_MARK
 from melbo.card.data import MEASURES, check_card, hub_id, measured, metadata
+from melbo.card.responses import responses_view
 from melbo.card.sweep import read_sweep, sweep_results, sweep_view
 from melbo.card.text import inline, listed, number, quote, shown
 from melbo.hub import check_repo
@@ -37,7 +38,7 @@ def render_card(
     Args:
         repo: repository that its code loads from.
         license: the Hub's licence identifier; None: apache-2.0.
-        folder: where sweep.json and sweep.png lie, if there are any.
+        folder: where sweep.json, sweep.png and the results of `melbo inspect` lie, if there are any.
 
     Raises:
         HubError: the licence or the repository is none of the Hub's.
@@ -50,6 +51,7 @@ def render_card(
         metadata(bank, title[:96], license, sweep_results(sweep, bank)),
         template_str=TEMPLATE.read_text(encoding="utf-8"),
         **_view(bank, title, repo or PLACEHOLDER, sweep),
+        responses=responses_view(bank, _best_signs(bank), folder),
     )
     text = str(card)
     check_card(text)
@@ -100,6 +102,12 @@ def _labelled(bank: VectorBank, index: int) -> bool:
 def _scale(note: dict[str, Any]) -> float:
     found = number(note.get("scale"))
     return 1.0 if found is None else found
+
+
+def _best_signs(bank: VectorBank) -> list[tuple[int, int]]:
+    """Numbers of the labelled vectors, as many as are described, each with the sign of its best scale."""
+    labelled = [i for i in range(len(bank)) if _labelled(bank, i)][:MAX_DESCRIBED]
+    return [(i, -1 if _scale(_note(bank, i)) < 0 else 1) for i in labelled]
 
 
 def _table(bank: VectorBank, indices: list[int]) -> list[list[str]]:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
 from melbo.annotate import SCALES, annotate
 from melbo.annotate.llm_scores import with_llm_scores
 from melbo.bank import VectorBank
 from melbo.cli.bank import table
-from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
+from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say, stages
 from melbo.measure.embed import load_embedder
 from melbo.measure.llm_judge import JudgeLimits, LLMJudge
 from melbo.measure.llm_namer import LLMNamer
@@ -60,19 +59,14 @@ def annotate_bank(
     checkpoint = folder.with_name(f".{folder.name}.annotate.json")
     if checkpoint.exists():
         say(f"going on from {plain(checkpoint)}")
-    with tqdm(unit="answer", leave=False, disable=None) as bar, resumable(checkpoint):
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with stages("answer") as show, resumable(checkpoint):
         found = annotate(
             loaded,
             held,
             prompts,
             scale or SCALES,
             load_embedder(embedder) if embedder else None,
-            show,
+            lambda done, total: show(done, total, "answering"),
             checkpoint,
             LLMNamer(asker) if asker is not None and llm_names else None,
             use_judge=judge,
@@ -81,7 +75,7 @@ def annotate_bank(
             keep_edits=keep_edits,
         )
         if asker is not None and llm_scores:
-            found = with_llm_scores(found, asker, show)
+            found = with_llm_scores(found, asker, lambda done, total: show(done, total, "scoring"))
     found.save(folder)
     checkpoint.unlink(missing_ok=True)
     say(f"{table(found)}\nsaved to {plain(folder)}")

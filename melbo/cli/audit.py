@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from tqdm import tqdm
 
 from melbo.audit import BUDGETS, Audit, AuditConfig, cut_to_fit, estimate, run_audit
-from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
+from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say, stages
 from melbo.config import MAX_SEED
 from melbo.elicit.functions import load_functions
 from melbo.elicit.tasks import load_tasks
@@ -64,16 +63,11 @@ def audit(
     say(f"budget {budget}: {estimate(loaded, fitting, asked).text()}")
     for cut in cuts:
         say(f"to stay within {config.max_answers:,} answers, {plain(cut)}")
-    with tqdm(leave=False, disable=None, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}") as bar:
-
-        def show(part: str, done: int, total: int) -> None:
-            bar.total = max(total, done, 1)
-            bar.set_description(part, refresh=False)
-            bar.update(done - bar.n)
-
-        with resumable(out):
-            own = load_embedder(embedder) if embedder else None
-            found = run_audit(loaded, out, config, asked, functions, texts, own, show)
+    with stages() as show, resumable(out):
+        own = load_embedder(embedder) if embedder else None
+        found = run_audit(
+            loaded, out, config, asked, functions, texts, own, lambda part, done, total: show(done, total, part)
+        )
     say(f"{plain(summary(found, config))}\nsaved to {plain(found.page)} and audit.json")
     if found.failed:
         raise typer.Exit(1)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, ParamSpec, Protocol, TypeVar
 
-import torch
 import typer
-from huggingface_hub.utils import enable_progress_bars
-from huggingface_hub.utils import logging as hub_logging
 from tqdm import tqdm
-from transformers.utils import logging as transformers_logging
 
-from melbo.discover.processes import process_rank
-from melbo.discover.run import Progress
 from melbo.errors import MelboError
+
+if TYPE_CHECKING:
+    from melbo.discover.run import Progress
 
 ERROR_CODE = 2
 INTERRUPT_CODE = 130
@@ -44,7 +40,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             raise
         except (MelboError, OSError) as error:
             _fail(str(error), ERROR_CODE)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's; not every command needs torch
+                raise
             _fail("the device is out of memory; ask for fewer vectors, a smaller model, or --device cpu.", ERROR_CODE)
         except KeyboardInterrupt:
             typer.echo("melbo: stopped; nothing was saved.", err=True)
@@ -56,15 +54,6 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 def _fail(message: str, code: int) -> None:
     typer.echo(f"melbo: error: {' '.join(plain(message).split())}", err=True)
     raise typer.Exit(code)
-
-
-def quiet_libraries() -> None:
-    """Keep libraries' warnings and loading bars out of the output; the Hub's download bars stay."""
-    warnings.filterwarnings("ignore", module="transformers|torch|huggingface_hub")
-    hub_logging.set_verbosity_error()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    enable_progress_bars()
 
 
 def plain(text: object) -> str:
@@ -89,6 +78,8 @@ B = TypeVar("B", bound=Savable)
 
 def run_and_save(find: Callable[[Progress, Path], B], report: Callable[[B, Path], str], out: Path, steps: int) -> None:
     """Find a bank with a progress bar and a checkpoint beside `out`; save it there and report."""
+    from melbo.discover.processes import process_rank
+
     checkpoint = out.absolute().with_name(f".{out.absolute().name}.checkpoint.safetensors")
     if checkpoint.exists():
         say(f"going on from {checkpoint}")
@@ -105,6 +96,33 @@ def run_and_save(find: Callable[[Progress, Path], B], report: Callable[[B, Path]
         bank.save(out)
         checkpoint.unlink(missing_ok=True)
         typer.echo(report(bank, out))
+
+
+@contextmanager
+def stages(unit: str | None = None) -> Iterator[Callable[[int, int, str], None]]:
+    """Show work in named stages, in the first process only: a bar, or, without a terminal, a line on stderr for each.
+
+    Args:
+        unit: of what is counted, where its speed is worth telling.
+
+    Yields:
+        To be called with (done, in all, stage).
+    """
+    hidden = True if os.environ.get("RANK", "0") != "0" else None
+    layout = None if unit else "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+    with tqdm(desc="starting", unit=unit or "it", leave=False, disable=hidden, bar_format=layout) as bar:
+        before: str | None = None
+
+        def show(done: int, total: int, stage: str) -> None:
+            nonlocal before
+            new, before = stage != before, stage
+            if bar.disable and new and not hidden:
+                typer.echo(plain(stage), err=True)
+            bar.total = max(total, done, 1)
+            bar.update(done - bar.n)
+            bar.set_description_str(plain(stage), refresh=new)
+
+        yield show
 
 
 @contextmanager

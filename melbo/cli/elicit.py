@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from tqdm import tqdm
 
 from melbo.bank import VectorBank
-from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
+from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say, stages
 from melbo.config import MAX_SEED, DiscoveryConfig
-from melbo.elicit.answerer import Progress
 from melbo.elicit.functions import load_functions
 from melbo.elicit.organism import password as organism_password
 from melbo.elicit.organism import sum_tasks
@@ -80,8 +78,8 @@ def elicit_tasks(
     held = VectorBank.load(bank) if bank else None
     loaded = load_model(model or (chosen.model if chosen else ORGANISM), dtype=dtype, device=device, blocks=blocks)
     checkpoint = checkpoint_of(out)
-    with tqdm(unit="answer", leave=False, disable=None) as bar, going_on(checkpoint):
-        found = elicit(loaded, given, config, functions, held, progress_bar(bar), checkpoint)
+    with stages("answer") as show, going_on(checkpoint):
+        found = elicit(loaded, given, config, functions, held, show, checkpoint)
     if out is not None:
         found.save(out)
     if checkpoint is not None:
@@ -97,17 +95,6 @@ def checkpoint_of(out: Path | None) -> Path | None:
 def going_on(checkpoint: Path | None) -> AbstractContextManager[None]:
     """`resumable` where there is a checkpoint to go on from."""
     return nullcontext() if checkpoint is None else resumable(checkpoint)
-
-
-def progress_bar(bar: tqdm) -> Progress:
-    """Shows answers on a bar."""
-
-    def show(done: int, total: int, what: str) -> None:
-        bar.total = total or None
-        bar.set_description(what, refresh=False)
-        bar.update(done - bar.n)
-
-    return show
 
 
 def _given_tasks(tasks: str, system: str, preset: Preset | None) -> TaskSet:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
 from melbo.bank import VectorBank
-from melbo.cli.common import Blocks, Device, Dtype, plain, say
-from melbo.cli.elicit import checkpoint_of, going_on, progress_bar
+from melbo.cli.common import Blocks, Device, Dtype, plain, say, stages
+from melbo.cli.elicit import checkpoint_of, going_on
 from melbo.discover import random_control
 from melbo.elicit.backdoor import SCALES, find_backdoors
 from melbo.elicit.organism import anomalous_chats, normal_chats
@@ -63,13 +62,11 @@ def backdoors(
     prompts = None if prompt is None else [chat(p) for p in prompt]
     ordinary = None if clean is None else load_chats(clean)
     checkpoint = checkpoint_of(out)
-    with tqdm(unit="answer", leave=False, disable=None) as bar, going_on(checkpoint):
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        found = find_backdoors(loaded, held, prompts, ordinary, scale or SCALES, max_new_tokens, None, show, checkpoint)
+    with stages("answer") as show, going_on(checkpoint):
+        found = find_backdoors(
+            loaded, held, prompts, ordinary, scale or SCALES, max_new_tokens, None,
+            lambda done, total: show(done, total, "answering"), checkpoint,
+        )  # fmt: skip
     if out is not None:
         found.save(out)
     if checkpoint is not None:
@@ -95,12 +92,10 @@ def refusals(
 ) -> None:
     """Measure what one vector does to refusals: added, subtracted, ablated, and a random one of the same norm."""
     loaded, held = _load(bank, model, dtype, device, blocks)
-    with tqdm(unit="answer", leave=False, disable=None) as bar:
+    with stages("answer") as show:
         train = prompt or [p[-1]["content"] for p in held.prompts]
         others = heldout or [p for p in REFUSED if p not in train]
-        found = study_refusals(
-            loaded, held, vector, train, others, max_new_tokens=max_new_tokens, progress=progress_bar(bar)
-        )
+        found = study_refusals(loaded, held, vector, train, others, max_new_tokens=max_new_tokens, progress=show)
     if out is not None:
         found.save(out)
     say(plain(refusal_table(found)))

@@ -8,40 +8,30 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from melbo.bank import VectorBank
 from melbo.bank.files import write_file
 from melbo.cli.common import Blocks, Device, Dtype, guarded, plain, resumable, say
-from melbo.cli.sae import NoDuds, sae, train_organism_sae
+from melbo.cli.inspect_all import inspect_all, read_contrasts
+from melbo.cli.sae import NoDuds, load_both, sae, train_organism_sae
 from melbo.errors import ConfigError
 from melbo.interpret.activating import find_activating
 from melbo.interpret.activating_html import page
 from melbo.interpret.activating_report import ActivatingConfig, ActivatingReport
 from melbo.interpret.activating_table import table
 from melbo.interpret.chosen import chosen_vectors
-from melbo.interpret.contrast import load_contrasts, organism_contrasts
 from melbo.interpret.corpus_reader import open_corpus
 from melbo.interpret.geometry import measure_geometry
 from melbo.interpret.geometry_plot import plot as plot_geometry
 from melbo.interpret.heat_map import check_drawable
+from melbo.interpret.lens_file import save_lens
 from melbo.interpret.logit_lens import logit_lens
 from melbo.interpret.patchscope import ASK, describe
-from melbo.models import ORGANISM, LoadedModel, load_model
+from melbo.models import ORGANISM
 
 _C = ActivatingConfig()
 Bank = Annotated[Path, typer.Argument(help="Folder of the bank.")]
 Vectors = Annotated[list[int] | None, typer.Option("--vector", help="May be given many times. Default: all.")]
 
 inspect_app = typer.Typer(no_args_is_help=True, help="Look into a bank: which texts, tokens and directions it meets.")
-
-
-def _load(bank: Path, dtype: str | None, device: str | None, blocks: str | None) -> tuple[LoadedModel, VectorBank]:
-    """The bank, and the model that it names."""
-    found = VectorBank.load(bank)
-    base = found.base_model
-    local = (base.revision or "").startswith("sha256:")
-    return load_model(
-        base.id, revision=None if local else base.revision, dtype=dtype, device=device, blocks=blocks
-    ), found
 
 
 def activating(
@@ -69,7 +59,7 @@ def activating(
     With --out, a run that was stopped goes on from its checkpoint when the same command is run again.
     """
     config = ActivatingConfig(site=site, layer=layer, where=where, rank=rank, k=k, n_random=n_random)  # type: ignore[arg-type]
-    loaded, vectors = _load(bank, dtype, device, blocks)
+    loaded, vectors = load_both(bank, dtype, device, blocks)
     chosen = chosen_vectors(vectors, vector, not no_duds)
     texts = open_corpus(corpus, limit=limit, split=split)
     checkpoint = out.absolute().with_name(f".{out.name}.checkpoint.json") if out else None
@@ -97,9 +87,14 @@ def _show(report: ActivatingReport, out: Path | None, html: Path | None, text: s
 def lens(
     bank: Bank,
     vector: Vectors = None,
+    no_duds: NoDuds = False,
     site: Annotated[
-        str, typer.Option(help='"effect" after the last block, "vector", or "output" direction.')
-    ] = "effect",
+        list[str] | None,
+        typer.Option(
+            help='"effect" after the last block, "vector" or "output" direction; many times for several. '
+            "Default: effect."
+        ),
+    ] = None,
     k: Annotated[int, typer.Option(help="Tokens promoted, and as many suppressed.")] = 8,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
     dtype: Dtype = None,
@@ -107,11 +102,12 @@ def lens(
     blocks: Blocks = None,
 ) -> None:
     """Print the tokens that each vector promotes and suppresses, by the model's own unembedding."""
-    loaded, vectors = _load(bank, dtype, device, blocks)
-    found = logit_lens(loaded, vectors, site, vector or None, k)  # type: ignore[arg-type]
+    loaded, vectors = load_both(bank, dtype, device, blocks)
+    chosen = chosen_vectors(vectors, vector, not no_duds)
+    found = [logit_lens(loaded, vectors, s, chosen, k) for s in dict.fromkeys(site or ["effect"])]  # type: ignore[arg-type]
     if out is not None:
-        found.save(out)
-    say(plain(found.table()))
+        save_lens(found, out)
+    say(plain("\n\n".join(report.table() for report in found)))
 
 
 def geometry(
@@ -132,9 +128,8 @@ def geometry(
     """Measure how vectors and effects lie to each other, to contrasts, and to later layers."""
     if plot is not None:
         check_drawable(plot.suffix)
-    loaded, vectors = _load(bank, dtype, device, blocks)
-    sides = organism_contrasts() if contrasts == ORGANISM else load_contrasts(Path(contrasts)) if contrasts else ()
-    found = measure_geometry(loaded, vectors, sides, threshold)
+    loaded, vectors = load_both(bank, dtype, device, blocks)
+    found = measure_geometry(loaded, vectors, read_contrasts(contrasts), threshold)
     if out is not None:
         found.save(out)
     if plot is not None:
@@ -155,7 +150,7 @@ def patchscope(
     """Let the model say in its own words what a vector means. Small models answer with nonsense."""
     if not vector:
         raise ConfigError("no vector was chosen; give --vector.")
-    loaded, vectors = _load(bank, dtype, device, blocks)
+    loaded, vectors = load_both(bank, dtype, device, blocks)
     found = describe(loaded, vectors, vector, layer, question, scale)
     lines = [f"question: {found.question}", f"without a vector: {found.unpatched}", f"random: {found.random}"]
     lines += [f"vector {i}: {text}" for i, text in zip(vector, found.answers, strict=True)]
@@ -164,4 +159,5 @@ def patchscope(
 
 for _command in (activating, lens, geometry, patchscope, sae):
     inspect_app.command()(guarded(_command))
+inspect_app.command("all")(guarded(inspect_all))
 inspect_app.command("train-sae")(guarded(train_organism_sae))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from tqdm import tqdm
@@ -15,20 +14,25 @@ from melbo.config import MAX_SEED
 from melbo.errors import SaeError
 from melbo.interpret.chosen import chosen_vectors
 from melbo.interpret.corpus_reader import open_corpus
-from melbo.interpret.result_file import write_result
 from melbo.interpret.sae import ENCODER_WARNING
-from melbo.interpret.sae_compare import Parts, SaeComparison, compare
-from melbo.interpret.sae_features import FeatureNotes, describe_features
+from melbo.interpret.sae_compare import Parts
 from melbo.interpret.sae_files import load_sae, save_sae
+from melbo.interpret.sae_report import SaeReport, sae_report
 from melbo.interpret.sae_share import organism_sae
 from melbo.interpret.sae_train import SaeConfig
-from melbo.models import ORGANISM, load_model
+from melbo.models import ORGANISM, LoadedModel, load_model
 
-FORMAT = "melbo-sae-comparison"
-EXAMPLES = 3
-"""Strongest examples of a feature that the file keeps."""
 _S = SaeConfig()
 NoDuds = Annotated[bool, typer.Option("--no-duds", help="Leave out the vectors that the annotations call duds.")]
+
+
+def load_both(bank: Path, dtype: str | None, device: str | None, blocks: str | None) -> tuple[LoadedModel, VectorBank]:
+    """The model that a bank names, and the bank."""
+    found = VectorBank.load(bank)
+    base = found.base_model
+    local = (base.revision or "").startswith("sha256:")
+    revision = None if local else base.revision
+    return load_model(base.id, revision=revision, dtype=dtype, device=device, blocks=blocks), found
 
 
 def sae(
@@ -50,62 +54,48 @@ def sae(
     blocks: Blocks = None,
 ) -> None:
     """Show which of a sparse autoencoder's features make up a bank's vectors."""
-    vectors = VectorBank.load(bank)
-    base = vectors.base_model
-    local = (base.revision or "").startswith("sha256:")
-    revision = None if local else base.revision
-    loaded = load_model(base.id, revision=revision, dtype=dtype, device=device, blocks=blocks)
-    found_sae = load_sae(source, folder, loaded, vectors.layer, other_model)
+    loaded, vectors = load_both(bank, dtype, device, blocks)
+    found = load_sae(source, folder, loaded, vectors.layer, other_model)
     chosen = chosen_vectors(vectors, vector or (None if no_duds else range(min(8, len(vectors)))), not no_duds)
-    documents = open_corpus(corpus, limit=limit) if corpus else None
-    notes = None if documents is None else describe_features(loaded, found_sae.to(loaded.device), documents)
-    found = compare(loaded, vectors, found_sae, chosen, scale, k, None if notes is None else notes.common)
+    texts = open_corpus(corpus, limit=limit) if corpus else None
+    report = sae_report(loaded, vectors, found, public_name(source, folder), chosen, scale, k, texts)
     if out is not None:
-        head = {"warning": ENCODER_WARNING, "sae": asdict(found_sae.spec), "vectors": chosen, "scale": scale}
-        write_result(out, FORMAT, {**head, **asdict(found), "features": _features(found, notes)})
+        report.save(out)
     for place, index in enumerate(chosen):
-        say(plain(f"{index}: {vectors.label(index)}\n{_lines(found, place, notes)}"))
+        say(plain(f"{index}: {vectors.label(index)}\n{_lines(report, place)}"))
     say(ENCODER_WARNING)
 
 
-def _features(found: SaeComparison, notes: FeatureNotes | None) -> dict[str, dict[str, Any]]:
-    """By number, what is known of each feature that is named: mark, lift, share of positions, strongest examples."""
-    if notes is None:
-        return {}
-    rows = (*found.nearest, *found.decomposition, *found.positive, *found.changed)
-    return {
-        str(f): {
-            "mark": notes.marks[f],
-            "lift": notes.lifts[f],
-            "active": float(notes.active[f]),
-            "examples": [text for n in range(EXAMPLES) if (text := notes.example(f, n))],
-        }
-        for f in sorted({f for parts in rows for f in parts.features})
-    }
+def public_name(source: str, folder: str) -> str:
+    """Where an SAE is from, for a file that others read: a repository's name, or a local folder's last name."""
+    name = Path(source).resolve().name if Path(source).exists() else source
+    return f"{name}/{folder}" if folder else name
 
 
-def _lines(found: SaeComparison, place: int, notes: FeatureNotes | None) -> str:
+def _lines(report: SaeReport, place: int) -> str:
     def row(name: str, parts: Parts) -> str:
-        cells = [f"{f}{_mark(notes, f)} {w:.3g}" for f, w in zip(parts.features, parts.weights, strict=True)]
-        return f"  {name:26}" + ", ".join(cells)
+        cells = [f"{f}{_mark(report, f)} {w:.3g}" for f, w in zip(parts.features, parts.weights, strict=True)]
+        return f"  {name:30}" + ", ".join(cells)
 
     def explained(parts: Parts, random: tuple[float, ...]) -> str:
         return f"{parts.explained[-1]:.0%}, random {random[-1]:.0%}" if parts.explained else "nothing"
 
+    found = report.comparison
     signed, positive = found.decomposition[place], found.positive[place]
     lines = [
-        row("nearest (cosine)", found.nearest[place]),
+        row(f"nearest (cosine), random {report.random_nearest:.2g}", found.nearest[place]),
         row(f"sum ({explained(signed, found.random)})", signed),
         row(f"sum >= 0 ({explained(positive, found.random_positive)})", positive),
         row("changed by steering", found.changed[place]),
     ]
-    if notes is not None:
-        lines += [f"    {f}: {' '.join(notes.example(f).split())}" for f in positive.features[:3] if notes.example(f)]
+    notes = [(f, report.features[f]) for f in positive.features[:3] if f in report.features]
+    lines += [f"    {f}: {' '.join(note.examples[0].split())}" for f, note in notes if note.examples]
     return "\n".join(lines)
 
 
-def _mark(notes: FeatureNotes | None, feature: int) -> str:
-    return f" [{notes.marks[feature]}]" if notes is not None and notes.marks[feature] else ""
+def _mark(report: SaeReport, feature: int) -> str:
+    note = report.features.get(feature)
+    return f" [{note.mark}]" if note is not None and note.mark else ""
 
 
 def train_organism_sae(

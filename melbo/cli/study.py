@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from tqdm import tqdm
 
 from melbo.bank import VectorBank
-from melbo.cli.common import Blocks, Device, Dtype, guarded, plain, resumable, say
+from melbo.cli.common import Blocks, Device, Dtype, guarded, plain, resumable, say, stages
 from melbo.config import MAX_SEED
 from melbo.errors import ConfigError
 from melbo.interpret.heat_map import check_drawable
@@ -67,16 +66,10 @@ def replication(
     revision = held.base_model.revision if held and wanted == held.base_model.id else None
     loaded = load_model(wanted, revision=revision, dtype=dtype, device=device, blocks=blocks)
     say(f"preset {name}, model {plain(loaded.name)}")
-    with tqdm(leave=False, disable=None, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}") as bar:
-
-        def show(stage: str, done: int, total: int) -> None:
-            bar.total = total
-            bar.set_description(stage, refresh=False)
-            bar.update(done - bar.n)
-
-        with resumable(out):
-            study = Study(loaded, config, out, held, load_embedder(embedder) if embedder else None, show)
-            page = study.report()
+    with stages() as show, resumable(out):
+        own = load_embedder(embedder) if embedder else None
+        study = Study(loaded, config, out, held, own, lambda stage, done, total: show(done, total, stage))
+        page = study.report()
     say(f"{plain(table(study.findings))}\nsaved to {plain(page)} and {MARKDOWN}")
 
 

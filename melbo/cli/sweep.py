@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
 from melbo.bank import VectorBank
-from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
+from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say, stages
 from melbo.config import MAX_SEED, DiscoveryConfig
 from melbo.discover.processes import process_rank
 from melbo.errors import ConfigError
@@ -76,15 +75,8 @@ def sweep(
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists():
         say(f"going on from {checkpoint}")
-    with tqdm(leave=False, disable=None, bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}") as bar:
-
-        def show_progress(done: int, total: int, what: str) -> None:
-            bar.total = total
-            bar.set_description(what, refresh=False)
-            bar.update(done - bar.n)
-
-        with resumable(checkpoint):
-            found = run_sweep(loaded, config, messages, load_embedder(embedder), show_progress, checkpoint)
+    with stages() as show, resumable(checkpoint):
+        found = run_sweep(loaded, config, messages, load_embedder(embedder), show, checkpoint)
     if process_rank() == 0:
         save_sweep(found, folder / FILE_NAME)
         for plot in PLOTS:

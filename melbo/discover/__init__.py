@@ -126,7 +126,7 @@ def run_method(
     if config.method == "imported":
         raise ConfigError("method 'imported' marks vectors of other libraries' files; `melbo import` reads them.")
     if config.method == "melbo":
-        return Found(maximize(lambda v, output: problem.evaluate(v, others=output), start, radius, config, run))
+        return Found(maximize(lambda v, effects: problem.evaluate(v, others=effects), start, radius, config, run))
     if config.method == "dct":
         return Found(*dct.find(problem, start, radius, config, run))
     if config.method == "power":

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from melbo.config import DiscoveryConfig
 from melbo.discover import run_method
+from melbo.discover.melbo import follow_gradient
 from melbo.discover.problem import Problem, check_finite
 from melbo.discover.random_control import random_vectors
 from melbo.discover.run import Run
-from melbo.objective import to_sphere
 
 
 def shares_passes(config: DiscoveryConfig) -> bool:
@@ -49,6 +49,7 @@ def train_radii(problem: Problem, config: DiscoveryConfig, radii: Sequence[float
         found = problem.evaluate(vectors.flatten(0, 1))
         check_finite(step, objective=found.objective, gradient=found.gradient)
         groups = found.gradient.view(len(radii), n, d_model)
-        vectors = torch.stack([to_sphere(g, r, config.orthogonal) for g, r in zip(groups, radii, strict=True)])
+        parts = zip(vectors, groups, radii, strict=True)
+        vectors = torch.stack([follow_gradient(v, g, r, step, config) for v, g, r in parts])
         run.step(step + 1, config.steps or 0, float(found.objective.mean()), {"vectors": vectors})
     return vectors

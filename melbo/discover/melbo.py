@@ -30,7 +30,7 @@ from melbo.discover.run import Run
 from melbo.objective import project_gradient, to_sphere
 
 Evaluate = Callable[[Tensor, Tensor | None], Evaluation]
-"""(vectors, outputs they had before, or None) -> objective, gradient, outputs."""
+"""(vectors, `Evaluation.effects` they had before, or None) -> objective, gradient, outputs, effects."""
 
 SETTLING = 3
 """Last steps of `fast` that go half way; more of them do not raise the objective further."""
@@ -65,20 +65,20 @@ def published(
         [parameter], lr=config.lr * radius / start.shape[1] ** 0.5, betas=(0.9, 0.98), weight_decay=0.0, amsgrad=True
     )
     first, saved = run.restore()
-    output = saved.pop("output").to(start) if saved else None
+    effects = saved.pop("effects").to(start) if "effects" in saved else None
     if saved:
         parameter.data = saved.pop("vectors").to(start)
         optimizer.load_state_dict({"state": {0: saved}, "param_groups": optimizer.state_dict()["param_groups"]})
     for step in range(first, config.steps or 0):
-        found = evaluate(parameter.data, output)
+        found = evaluate(parameter.data, effects)
         check_finite(step, objective=found.objective, gradient=found.gradient)
-        output = found.output
+        effects = found.effects
         joined = torch.cat([head, parameter.data])
         gradient = torch.cat([torch.zeros_like(head), found.gradient])
         parameter.grad = -project_gradient(gradient, joined, config.orthogonal)[len(head) :]
         optimizer.step()
         parameter.data = to_sphere(torch.cat([head, parameter.data]), radius, config.orthogonal)[len(head) :]
-        state = {"vectors": parameter.data, "output": output, **optimizer.state_dict()["state"][0]}
+        state = {"vectors": parameter.data, **_kept(effects), **optimizer.state_dict()["state"][0]}
         run.step(step + 1, config.steps or 0, float(found.objective.mean()), state)
     return parameter.data.detach()
 
@@ -87,14 +87,25 @@ def fast(evaluate: Evaluate, start: Tensor, radius: float, config: DiscoveryConf
     """Orthogonalised gradient iteration."""
     first, saved = run.restore()
     vectors = saved["vectors"].to(start) if saved else start.clone()
-    output = saved["output"].to(start) if saved else None
+    effects = saved["effects"].to(start) if "effects" in saved else None
     for step in range(first, config.steps or 0):
-        found = evaluate(vectors, output)
+        found = evaluate(vectors, effects)
         check_finite(step, objective=found.objective, gradient=found.gradient)
-        output = found.output
-        towards = normalize(found.gradient, dim=-1)
-        if step >= (config.steps or 0) - SETTLING:
-            towards = towards + vectors / radius
-        vectors = to_sphere(towards, radius, config.orthogonal)
-        run.step(step + 1, config.steps or 0, float(found.objective.mean()), {"vectors": vectors, "output": output})
+        effects = found.effects
+        vectors = follow_gradient(vectors, found.gradient, radius, step, config)
+        state = {"vectors": vectors, **_kept(effects)}
+        run.step(step + 1, config.steps or 0, float(found.objective.mean()), state)
     return vectors
+
+
+def follow_gradient(vectors: Tensor, gradient: Tensor, radius: float, step: int, config: DiscoveryConfig) -> Tensor:
+    """The vectors [n, d_model] after this step of `fast`."""
+    towards = normalize(gradient, dim=-1)
+    if step >= (config.steps or 0) - SETTLING:
+        towards = towards + vectors / radius
+    return to_sphere(towards, radius, config.orthogonal)
+
+
+def _kept(effects: Tensor | None) -> dict[str, Tensor]:
+    """What a checkpoint keeps of the effects."""
+    return {} if effects is None else {"effects": effects}

@@ -29,7 +29,7 @@ def find(
     def closeness(change: Tensor, _rows: slice, piece: int) -> Tensor:
         return -(change - wanted[piece]).square().sum(dim=(1, 2))
 
-    def evaluate(vectors: Tensor, _output: Tensor | None) -> Evaluation:
+    def evaluate(vectors: Tensor, _effects: Tensor | None) -> Evaluation:
         return problem.evaluate_with(closeness, vectors)
 
     vectors = published(evaluate, start, radius, config, run, fixed=reference[None])

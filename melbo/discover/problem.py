@@ -1,32 +1,26 @@
 """What every method evaluates: how the target activations change, and derivatives of that, for many vectors at once.
 
-A `Problem` is a set of slices (one per prompt) and the objective's settings. Rows are evaluated in chunks sized to the
-memory that is free, and are shared out between the processes of `accelerate launch`; neither changes a result.
+A `Problem` is a set of slices (one per prompt) and the objective's settings. Rows are evaluated in chunks (memory.py)
+and shared out between the processes of `accelerate launch`; neither changes a result.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from melbo.config import DiscoveryConfig
+from melbo.discover.chunk_size import rows_per_chunk
 from melbo.discover.derivatives import derivative_along, is_out_of_memory, twice_differentiable
 from melbo.discover.processes import my_rows, sum_over_processes
 from melbo.errors import ConfigError, MemoryLimitError, TrainingError
 from melbo.models import LoadedModel
 from melbo.objective import displacement, effect_overlap
 from melbo.slices import Slice
-
-CHUNK_TOKENS = {"cpu": 4096, "cuda": 65536}
-"""Most tokens of one forward pass: more do not make a step faster."""
-MEMORY_SHARE = 0.5
-"""Share of the free memory that a chunk's activations may take."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +33,13 @@ class Evaluation:
     """[n, d_model]; zeros where it was not asked for."""
     output: Tensor
     """[n, d_model] change of the target activations, mean over the target tokens and the prompts."""
+    effects: Tensor | None = None
+    """[prompts, n, d_model] the same for each prompt; kept where config.effect_penalty needs it."""
 
     def rows(self, index: Tensor) -> Evaluation:
         """The rows `index`, in that order."""
-        return Evaluation(self.objective[index], self.gradient[index], self.output[index])
+        effects = None if self.effects is None else self.effects[:, index]
+        return Evaluation(self.objective[index], self.gradient[index], self.output[index], effects)
 
 
 class Problem:
@@ -66,15 +63,15 @@ class Problem:
     def evaluate(self, vectors: Tensor, gradient: bool = True, others: Tensor | None = None) -> Evaluation:
         """Displacement of each vector [n, d_model], with its gradient.
 
-        With `others` [n, d_model] (outputs that the vectors had before) and config.effect_penalty w > 0, the gradient
-        is that of displacement / (1 + w * sum over other vectors of the squared cosine between the two outputs).
+        With `others` [prompts, n, d_model] (effects they had before) and config.effect_penalty w > 0, the gradient is
+        that of displacement / (1 + w * sum over other vectors of the squared cosine of their effects), for each prompt.
         """
         weight = self.config.effect_penalty
 
-        def value(change: Tensor, rows: slice, _prompt: int) -> Tensor:
+        def value(change: Tensor, rows: slice, prompt: int) -> Tensor:
             result = displacement(change, self.config.power, self.config.root)
             if weight and others is not None and gradient:
-                result = result / (1 + weight * effect_overlap(change.mean(dim=1), others, rows.start))
+                result = result / (1 + weight * effect_overlap(change.mean(dim=1), others[prompt], rows.start))
             return result
 
         return self.evaluate_with(value, vectors, gradient)
@@ -85,6 +82,7 @@ class Problem:
         """As `evaluate`, for any value(change [rows, tokens, d_model], rows, prompt) -> [rows], summed over prompts."""
         objective = vectors.new_zeros(len(vectors))
         grad, output = torch.zeros_like(vectors), torch.zeros_like(vectors)
+        effects = vectors.new_zeros(len(self.slices), *vectors.shape) if self.config.effect_penalty else None
 
         def work(prompt: int, rows: slice, theta: Tensor) -> None:
             theta.requires_grad_(gradient)
@@ -92,15 +90,17 @@ class Problem:
                 change = self._change(self.slices[prompt], theta)
                 result = value(change, rows, prompt)
             pulled = torch.autograd.grad(result.sum(), theta)[0].to(grad) if gradient else None
-            mean = change.detach().mean(dim=1).to(output) / len(self.slices)
+            mean = change.detach().mean(dim=1).to(output)
             if pulled is not None:
                 grad[rows] += pulled
             objective[rows] += result.detach().to(objective)
-            output[rows] += mean
+            output[rows] += mean / len(self.slices)
+            if effects is not None:
+                effects[prompt, rows] += mean
 
         self._each_chunk(vectors, work)
-        sum_over_processes(objective, grad, output)
-        return Evaluation(objective, grad, output)
+        sum_over_processes(objective, grad, output, *([] if effects is None else [effects]))
+        return Evaluation(objective, grad, output, effects)
 
     def change(self, vectors: Tensor) -> Tensor:
         """Outputs D(vectors) [n, d_model]: change of the target activations, mean over target tokens and prompts."""
@@ -221,39 +221,6 @@ class Problem:
         self._most_rows = rows // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def rows_per_chunk(piece: Slice, most: int | None = None) -> int:
-    """Rows of one forward and backward pass: what fits the free memory (a power of two), at most CHUNK_TOKENS."""
-    device = piece.source.device
-    rows = CHUNK_TOKENS.get(device.type, CHUNK_TOKENS["cpu"]) // piece.source.shape[1]
-    if piece.row_bytes:
-        fit = int(free_bytes(device) * MEMORY_SHARE / piece.row_bytes)
-        rows = min(rows, 1 << max(0, fit.bit_length() - 1))
-    return max(1, min(rows, most or rows))
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device, in bytes; what torch has cached counts as free."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        free = int(fields["MemAvailable"].split()[0]) * 1024
-        return min(free, container_bytes(free)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    except (OSError, KeyError, ValueError):  # not Linux
-        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2) if hasattr(os, "sysconf") else 2**32
-
-
-def container_bytes(default: int) -> int:
-    """Memory that a container's limit (cgroup v2) leaves, or `default` where there is no limit."""
-    try:
-        most, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return max(0, int(most) - int(used))
-    except (OSError, ValueError):
-        return default
 
 
 @contextmanager

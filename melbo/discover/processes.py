@@ -53,10 +53,13 @@ def sum_over_processes(*tensors: Tensor) -> None:
             torch.distributed.all_reduce(tensor)
 
 
-def wait_for_all() -> None:
-    """Return once every process has come here."""
-    if _many():
-        torch.distributed.barrier()
+def from_all(number: int) -> list[int]:
+    """What each process gives, in order of rank; returns once every process has come here."""
+    if not _many():
+        return [number]
+    found = [torch.zeros(1, dtype=torch.int64) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(found, torch.tensor([number]))
+    return [int(n) for n in found]
 
 
 def _many() -> bool:

@@ -11,14 +11,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from melbo.discover.processes import process_rank
-from melbo.errors import TrainingError
+from melbo.discover.processes import from_all, process_rank
+from melbo.errors import MelboError, TrainingError
 from melbo.models import LoadedModel
 from melbo.prompts import Message
 
@@ -26,6 +26,9 @@ Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, mean objective); raise to cancel."""
 
 KEPT = "kept."
+T = TypeVar("T")
+UNREADABLE = -1
+"""Stands for the steps of a checkpoint that a process could not load."""
 SECONDS = 3.0
 """Least time between two checkpoints."""
 
@@ -38,8 +41,10 @@ class Run:
         checkpoint: file to save to and to go on from; None: no checkpoints.
         key: what decides the result, as JSON values.
 
+    Every process makes one: each reads the checkpoint for itself.
+
     Raises:
-        TrainingError: the checkpoint is damaged, or of a run with other settings.
+        TrainingError: the checkpoint is damaged, of a run with other settings, or not the same for every process.
     """
 
     def __init__(
@@ -51,7 +56,7 @@ class Run:
         self.progress, self.checkpoint = progress, checkpoint
         self.key = json.loads(json.dumps(key or {}))
         self._last = time.monotonic()
-        self._done, saved = self._load()
+        self._done, saved = load_alike(self.checkpoint, self._load, lambda found: found[0])
         self.kept = {name: saved.pop(name) for name in list(saved) if name.startswith(KEPT)}
         """Tensors that every checkpoint holds, beside a method's state; names start with KEPT."""
         self._saved = saved
@@ -70,11 +75,7 @@ class Run:
                 tensors = {name: file.get_tensor(name) for name in list(file.keys())}
         except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise TrainingError(f"the checkpoint {self.checkpoint} is damaged ({error}); delete it.") from error
-        if key != self.key:
-            raise TrainingError(
-                f"the checkpoint {self.checkpoint} is of another run ({difference(key, self.key)}); "
-                "use the same settings to go on, or delete it to start anew."
-            )
+        check_key(self.checkpoint, key, self.key, TrainingError)
         return step, tensors
 
     def step(self, done: int, total: int, objective: float, state: dict[str, Tensor]) -> None:
@@ -98,6 +99,34 @@ class Run:
             raise TrainingError(f"the checkpoint {self.checkpoint} cannot be written ({error}).") from error
 
 
+def load_alike(checkpoint: Path | None, load: Callable[[], T], done: Callable[[T], int]) -> T:
+    """What `load` finds, in all processes or in none: they would wait for each other for ever. No process goes on
+    before all have read.
+
+    Args:
+        done: steps that a checkpoint has behind it.
+
+    Raises:
+        TrainingError: the processes see different checkpoints.
+        What `load` raises.
+    """
+    failed: MelboError | None = None
+    try:
+        found = load()
+    except MelboError as error:
+        failed = error
+    steps = from_all(UNREADABLE if failed else done(found))
+    if failed is not None:
+        raise failed
+    if len(set(steps)) > 1:
+        told = ", ".join("unreadable" if s == UNREADABLE else str(s) for s in steps)
+        raise TrainingError(
+            f"the processes do not see the same checkpoint {checkpoint} (steps done: {told}); put its folder "
+            "on a disk that they all share, or delete it to start anew."
+        )
+    return found
+
+
 def run_key(
     loaded: LoadedModel, config: dict[str, Any], prompts: Sequence[Sequence[Message]], **more: Any
 ) -> dict[str, Any]:
@@ -108,6 +137,36 @@ def run_key(
         "model": {"name": loaded.name, "revision": loaded.revision, "dtype": str(loaded.model.dtype)},
         **more,
     }
+
+
+def read_json_checkpoint(
+    path: Path, key: dict[str, Any], parse: Callable[[dict[str, Any]], T], error: type[MelboError]
+) -> T:
+    """What `parse` makes of a checkpoint that is JSON; it holds its run's key under "key".
+
+    Args:
+        parse: may raise what wrong JSON values cause.
+        error: kind of the errors raised here.
+
+    Raises:
+        MelboError: the checkpoint is damaged, or of a run with another key.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        found, old = parse(raw), raw["key"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
+        raise error(f"the checkpoint {path} is damaged ({cause}); delete it.") from cause
+    check_key(path, old, key, error)
+    return found
+
+
+def check_key(path: Path, old: Any, new: Any, error: type[MelboError]) -> None:
+    """Raise `error`, with the first difference, where a checkpoint's key is not the run's."""
+    if old != new:
+        raise error(
+            f"the checkpoint {path} is of another run ({difference(old, new)}); "
+            "use the same settings to go on, or delete it to start anew."
+        )
 
 
 def difference(old: Any, new: Any, path: str = "") -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from melbo.bank import VectorBank
 from melbo.bank.files import write_file
-from melbo.discover.run import difference
+from melbo.discover.run import read_json_checkpoint
 from melbo.elicit.compute import Compute, generation_compute
 from melbo.errors import TaskError
 from melbo.generate import Sampling, decode, generate_tokens
@@ -23,7 +23,7 @@ from melbo.models import LoadedModel
 from melbo.prompts import Message, encode
 
 Progress = Callable[[int, int, str], None]
-"""Called with (answers so far, answers planned, what is being answered); an exception from it cancels."""
+"""Called with (done, in all, what is being done), in answers or training steps; an exception from it cancels."""
 SECONDS = 3.0
 """Least time between two checkpoints."""
 
@@ -64,7 +64,7 @@ class Answerer:
         self._runs: dict[str, list[tuple[str, int, int]]] = {}
         self._done, self._saved = 0, time.monotonic()
         if checkpoint is not None and checkpoint.exists():
-            self._load(checkpoint)
+            self._runs = read_json_checkpoint(checkpoint, self.key, _runs, TaskError)
 
     def answer(
         self,
@@ -107,24 +107,16 @@ class Answerer:
         if self.progress is not None:
             self.progress(self._done, max(self.total, self._done), name)
 
-    def _load(self, path: Path) -> None:
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            key = raw["key"]
-            self._runs = {str(k): [(str(t), int(p), int(g)) for t, p, g in v] for k, v in raw["runs"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise TaskError(f"the checkpoint {path} is damaged ({error}); delete it.") from error
-        if key != self.key:
-            raise TaskError(
-                f"the checkpoint {path} is of another run ({difference(key, self.key)}); "
-                "use the same settings to go on, or delete it to start anew."
-            )
-
     def _save(self) -> None:
         if self.checkpoint is None or time.monotonic() - self._saved < SECONDS:
             return
         write_file(self.checkpoint, json.dumps({"key": self.key, "runs": self._runs}, ensure_ascii=False))
         self._saved = time.monotonic()
+
+
+def _runs(raw: dict[str, Any]) -> dict[str, list[tuple[str, int, int]]]:
+    """By name, the text and the tokens of prompt and answer of each row."""
+    return {str(k): [(str(t), int(p), int(g)) for t, p, g in v] for k, v in raw["runs"].items()}
 
 
 def bank_digest(bank: VectorBank) -> str:

@@ -11,8 +11,7 @@ from melbo.elicit.checks import Functions, grade
 from melbo.elicit.compute import Compute
 from melbo.elicit.lora import LoraConfig, fine_tune
 from melbo.elicit.prompting import ELICITING, Asking, few_shot
-from melbo.elicit.reasoning import shows_steps
-from melbo.elicit.score import Score, bootstrap, score
+from melbo.elicit.score import Score, score, tally
 from melbo.elicit.tasks import Task, TaskSet
 from melbo.prompts import Message
 
@@ -89,11 +88,8 @@ def best_of_n(answerer: Answerer, tasks: TaskSet, samples: int, temperature: flo
     for start in range(0, len(rows), samples):
         own = range(start, start + samples)
         best.append(next((i for i in own if grades[i].right), start))
-    right = sum(grades[i].right for i in best)
-    errors = [g.error for g in grades if g.error is not None]
     texts = [found.texts[i] for i in best]
-    steps = sum(shows_steps(t) for t in texts) / len(texts)
-    result = Score(len(best), right, *bootstrap(right, len(best)), steps, len(errors), tuple(dict.fromkeys(errors))[:5])
+    result = tally(texts, sum(grades[i].right for i in best), grades)
     return Arm(result, Compute(), found.compute, f"any of {samples} samples at {temperature:g}", tuple(texts))
 
 

@@ -180,7 +180,7 @@ def _discover(
 
     def tell(done: int, total: int, _objective: float) -> None:
         if progress is not None:
-            progress(0, 0, f"vectors, step {done} of {total}")
+            progress(done, total, "training vectors")
 
     prompts = [t.messages for t in tasks.train[: config.n_prompts]]
     return discover(loaded, config.discovery, prompts, tell, None if checkpoint is None else _bank_file(checkpoint))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from melbo.elicit.checks import Functions, grade
+from melbo.elicit.checks import Functions, Grade, grade
 from melbo.elicit.reasoning import shows_steps
 from melbo.elicit.tasks import Task
 from melbo.errors import TaskError
@@ -28,7 +28,7 @@ class Score:
     steps: float
     """Share of answers that show reasoning steps."""
     failed: int
-    """Answers whose checker raised; they count as wrong."""
+    """Answers whose checker raised; they count as wrong. Of many samples for a task, each one is counted here."""
     errors: tuple[str, ...] = ()
     """What it raised, up to five different ones."""
 
@@ -70,8 +70,16 @@ def score(tasks: Sequence[Task], answers: Sequence[str], functions: Functions | 
         TaskError: there is none.
     """
     grades = grade([t.check for t in tasks], answers, functions)
+    return tally(answers, sum(g.right for g in grades), grades)
+
+
+def tally(answers: Sequence[str], right: int, grades: Sequence[Grade]) -> Score:
+    """The score of one answer for each task, so many of them right; `grades` are of all samples that were tried.
+
+    Raises:
+        TaskError: there is no answer.
+    """
+    interval = bootstrap(right, len(answers))
     errors = [g.error for g in grades if g.error is not None]
-    right = sum(g.right for g in grades)
-    interval = bootstrap(right, len(grades))
-    steps = sum(shows_steps(a) for a in answers) / len(grades)
-    return Score(len(grades), right, *interval, steps, len(errors), tuple(dict.fromkeys(errors))[:5])
+    steps = sum(shows_steps(a) for a in answers) / len(answers)
+    return Score(len(answers), right, *interval, steps, len(errors), tuple(dict.fromkeys(errors))[:5])

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from melbo.bank import VectorBank
+from melbo.bank.digest import bank_digest
 from melbo.discover.random_control import random_vectors
 from melbo.discover.run import difference
 from melbo.errors import ConfigError, CorpusError
@@ -204,7 +205,8 @@ class _Scan:
             spread, histogram = float(self.top.spread[row]), tuple(self.top.histogram[row].tolist())
             made.append(Direction(index, label, -1 if row % 2 else 1, spread, histogram, examples))
         return ActivatingReport(
-            model=bank.base_model, config=self.config, layer=self.layer, corpus=self.corpus.name,
+            bank=bank_digest(bank.vectors), model=bank.base_model, config=self.config, layer=self.layer,
+            corpus=self.corpus.name,
             passages=self.passages, tokens=self.tokens, positions=self.positions, skipped=dict(self.skipped),
             mean_norm=float(self.mean.norm()), typical_norm=self.typical_norm,
             directions=tuple(made[: 2 * len(numbers)]), control=tuple(made[2 * len(numbers) :]),

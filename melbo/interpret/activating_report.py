@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from melbo.bank import BaseModel
+from melbo.bank.beside import ACTIVATING, FORMATS
 from melbo.config import MAX_SEED
-from melbo.errors import ConfigError, CorpusError
+from melbo.errors import ConfigError
 from melbo.interpret.passages import WHERE, Where
-from melbo.interpret.result_file import read_result, write_result
+from melbo.interpret.result_file import (
+    base_model,
+    checked,
+    items,
+    number,
+    read_result,
+    text,
+    whole,
+    write_result,
+)
 from melbo.interpret.top_examples import BINS
 
-FORMAT = "melbo-activating-1"
+FORMAT = FORMATS[ACTIVATING]
 Site = Literal["effect", "vector"]
 Rank = Literal["dot", "cosine"]
 
@@ -124,6 +134,8 @@ class Direction:
 class ActivatingReport:
     """Where in a corpus a bank's vectors are most active, beside random vectors."""
 
+    bank: str
+    """Digest of the bank's vectors (melbo/bank/digest.py)."""
     model: BaseModel
     config: ActivatingConfig
     layer: int
@@ -165,45 +177,44 @@ class ActivatingReport:
             CorpusError: no such file, damaged, or of another format.
         """
         raw = read_result(path, FORMAT)
-        try:
-            _check_types(cls, raw)
-            raw["model"], raw["config"] = BaseModel(**raw["model"]), ActivatingConfig(**raw["config"])
-            for name in ("directions", "control"):
-                raw[name] = tuple(_direction(d) for d in raw[name])
-            raw["skipped"] = {str(reason): int(n) for reason, n in raw["skipped"].items()}
-            if not raw["directions"]:
+        with checked(path):
+            found = cls(
+                bank=text(raw["bank"]),
+                model=base_model(raw["model"]),
+                config=ActivatingConfig(**raw["config"]),
+                corpus=text(raw["corpus"]),
+                layer=whole(raw["layer"]),
+                passages=whole(raw["passages"]),
+                tokens=whole(raw["tokens"]),
+                positions=whole(raw["positions"]),
+                skipped={text(reason): whole(n) for reason, n in raw["skipped"].items()},
+                mean_norm=number(raw["mean_norm"]),
+                typical_norm=number(raw["typical_norm"]),
+                directions=items(raw["directions"], _direction),
+                control=items(raw["control"], _direction),
+            )
+            if not found.directions:
                 raise ValueError("no direction")
-            if not isinstance(raw["model"].id, str):
-                raise TypeError("the model's name is no text")
-            return cls(**raw)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ConfigError) as error:
-            reason = " ".join(repr(error).split())[:200]
-            raise CorpusError(f"{path} is damaged ({reason}); make it again with `melbo inspect`.") from error
-
-
-_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "str": (str,), "float": (int, float)}
-
-
-def _check_types(cls: type, raw: dict[str, Any]) -> None:
-    """Raise TypeError where a number or text of the dataclass is of another type: a page would show it as it is."""
-    for name, kinds in ((f.name, _TYPES.get(str(f.type))) for f in fields(cls)):
-        if kinds is not None and name in raw and type(raw[name]) not in kinds:
-            raise TypeError(f"{name} is {repr(raw[name])[:60]}")
+        return found
 
 
 def _direction(raw: dict[str, Any]) -> Direction:
-    _check_types(Direction, raw)
-    for example in raw["examples"]:
-        _check_types(Example, example)
-    if raw["sign"] not in (1, -1) or raw["spread"] <= 0:
+    made = Direction(
+        whole(raw["index"]), text(raw["label"]), whole(raw["sign"], -1), number(raw["spread"]),
+        items(raw["histogram"], whole), items(raw["examples"], _example),
+    )  # fmt: skip
+    if made.sign not in (1, -1) or made.spread <= 0:
         raise ValueError("a direction has no sign of 1 or -1, or no spread")
-    examples = tuple(
-        Example(**{**e, "pieces": tuple(map(str, e["pieces"])), "values": tuple(map(float, e["values"]))})
-        for e in raw["examples"]
-    )
-    if not all(0 <= e.at < len(e.pieces) == len(e.values) for e in examples):
+    if len(made.histogram) != BINS:
+        raise ValueError(f"a histogram of {len(made.histogram)} bins")
+    return made
+
+
+def _example(raw: dict[str, Any]) -> Example:
+    made = Example(
+        number(raw["value"]), number(raw["cosine"]), whole(raw["passage"]), items(raw["pieces"], text),
+        items(raw["values"], number), whole(raw["at"]), text(raw["mark"]),
+    )  # fmt: skip
+    if not made.at < len(made.pieces) == len(made.values):
         raise ValueError("an example's place lies outside its text")
-    histogram = tuple(map(int, raw["histogram"]))
-    if len(histogram) != BINS:
-        raise ValueError(f"a histogram of {len(histogram)} bins")
-    return Direction(**{**raw, "label": str(raw["label"]), "histogram": histogram, "examples": examples})
+    return made

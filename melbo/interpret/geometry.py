@@ -10,20 +10,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from melbo.bank import BaseModel, VectorBank
+from melbo.bank.beside import FORMATS, GEOMETRY
+from melbo.bank.digest import bank_digest
 from melbo.discover.random_control import random_vectors
-from melbo.errors import ConfigError, CorpusError
+from melbo.errors import ConfigError
 from melbo.interpret.contrast import Contrast, difference_of_means
 from melbo.interpret.effect import effects
 from melbo.interpret.layer_change import LayerChange, layer_changes
-from melbo.interpret.result_file import read_result, write_result
+from melbo.interpret.result_file import base_model, checked, items, number, read_result, text, whole, write_result
 from melbo.models import LoadedModel
 
-FORMAT = "melbo-geometry-1"
+FORMAT = FORMATS[GEOMETRY]
 TABLES = ("vector_cosines", "effect_cosines", "added_cosines")
 SHAPES = ("vectors", "effects", "added", "random effects", "random added")
 
@@ -46,6 +49,8 @@ class Overlap:
 class Geometry:
     """What was measured."""
 
+    bank: str
+    """Digest of the bank's vectors (melbo/bank/digest.py)."""
     model: BaseModel
     source_layer: int
     target_layer: int
@@ -76,22 +81,25 @@ class Geometry:
             CorpusError: no such file, damaged, or of another format.
         """
         raw = read_result(path, FORMAT)
-        try:
-            raw["model"] = BaseModel(**raw["model"])
-            for name in TABLES:
-                raw[name] = tuple(tuple(map(float, row)) for row in raw[name])
-            raw["labels"], raw["clusters"] = tuple(map(str, raw["labels"])), tuple(map(int, raw["clusters"]))
-            raw["overlaps"] = tuple(Overlap(str(o["name"]), tuple(map(float, o["cosines"]))) for o in raw["overlaps"])
-            raw["layers"] = tuple(LayerChange(**layer) for layer in raw["layers"])
-            found = cls(**raw)
+        with checked(path):
+            found = cls(
+                bank=text(raw["bank"]),
+                model=base_model(raw["model"]),
+                source_layer=whole(raw["source_layer"]),
+                target_layer=whole(raw["target_layer"]),
+                labels=items(raw["labels"], text),
+                **{name: items(raw[name], _numbers) for name in TABLES},
+                clusters=items(raw["clusters"], whole),
+                participation={name: number(raw["participation"][name]) for name in SHAPES},
+                overlaps=items(raw["overlaps"], lambda o: Overlap(text(o["name"]), _numbers(o["cosines"]))),
+                chance=number(raw["chance"]),
+                layers=items(raw["layers"], _layer),
+            )
             n = len(found.labels)
             tables = [getattr(found, name) for name in TABLES]
             rows = [*(row for t in tables for row in t), *(o.cosines for o in found.overlaps), found.clusters]
-            if not n or {*map(len, tables), *map(len, rows)} != {n}:
+            if not n or {*map(len, tables), *map(len, rows)} != {n} or max(found.clusters) >= n:
                 raise ValueError("tables of different sizes")
-            raw["participation"] = {name: float(found.participation[name]) for name in SHAPES}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorpusError(f"{path} is damaged ({error!r}); make it again with `melbo inspect geometry`.") from error
         return found
 
     def table(self) -> str:
@@ -117,6 +125,16 @@ class Geometry:
                 f"{c.layer:>5}  {c.norm:6.2f}  {c.cosine:6.2f}  {c.random_norm:11.2f}  {c.random_cosine:13.2f}"
             )
         return "\n".join(lines)
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    return items(value, number)
+
+
+def _layer(value: dict[str, Any]) -> LayerChange:
+    return LayerChange(
+        whole(value["layer"]), *(number(value[name]) for name in ("norm", "cosine", "random_norm", "random_cosine"))
+    )
 
 
 def measure_geometry(
@@ -147,7 +165,7 @@ def measure_geometry(
     shapes = _shapes(loaded, bank, random, target)
     added = cosines(shapes["added"], shapes["added"])
     return Geometry(
-        bank.base_model, bank.layer, target,
+        bank_digest(bank.vectors), bank.base_model, bank.layer, target,
         labels=tuple(bank.label(i) for i in range(len(bank))),
         vector_cosines=_rounded(cosines(bank.vectors, bank.vectors)),
         effect_cosines=_rounded(cosines(shapes["effects"], shapes["effects"])),

@@ -26,9 +26,9 @@ from melbo.bank import BaseModel
 from melbo.config import DiscoveryConfig, default_layers
 from melbo.discover import Progress, make_slices, power
 from melbo.discover.problem import Problem, plain_attention
-from melbo.discover.processes import process_rank, start_processes, wait_for_all
+from melbo.discover.processes import process_rank, start_processes
 from melbo.discover.random_control import control_vectors, random_vectors
-from melbo.discover.run import Run, difference
+from melbo.discover.run import Run, difference, load_alike
 from melbo.errors import ConfigError
 from melbo.interpret.atlas import AtlasConfig, AtlasError, LayerAtlas, Pair
 from melbo.models import LoadedModel
@@ -68,7 +68,8 @@ def layer_atlas(
         raise ConfigError(f"k is {config.k}, but the model has d_model = {loaded.d_model}; ask for at most that many.")
     with plain_attention(loaded):
         recordings = [_Recording.of(whole) for whole in make_slices(loaded, prompts, 0, n - 1)]
-        atlas = _restore(checkpoint, _empty_atlas(loaded, prompts, config))
+        empty = _empty_atlas(loaded, prompts, config)
+        atlas = load_alike(checkpoint, lambda: _restore(checkpoint, empty), lambda found: len(found.pairs))
         done = {(p.source, p.target) for p in atlas.pairs}
         for source, target in ((s, t) for s in range(n - 1) for t in range(s + 1, n) if (s, t) not in done):
             pair = _measure([r.piece(source, target) for r in recordings], config)
@@ -146,5 +147,4 @@ def _restore(checkpoint: Path | None, empty: LayerAtlas) -> LayerAtlas:
             f"the checkpoint {checkpoint} is of another run ({difference(old, new)}); "
             "use the same settings to go on, or delete it to start anew."
         )
-    wait_for_all()  # no process may write while another still reads
     return found

@@ -39,36 +39,36 @@ def layer_changes(
     tokens: int,
 ) -> tuple[LayerChange, ...]:
     """The change at every layer after the source layer, of vectors [n, d_model] and of random ones."""
-    layers = list(range(source_layer + 1, loaded.n_layers))
-    measured = [_norms_and_cosines(loaded, v, prompts, source_layer, layers, tokens) for v in (vectors, random)]
+    layers = range(source_layer + 1, loaded.n_layers)
+    measured = [change_rows(loaded, v, prompts, source_layer, tokens).mean(dim=0) for v in (vectors, random)]
     return tuple(
         LayerChange(layer, float(own[0]), float(own[1]), float(control[0]), float(control[1]))
         for layer, own, control in zip(layers, *measured, strict=True)
     )
 
 
-def _norms_and_cosines(
-    loaded: LoadedModel,
-    vectors: Tensor,
-    prompts: Sequence[Sequence[Message]],
-    source: int,
-    layers: list[int],
-    tokens: int,
+def change_rows(
+    loaded: LoadedModel, vectors: Tensor, prompts: Sequence[Sequence[Message]], source_layer: int, tokens: int
 ) -> Tensor:
-    """[layers, 2]: mean norm per norm of the vector, and mean cosine."""
-    total = torch.zeros(len(layers), 2, dtype=torch.float64)
+    """[n, layers, 2], float64: the change of each vector [n, d_model] at every layer after the source layer.
+
+    Its norm per norm of the vector, and its cosine with the vector; mean over prompts and their last `tokens`.
+    """
+    layers = list(range(source_layer + 1, loaded.n_layers))
+    total = torch.zeros(len(vectors), len(layers), 2, dtype=torch.float64)
     for prompt in prompts:
-        piece = make_slice(loaded, encode(loaded.tokenizer, prompt, loaded.context), source, loaded.n_layers - 1)
+        piece = make_slice(loaded, encode(loaded.tokenizer, prompt, loaded.context), source_layer, loaded.n_layers - 1)
         plain = _states(piece, loaded, vectors.new_zeros(1, vectors.shape[1]), layers, tokens)
         for begin in range(0, len(vectors), ROWS):
             part = vectors[begin : begin + ROWS].to(loaded.device)
             changed = _states(piece, loaded, part, layers, tokens)
-            for row, (with_it, without) in enumerate(zip(changed, plain, strict=True)):
+            for place, (with_it, without) in enumerate(zip(changed, plain, strict=True)):
                 change = with_it - without  # [n, tokens, d_model]
                 norm = change.norm(dim=-1) / part.norm(dim=-1)[:, None]
                 cosine = torch.nn.functional.cosine_similarity(change, part[:, None].to(change), dim=-1)
-                total[row] += torch.stack([norm.mean(dim=1).sum(), cosine.mean(dim=1).sum()]).double().cpu()
-    return total / (len(prompts) * len(vectors))
+                both = torch.stack([norm.mean(dim=1), cosine.mean(dim=1)], dim=-1)  # [n, 2]
+                total[begin : begin + ROWS, place] += both.double().cpu()
+    return total / len(prompts)
 
 
 def _states(piece: Slice, loaded: LoadedModel, vectors: Tensor, layers: list[int], tokens: int) -> list[Tensor]:

@@ -15,22 +15,20 @@ The source vectors' lens is their *direct* effect, past all later blocks, and is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from melbo.bank import BaseModel, VectorBank
+from melbo.bank.digest import bank_digest
 from melbo.discover.random_control import random_vectors
 from melbo.errors import ConfigError, ModelError
 from melbo.interpret.effect import effects
-from melbo.interpret.result_file import write_result
 from melbo.interpret.token_texts import TokenTexts
 from melbo.models import LoadedModel
 
-FORMAT = "melbo-logit-lens-1"
 LensSite = Literal["vector", "output", "effect"]
 """Source vectors; the bank's output directions at the target layer; effects on the prompts after the last block."""
 NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f")
@@ -63,6 +61,8 @@ class Lens:
 class LensReport:
     """The lens of a bank's directions, with its chance level."""
 
+    bank: str
+    """Digest of the bank's vectors (melbo/bank/digest.py)."""
     model: BaseModel
     site: LensSite
     rows: tuple[Lens, ...]
@@ -82,10 +82,6 @@ class LensReport:
             for name, tokens in (("promotes", row.promoted), ("suppresses", row.suppressed)):
                 lines.append(f"  {name:<10}  " + "  ".join(f"{t.text!r} {t.value:+.1f}" for t in tokens))
         return "\n".join(lines)
-
-    def save(self, path: Path) -> Path:
-        """Write JSON."""
-        return write_result(path, FORMAT, asdict(self))
 
 
 def final_norm(loaded: LoadedModel) -> nn.Module:
@@ -162,7 +158,9 @@ def logit_lens(
         for i, index in enumerate(chosen[begin : begin + ROWS]):
             for sign, value in zip((1, -1), values, strict=True):
                 rows.append(_lens(index, bank.label(index), sign, value[i], texts, k))
-    return LensReport(bank.base_model, site, tuple(rows), float(chance.mean()), float(chance.max()))
+    return LensReport(
+        bank_digest(bank.vectors), bank.base_model, site, tuple(rows), float(chance.mean()), float(chance.max())
+    )
 
 
 def _directions(

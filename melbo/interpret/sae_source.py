@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from melbo.errors import SaeError
+from melbo.errors import HubError, SaeError
+from melbo.hub import download
 
 CONFIG = "cfg.json"
 WEIGHTS = ("sae_weights.safetensors", "sae.safetensors")
@@ -35,20 +36,20 @@ def find_folder(source: str | Path, inside: str = "", layer: int | None = None) 
 
 
 def _download(repo: str, inside: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
-
-    head = f"{inside.strip('/')}/" if inside.strip("/") else ""
+    """The folder in the cache, with the SAE's config and weights, and sparsify's config.json, which names the model."""
+    inside = inside.strip("/")
+    if any(mark in inside for mark in "*?["):
+        raise SaeError(f"{inside!r} is no folder of an SAE; give its name, such as 'layers.10'.")
+    head = f"{inside}/" if inside else ""
+    files = [f"{head}{name}" for name in (CONFIG, *WEIGHTS)] + (["config.json"] if inside else [])
     try:
-        folder = Path(hf_hub_download(repo, f"{head}{CONFIG}")).parent
-        try:
-            hf_hub_download(repo, f"{head}{WEIGHTS[0]}")
-        except EntryNotFoundError:
-            hf_hub_download(repo, f"{head}{WEIGHTS[1]}")
-    except (HfHubHTTPError, EntryNotFoundError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        root, _ = download(repo, files)
+    except HubError as error:
+        raise SaeError(f"the SAE {repo!r} cannot be downloaded: {error}") from error
+    folder = root / inside
+    if not (folder / CONFIG).is_file():
         raise SaeError(
-            f"cannot get {head}{CONFIG} and its weights from {repo!r} on the Hub ({reason}); "
-            'name the folder within the repository, such as "layers.10".'
-        ) from error
+            f"{repo} on the Hub holds no SAE in {head or 'its main folder'} (no {CONFIG}); name the folder within the "
+            "repository, such as 'layers.10'."
+        )
     return folder

@@ -19,6 +19,7 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from torch import Tensor
 
 from melbo.errors import MetricError
+from melbo.models import quiet_loading
 
 DEFAULT_EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -78,13 +79,14 @@ def load_embedder(name: str | None = None, device: str | None = None) -> Sentenc
     try:
         from sentence_transformers import SentenceTransformer
 
-        model = SentenceTransformer(
-            str(folder),
-            device=device,
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True},
-        )
+        with quiet_loading():
+            model = SentenceTransformer(
+                str(folder),
+                device=device,
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True},
+            )
     except Exception as error:  # foreign files: the libraries raise whatever they meet
         raise MetricError(f"cannot load the embedding model {name or DEFAULT_EMBEDDER!r}: {_short(error)}") from error
     return SentenceEmbedder(model.eval(), name or DEFAULT_EMBEDDER)

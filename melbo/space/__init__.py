@@ -98,6 +98,8 @@ def _readme(bank: VectorBank, space: str, base: str | None) -> str:
         models=[bank.source.repo, *([base] if base else [])],
         tags=["melbo", "steering-vectors", "interpretability"],
         license=LICENSE,
+        hf_oauth=True,
+        hf_oauth_scopes=["write-repos", "manage-repos"],  # what a visitor's push needs
         preload_from_hub=preload + ([base] if base else []),
     )
     template = (_HERE / "README.md.jinja").read_text(encoding="utf-8")

@@ -75,9 +75,7 @@ def published_lr(step: float, radius: float, d_model: int) -> float:
 _SOURCE, _TARGET = from_published_layers(*REPLICATION_LAYERS)
 PRESETS = {
     "any": Preset(StudyConfig()),
-    "organism": Preset(
-        StudyConfig(DiscoveryConfig(radius=0.5, steps=60)), model=ORGANISM, bank="vectors/organism-bomb"
-    ),
+    "organism": Preset(StudyConfig(DiscoveryConfig(radius=0.5)), model=ORGANISM, bank="vectors/organism-bomb"),
     "llama-3.2-1b": Preset(
         StudyConfig(
             DiscoveryConfig(

@@ -20,9 +20,9 @@ from melbo.bank import BaseModel, VectorBank, library_versions
 from melbo.discover import choose_radius, make_slices
 from melbo.discover.many_radii import shares_passes, train_radii
 from melbo.discover.problem import Problem, plain_attention
-from melbo.discover.processes import process_rank, start_processes, wait_for_all
+from melbo.discover.processes import process_rank, start_processes
 from melbo.discover.random_control import control_vectors
-from melbo.discover.run import Run, difference, run_key
+from melbo.discover.run import Run, difference, load_alike, run_key
 from melbo.errors import BankError, ConfigError
 from melbo.generate import complete
 from melbo.measure import calibrate_coherence, measure, rates
@@ -90,7 +90,7 @@ def iter_sweep(
         bank.check_fits(loaded)
     with plain_attention(loaded):
         task = _Task.of(loaded, config, prompts, embedder)
-        sweep = task.restore(checkpoint)
+        sweep = load_alike(checkpoint, lambda: task.restore(checkpoint), lambda found: len(found.rows))
     if bank is not None:
         sweep.check_fits(bank)
     _save(sweep, checkpoint)
@@ -193,7 +193,6 @@ class _Task:
                 f"the checkpoint {checkpoint} is of another sweep ({difference(mine, other)}); "
                 "use the same settings to go on, or delete it to start anew."
             )
-        wait_for_all()  # no process may write while another still reads
         return old
 
     def _head(self) -> Sweep:

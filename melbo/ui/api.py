@@ -1,4 +1,4 @@
-"""The public API: named, typed functions for gradio_client and MCP. They use the app's own bank."""
+"""The public API: named, typed functions for gradio_client and MCP, on the app's own bank or a curated one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
+from melbo.bank import VectorBank
 from melbo.errors import ConfigError
 from melbo.prompts import DEFAULT_SYSTEM
 from melbo.ui.choices import best_scale, usable, vector_label, vector_note
@@ -16,6 +17,7 @@ from melbo.ui.context import Context
 from melbo.ui.conversation import turn
 from melbo.ui.device import MODEL_EVENT, on_device
 from melbo.ui.endpoint import endpoint
+from melbo.ui.models_tab_handlers import load_local, local_banks
 from melbo.ui.notice import said
 from melbo.ui.steer_handlers import Update, compare, last_changes
 from melbo.ui.steer_settings import Settings
@@ -28,6 +30,7 @@ def publish(context: Context) -> None:
     endpoint(changes_endpoint(context), "token_changes", **MODEL_EVENT)
     endpoint(strip_endpoint(context), "scale_strip", **MODEL_EVENT)
     endpoint(vectors_endpoint(context), "vectors", queue=False)
+    endpoint(banks_endpoint(context), "banks", queue=False)
 
 
 @contextmanager
@@ -39,9 +42,22 @@ def _plain_errors() -> Iterator[None]:
         raise gr.Error(said(error), print_exception=False) from error
 
 
+def _bank(context: Context, name: str) -> VectorBank:
+    """The app's own bank, or the curated one of this name, whose model is in memory.
+
+    Raises:
+        BankError: there is none of this name, or its model is not in memory.
+    """
+    if not name:
+        return context.banks.get(context.default_key)
+    bank = load_local(context, name)
+    context.model(bank)
+    return bank
+
+
 def chat_endpoint(context: Context) -> Callable[..., Iterator[tuple[str, str]]]:
     """The function behind /chat."""
-    run = on_device(partial(compare, context))
+    run = on_device(partial(compare, context), context.limits.seconds)
 
     def chat(
         message: str,
@@ -55,6 +71,7 @@ def chat_endpoint(context: Context) -> Callable[..., Iterator[tuple[str, str]]]:
         max_new_tokens: int = 96,
         seed: int = 0,
         positions: Literal["all", "prompt", "generated"] = "all",
+        bank: str = "",
     ) -> Iterator[tuple[str, str]]:
         """Answer one message twice: without steering, and with scale * vector added to the activations.
 
@@ -70,6 +87,7 @@ def chat_endpoint(context: Context) -> Callable[..., Iterator[tuple[str, str]]]:
             max_new_tokens: of each answer.
             seed: of the draws.
             positions: where the vector is added: "all", the "prompt" alone, or the "generated" tokens alone.
+            bank: name of a curated bank, see /banks; "" for the app's own.
 
         Returns:
             The unsteered and the steered answer so far; the last pair is complete.
@@ -77,7 +95,7 @@ def chat_endpoint(context: Context) -> Callable[..., Iterator[tuple[str, str]]]:
         sampling = (temperature, top_p, max_new_tokens, seed)
         with _plain_errors():
             settings = Settings(_mix(vectors, scales), side, instruction, system, *sampling, positions)
-            yield from _pairs(run(context.banks.get(context.default_key), message, [], [], settings))
+            yield from _pairs(run(_bank(context, bank), message, [], [], settings))
 
     return chat
 
@@ -98,9 +116,11 @@ def _pairs(updates: Generator[Update, None, None]) -> Iterator[tuple[str, str]]:
 
 def changes_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
     """The function behind /token_changes."""
-    run = on_device(partial(last_changes, context))
+    run = on_device(partial(last_changes, context), context.limits.seconds)
 
-    def token_changes(message: str, answer: str, vector: int = 0, scale: float = 1.0) -> list[dict[str, Any]]:
+    def token_changes(
+        message: str, answer: str, vector: int = 0, scale: float = 1.0, bank: str = ""
+    ) -> list[dict[str, Any]]:
         """How much steering changes the probability of each token of an answer.
 
         Args:
@@ -108,28 +128,29 @@ def changes_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
             answer: a text that answers it, such as the steered answer of /chat.
             vector: number of a vector.
             scale: -8 to 8.
+            bank: name of a curated bank, see /banks; "" for the app's own.
 
         Returns:
             For each token: text, unsteered and steered probability, change (log of their ratio, nats).
         """
         with _plain_errors():
-            bank = context.banks.get(context.default_key)
             settings = Settings(((vector, scale),), max_new_tokens=1)
-            return [vars(change) for change in run(bank, turn(message, answer), settings)]
+            return [vars(change) for change in run(_bank(context, bank), turn(message, answer), settings)]
 
     return token_changes
 
 
-def strip_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
+def strip_endpoint(context: Context) -> Callable[..., Iterator[list[dict[str, Any]]]]:
     """The function behind /scale_strip."""
-    run = on_device(partial(scale_strip, context, Calibration()))
+    run = on_device(partial(scale_strip, context, Calibration()), context.limits.seconds)
 
     def scale_strip_(
         message: str,
         vector: int = 0,
         scales: list[float] = [-2.0, -1.0, 1.0, 2.0],  # noqa: B006
         system: str = DEFAULT_SYSTEM,
-    ) -> list[dict[str, Any]]:
+        bank: str = "",
+    ) -> Iterator[list[dict[str, Any]]]:
         """Answer one message with one vector at many scales, in one batch.
 
         Args:
@@ -137,37 +158,70 @@ def strip_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
             vector: number of a vector.
             scales: any, -8 to 8.
             system: system prompt.
+            bank: name of a curated bank, see /banks; "" for the app's own.
 
         Returns:
-            For each scale: scale, text, coherence (0 to 10), refusal, same (equal to the unsteered answer), kind.
+            For each scale: scale, text, coherence (0 to 10), refusal, same (equal to the unsteered answer), kind. The
+            texts so far; in the last list they are whole and measured.
         """
         with _plain_errors():
-            bank = context.banks.get(context.default_key)
-            *_, last = run(bank, message, system, vector, tuple(scales))
-            return [vars(card) | {"kind": card.kind} for card in last.cards]
+            shown: list[dict[str, Any]] = []
+            with closing(run(_bank(context, bank), message, system, vector, tuple(scales))) as strips:
+                for strip in strips:
+                    shown = [vars(card) | {"kind": card.kind} for card in strip.cards] if strip else shown
+                    yield shown
 
     return scale_strip_
 
 
-def vectors_endpoint(context: Context) -> Callable[[], list[dict[str, Any]]]:
+def vectors_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
     """The function behind /vectors."""
 
-    def vectors() -> list[dict[str, Any]]:
-        """All vectors of the app's bank.
+    def vectors(bank: str = "") -> list[dict[str, Any]]:
+        """All vectors of a bank.
+
+        Args:
+            bank: name of a curated bank, see /banks; "" for the app's own.
 
         Returns:
             For each vector: its number, label, note, best scale, and usable scales as [lowest, highest] pairs.
         """
-        bank = context.banks.get(context.default_key)
+        with _plain_errors():
+            found = _bank(context, bank)
         return [
             {
                 "vector": i,
-                "label": vector_label(bank, i),
-                "note": vector_note(bank, i),
-                "scale": best_scale(bank, i),
-                "usable": [list(pair) for pair in usable(bank, i)],
+                "label": vector_label(found, i),
+                "note": vector_note(found, i),
+                "scale": best_scale(found, i),
+                "usable": [list(pair) for pair in usable(found, i)],
             }
-            for i in range(len(bank))
+            for i in range(len(found))
         ]
 
     return vectors
+
+
+def banks_endpoint(context: Context) -> Callable[[], list[dict[str, Any]]]:
+    """The function behind /banks."""
+
+    def banks() -> list[dict[str, Any]]:
+        """The curated banks of this app, whose vectors can be listed and steered with.
+
+        Returns:
+            For each bank: name, model, method, number of vectors, block, and whether its model is in memory.
+        """
+        return [
+            {
+                "bank": info.name,
+                "model": info.base_model,
+                "method": info.method,
+                "vectors": info.n_vectors,
+                "block": info.source_layer,
+                "usable": any(loaded.name == info.base_model for loaded in context.models.loaded()),
+            }
+            for info in local_banks()
+            if info.problem is None
+        ]
+
+    return banks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -10,6 +9,7 @@ import gradio as gr
 from melbo.ui.bank_tab_actions import BankActions
 from melbo.ui.bank_tab_css import MAP, PAGE, PICK, TABLE
 from melbo.ui.bank_tab_handlers import MAX_LABEL, MAX_NOTE, MAX_QUERY
+from melbo.ui.context import visitors_log_in
 from melbo.ui.device import MODEL_EVENT
 from melbo.ui.notice import notice, noticed
 from melbo.ui.shell import Shell
@@ -39,6 +39,7 @@ class Page(NamedTuple):
     label: gr.Textbox
     note: gr.Textbox
     tokens: gr.Button
+    understand: gr.Button
     save: gr.Button
 
 
@@ -76,6 +77,7 @@ def build(shell: Shell) -> None:
             with gr.Row():
                 go = gr.Button(steer, variant="primary", min_width=0, elem_id="bank-steer")
                 tokens = gr.Button("Read its tokens", min_width=0, elem_id="bank-tokens")
+                understand = gr.Button("Understand", min_width=0, elem_id="bank-understand")
             shown = gr.HTML(html, elem_id="bank-page", css_template=PAGE, padding=False, apply_default_css=False)
             read = gr.HTML(lens, elem_id="bank-lens", css_template=PAGE, padding=False, apply_default_css=False)
         with gr.Column(scale=3, min_width=300):
@@ -88,7 +90,7 @@ def build(shell: Shell) -> None:
                 save = gr.Button("Save", size="sm", elem_id="bank-save")
             whole = _whole(shell, numbers)
     over = Overview(query, duds, rows, dots)
-    page = Page(shown, read, go, name, text, tokens, save)
+    page = Page(shown, read, go, name, text, tokens, understand, save)
     _connect_overview(shell, act, said, (chosen, own), over, page, whole)
     _connect_page(shell, act, said, (chosen, own), over, page)
     _connect_whole(shell, act, said, over, whole)
@@ -119,7 +121,7 @@ def _whole(shell: Shell, numbers: str) -> Whole:
     with gr.Accordion("Download and push", open=False):
         download = gr.Button("Download (zip)", size="sm", elem_id="bank-download")
         file = gr.DownloadButton("File", visible="hidden", elem_id="bank-file")
-        login = bool(os.environ.get("OAUTH_CLIENT_ID"))
+        login = visitors_log_in()
         if not login and not shell.context.limits.local_files:
             return Whole(selection, take, make, download, file, None)
         if login:
@@ -163,9 +165,10 @@ def _connect_overview(
 def _connect_page(
     shell: Shell, act: BankActions, said: gr.HTML, states: tuple[gr.State, gr.State], over: Overview, page: Page
 ) -> None:
-    """Steer, tokens, save."""
+    """Steer, tokens, all that is known, save."""
     key, (chosen, own) = shell.bank_key, states
     page.steer.click(noticed(act.steer, 2), [key, chosen], [said, shell.pick, shell.tabs], **SHARED)
+    page.understand.click(noticed(act.understand, 2), [key, chosen], [said, shell.look, shell.tabs], **SHARED)
     page.tokens.click(
         noticed(act.tokens, 1), [key, chosen], [said, page.lens], api_visibility="private", show_progress="minimal",
         show_progress_on=page.lens, **MODEL_EVENT,
@@ -184,7 +187,7 @@ def _connect_whole(shell: Shell, act: BankActions, said: gr.HTML, over: Overview
     whole.download.click(noticed(act.download, 1), key, [said, whole.file], **QUIET).success(None, js=FETCH, **QUIET)
     push = whole.push
     if push is not None:
-        function = act.push_as if os.environ.get("OAUTH_CLIENT_ID") else act.push_here
+        function = act.push_as if visitors_log_in() else act.push_here
         push.button.click(
             noticed(function, 1), [key, push.repo, push.private], [said, push.pushed], concurrency_limit=4,
             api_visibility="private",

@@ -10,7 +10,7 @@ import gradio as gr
 from melbo.annotate.annotation import text_of
 from melbo.bank import VectorBank
 from melbo.errors import HubError
-from melbo.ui.bank_tab_extras import activating_examples, sae_neighbours
+from melbo.interpret.stored import activating_examples, sae_neighbours
 from melbo.ui.bank_tab_files import Downloads, bank_name, push, zip_bank
 from melbo.ui.bank_tab_handlers import (
     as_text,
@@ -89,6 +89,12 @@ class BankActions:
         bank = self.banks.get(key)
         index = checked_index(bank, chosen)
         return self.shell.steer_with(key, index, best_scale(bank, index)), self.shell.go_to("steer")
+
+    def understand(self, key: str, chosen: int) -> tuple[Any, ...]:
+        """Values for the shell's look and tabs."""
+        bank = self.banks.get(key)
+        index = checked_index(bank, chosen)
+        return self.shell.steer_with(key, index, best_scale(bank, index)), self.shell.go_to("inspect")
 
     def tokens(self, key: str, chosen: int) -> str:
         """The logit lens."""

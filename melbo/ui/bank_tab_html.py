@@ -11,12 +11,14 @@ from melbo.bank import VectorBank
 from melbo.hub import Pushed
 from melbo.interpret.activating_report import Direction
 from melbo.interpret.logit_lens import Lens, LensReport, Token
-from melbo.ui.bank_tab_extras import Neighbours
+from melbo.interpret.stored import Neighbours
 from melbo.ui.bank_tab_handlers import VectorRow, entry_of, vector_rows
 
 MAX_TEXT = 1_500
 MAX_EXAMPLES = 4
-MAX_PASSAGES = 6
+MAX_PASSAGES = 2
+"""Of each sign; the Understand tab shows more."""
+MAX_FEATURES = 4
 _METRICS = (
     ("coherence", "Coherence, 0 to 10", "{:.1f}"),
     ("change", "Change (cosine distance)", "{:.2f}"),
@@ -185,13 +187,11 @@ def _passages(directions: Sequence[Direction]) -> str:
 def _neighbours(found: Neighbours | None) -> str:
     if found is None:
         return ""
+    names = ((f"{f.number} {f.note.mark}" if f.note else str(f.number), f.weight) for f in found.nearest[:MAX_FEATURES])
     chips = "".join(
-        f'<span class="token">{f} <small>{w:.2f}</small></span>'
-        for f, w in zip(found.features, found.cosines, strict=True)
+        f'<span class="token">{text(name, 40)} <small>{cosine:.2f}</small></span>' for name, cosine in names
     )
-    share = "" if found.explained is None else f"{len(found.features)} features explain {found.explained:.0%} of it"
-    share += "" if found.random is None or not share else f"; of a random direction {found.random:.0%}"
-    return f'<h4>Nearest SAE features (cosine)</h4><div>{chips}</div><p class="dim">{html.escape(share)}</p>'
+    return f"<h4>Nearest SAE features (cosine; random {found.random_nearest:.2f})</h4><div>{chips}</div>"
 
 
 def _signed(value: float) -> str:

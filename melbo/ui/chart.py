@@ -1,7 +1,7 @@
 """Line charts as SVG text, drawn with the page's own colours, so that they follow dark and light.
 
-Trained is a full line with dots, the control a dashed one with open dots: they can be told apart in grey. Each point
-has its numbers as a tooltip. All text is escaped.
+Trained is a full line with dots, the control a dashed one with open dots, and what both are held against a thin dotted
+one: they can be told apart in grey. Each point has its numbers as a tooltip. All text is escaped.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ CSS = """
 .charts .dot { fill: var(--primary-500); }
 .charts .control .line { stroke: var(--body-text-color-subdued); stroke-dasharray: 5 4; stroke-width: 1.5; }
 .charts .control .dot { fill: var(--block-background-fill); stroke: var(--body-text-color-subdued); stroke-width: 1.5; }
+.charts .level .line { stroke: var(--body-text-color); stroke-dasharray: 2 3; stroke-width: 1.5; }
+.charts .level .dot { fill: var(--body-text-color); r: 2; }
 .charts .mark { stroke-width: 1.5; }
 .charts .mark.suggested { stroke: var(--refusal, #d97706); }
 .charts .mark.calibrated { stroke: var(--body-text-color); stroke-dasharray: 2 3; }
@@ -41,6 +43,7 @@ CSS = """
 .legend span { display: inline-flex; align-items: center; gap: .4rem; }
 .legend i { width: 22px; height: 0; border-top: 2px solid var(--primary-500); }
 .legend i.control { border-top: 2px dashed var(--body-text-color-subdued); }
+.legend i.level { border-top: 2px dotted var(--body-text-color); }
 .legend i.suggested { border-top: 2px solid var(--refusal, #d97706); }
 .legend i.calibrated { border-top: 2px dotted var(--body-text-color); }
 """
@@ -54,6 +57,8 @@ class Line:
     points: tuple[tuple[float, float], ...]
     control: bool = False
     dots: bool = True
+    level: bool = False
+    """What the others are held against, such as a median."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +105,17 @@ def chart(
     picks: Sequence[tuple[float, bool]] = (),
     x_name: str = "R",
     height: int = HEIGHT,
+    bottom: float = 0.0,
 ) -> str:
     """One panel as a <figure>.
 
     Args:
-        top: largest y; the smallest is 0. Larger values are cut.
+        top, bottom: largest and smallest y. Values beyond them are cut.
         ticks: labelled x values.
         picks: x values that can be clicked (`data-pick` holds the place), and whether each is the chosen one.
     """
-    y = Axis(0.0, top, height - _BOTTOM, _TOP)
-    body = [_grid(y, top, x), *(_tick(t, x, height) for t in ticks)]
+    y = Axis(bottom, top, height - _BOTTOM, _TOP)
+    body = [_grid(y, x), *(_tick(t, x, height) for t in ticks)]
     body += [f'<text class="x" x="{x.start - 20:.0f}" y="{height - 12}" text-anchor="end">{html.escape(x_name)}</text>']
     body += [
         f'<line class="mark {html.escape(m.kind)}" x1="{x.at(m.x):.1f}" x2="{x.at(m.x):.1f}" y1="{_TOP}" '
@@ -117,7 +123,7 @@ def chart(
         for m in marks
         if x.low <= m.x <= x.high
     ]
-    body += [_line(line, x, y, top) for line in lines]
+    body += [_line(line, x, y) for line in lines]
     body += [_pick(i, value, chosen, x, height, [p for p, _ in picks]) for i, (value, chosen) in enumerate(picks)]
     width = x.end + _RIGHT
     return (
@@ -126,10 +132,11 @@ def chart(
     )
 
 
-def _grid(y: Axis, top: float, x: Axis) -> str:
+def _grid(y: Axis, x: Axis) -> str:
     rows = []
     for share in (0.0, 0.5, 1.0):
-        at, label = y.at(top * share), f"{top * share:,.0f}" if top > 100 else f"{top * share:.3g}"
+        value = y.low + share * (y.high - y.low)
+        at, label = y.at(value), f"{value:,.0f}" if y.high > 100 else f"{value:.3g}"
         rows.append(f'<line class="grid" x1="{x.start}" x2="{x.end}" y1="{at:.1f}" y2="{at:.1f}"/>')
         rows.append(f'<text x="{x.start - 6}" y="{at + 4:.1f}" text-anchor="end">{label}</text>')
     return "".join(rows)
@@ -139,8 +146,8 @@ def _tick(value: float, x: Axis, height: int) -> str:
     return f'<text class="x" x="{x.at(value):.1f}" y="{height - 12}" text-anchor="middle">{value:g}</text>'
 
 
-def _line(line: Line, x: Axis, y: Axis, top: float) -> str:
-    places = [(x.at(a), y.at(min(max(b, 0.0), top)), a, b) for a, b in line.points]
+def _line(line: Line, x: Axis, y: Axis) -> str:
+    places = [(x.at(a), y.at(min(max(b, y.low), y.high)), a, b) for a, b in line.points]
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b, _, _ in places)
     dots = "".join(
         f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="3.2"><title>{html.escape(line.name)} at {p:g}: {v:.3g}'
@@ -148,7 +155,7 @@ def _line(line: Line, x: Axis, y: Axis, top: float) -> str:
         for a, b, p, v in places
         if line.dots
     )
-    kind = "control" if line.control else "trained"
+    kind = "control" if line.control else "level" if line.level else "trained"
     return f'<g class="{kind}"><polyline class="line" points="{path}"/>{dots}</g>'
 
 

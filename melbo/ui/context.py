@@ -15,11 +15,18 @@ from typing import TypeVar
 from melbo.bank import VectorBank
 from melbo.errors import BankError
 from melbo.models import LoadedModel
+from melbo.ui.device import zero_gpu
+from melbo.ui.model_shelf import ModelShelf
 
 T = TypeVar("T")
 
 DEFAULT_KEY = "default"
 """Key of the app's own bank."""
+
+
+def visitors_log_in(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is a Space whose visitors can log in, to push with their own token."""
+    return bool(environ.get("SPACE_ID") and environ.get("OAUTH_CLIENT_ID"))
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,8 @@ class Limits:
     """Their size together."""
     models: tuple[str, ...] | None = None
     """Models that may be loaded; None: any."""
+    other_models: int = 2
+    """Models in memory, the app's own not counted. On ZeroGPU all of `models` are."""
     local_files: bool = True
     """Whether a visitor may name folders of this machine."""
 
@@ -53,9 +62,10 @@ class Limits:
         if not environ.get("SPACE_ID"):
             return cls()
         names = tuple(name.strip() for name in environ.get("MELBO_MODELS", "").split(",") if name.strip())
+        seconds = 45 if zero_gpu(environ) else 60
         return cls(
-            new_tokens=160, rows=21, radii=8, vectors=64, steps=100, seconds=60, banks=64, bank_bytes=256 * 2**20,
-            models=names, local_files=False,
+            new_tokens=160, rows=21, radii=8, vectors=64, steps=100, seconds=seconds, banks=64,
+            bank_bytes=256 * 2**20, models=names, local_files=False,
         )  # fmt: skip
 
 
@@ -127,16 +137,29 @@ class Context:
     limits: Limits = field(default_factory=Limits)
     default_key: str = DEFAULT_KEY
     lock: threading.Lock = field(default_factory=threading.Lock)
-    """Held while the model runs: a cancelled run can overlap the next one by a token, and its hook with it."""
+    """Held while a model runs: a cancelled run can overlap the next one by a token, and its hook with it."""
+    models: ModelShelf = field(init=False)
+    """The app's own model and those that were loaded beside it."""
+
+    def __post_init__(self) -> None:
+        limits = self.limits
+        shelf = ModelShelf(self.loaded, limits.models, limits.other_models, limits.local_files)
+        object.__setattr__(self, "models", shelf)
 
     def model(self, bank: VectorBank) -> LoadedModel:
         """The model that a bank was made for.
 
         Raises:
-            BankError: it is not loaded.
+            BankError: it is not in memory, or was made for other weights.
         """
-        bank.check_fits(self.loaded)
-        return self.loaded
+        found = self.models.find(bank.base_model)
+        if found is not None:
+            return found
+        name = bank.base_model.id
+        if self.models.named(name) is None and self.models.offers(name):
+            raise BankError(f"the model {name!r} is not in memory (any more); load it under Banks & models.")
+        bank.check_fits(self.models.named(name) or self.loaded)
+        raise BankError(f"the bank was made for another commit of {name!r}; load it under Banks & models.")
 
     def within_time(self, steps: Iterable[T]) -> Iterator[T]:
         """The steps of a request, until its time is over; at least one."""

@@ -8,37 +8,35 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 
-from melbo.config import default_layers
+from melbo.bank.header import BaseModel
 from melbo.errors import MelboError
 from melbo.ui.bank_tab_files import Downloads, bank_name, zip_bank
-from melbo.ui.choices import example_prompts, system_prompt
 from melbo.ui.device import MODEL_EVENT, on_device
 from melbo.ui.discover_tab_api import publish
 from melbo.ui.discover_tab_handlers import (
-    METHOD_NAMES,
     METHODS,
     Checkpoints,
     Curve,
     Request,
     best_vector,
     default_steps,
+    defaults,
     discover_steps,
     made_bank,
     read_request,
     stored_atlas,
 )
-from melbo.ui.discover_tab_html import EMPTY, LAYERS, STYLE, done_html, layers_html, running_html
+from melbo.ui.discover_tab_html import EMPTY, STYLE, done_html, layers_html, running_html
+from melbo.ui.discover_tab_parts import Buttons, Settings, build_settings
 from melbo.ui.notice import notice, noticed
 from melbo.ui.shell import Shell
+from melbo.ui.waiting import shown_on, waiting
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-VECTORS = 32
-MAX_STEPS = 500
-"""End of the slider; a Space's limit may be lower."""
 
 
 class DiscoverActions:
@@ -53,6 +51,23 @@ class DiscoverActions:
         """The picture of the chosen layers."""
         bank = self.context.banks.get(key)
         return layers_html(bank.base_model.n_layers, int(source), int(target), stored_atlas(bank))
+
+    def follow(self, key: str, before: BaseModel) -> tuple[Any, ...]:
+        """The bank's model, and layers, vectors, R and system prompt as they suit it; they stay where the model is the
+        one before.
+        """
+        bank = self.context.banks.get(key)
+        if bank.base_model == before:
+            return before, *(gr.skip() for _ in range(5))
+        d = defaults(bank, self.context.limits)
+        return (
+            bank.base_model,
+            gr.update(maximum=d.last_layer - 1, value=d.source),
+            gr.update(maximum=d.last_layer, value=d.target),
+            gr.update(maximum=d.most_vectors, value=d.n_vectors),
+            d.radius,
+            d.system,
+        )
 
     def start(self, ticket: str, key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         """A run from its start: curve, status, key of what was made, the bank's key, and the rows Resume and after."""
@@ -104,66 +119,45 @@ class DiscoverActions:
         return self.files.write(f"{bank_name(bank)}.zip", partial(zip_bank, bank))
 
 
-class Settings(NamedTuple):
-    """The inputs of `read_request`, after the bank."""
-
-    prompts: gr.Textbox
-    system: gr.Textbox
-    method: gr.Radio
-    source: gr.Slider
-    target: gr.Slider
-    auto: gr.Checkbox
-    radius: gr.Number
-    n_vectors: gr.Slider
-    steps: gr.Slider
-    seed: gr.Number
-
-
-class Buttons(NamedTuple):
-    """What can be pressed."""
-
-    start: gr.Button
-    stop: gr.Button
-    resume: gr.Button
-    after: gr.Row
-    steer: gr.Button
-    bank: gr.Button
-    download: gr.Button
-    file: gr.DownloadButton
-
-
 def build(shell: Shell) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
     act = DiscoverActions(shell)
     publish(shell.context)
     ticket = gr.State("")
     curve, made = gr.State(Curve()), gr.State("")
+    bank = shell.context.banks.get(shell.context.default_key)
     said = notice("discover-notice")
     with gr.Row(elem_id="discover"):
         with gr.Column(scale=3, min_width=300):
-            settings, picture = _settings(shell, act)
+            settings, picture = build_settings(bank, shell.context.limits)
         with gr.Column(scale=4, min_width=300):
             with gr.Row(elem_id="discover-buttons"):
                 start = gr.Button("Start", variant="primary", scale=0, min_width=110, elem_id="discover-start")
                 stop = gr.Button("Stop", scale=0, min_width=110, elem_id="discover-stop")
                 resume = gr.Button("Resume", visible=False, scale=0, min_width=110, elem_id="discover-resume")
+                place = waiting("discover-place")
             status = gr.HTML(
                 EMPTY, elem_id="discover-status", css_template=STYLE, padding=False, apply_default_css=False
             )
             with gr.Row(visible=False, elem_id="discover-after") as after:
                 steer = gr.Button("Try it in Steer", variant="primary", min_width=0, elem_id="discover-steer")
-                bank = gr.Button("Look at the bank", min_width=0, elem_id="discover-bank")
+                look = gr.Button("Look at the bank", min_width=0, elem_id="discover-bank")
                 download = gr.Button("Download (zip)", min_width=0, elem_id="discover-download")
             file = gr.DownloadButton("File", visible="hidden", elem_id="discover-file")
-    buttons = Buttons(start, stop, resume, after, steer, bank, download, file)
-    _connect(shell, act, said, settings, buttons, (ticket, curve, made), status)
+    buttons = Buttons(start, stop, resume, after, steer, look, download, file)
+    _connect(shell, act, said, settings, buttons, (ticket, curve, made), (status, place))
+    before = gr.State(bank.base_model)
+    suited = [settings.source, settings.target, settings.n_vectors, settings.radius, settings.system]
+    shown = [shell.bank_key, settings.source, settings.target]
+    shell.bank_key.change(
+        noticed(act.follow, 6), [shell.bank_key, before], [said, before, *suited], queue=False, **QUIET
+    ).then(noticed(act.layers, 1), shown, [said, picture], queue=False, **QUIET)  # then: the model may be shallower
     page = gr.context.Context.root_block
     assert page is not None
     page.load(lambda: secrets.token_urlsafe(16), None, ticket, queue=False, **QUIET)
-    shown = [shell.bank_key, settings.source, settings.target]
     gr.on(
-        [settings.source.change, settings.target.change, shell.bank_key.change], noticed(act.layers, 1), shown,
-        [said, picture], trigger_mode="always_last", queue=False, **QUIET,
+        [settings.source.input, settings.target.input], noticed(act.layers, 1), shown, [said, picture],
+        trigger_mode="always_last", queue=False, **QUIET,
     )  # fmt: skip
     settings.auto.change(
         None, settings.auto, settings.radius, js="(auto) => ({interactive: !auto, __type__: 'update'})", **QUIET
@@ -174,58 +168,21 @@ def build(shell: Shell) -> None:
     )  # fmt: skip
 
 
-def _settings(shell: Shell, act: DiscoverActions) -> tuple[Settings, gr.HTML]:
-    context = shell.context
-    bank, limits = context.banks.get(context.default_key), context.limits
-    n = bank.base_model.n_layers
-    source, target = default_layers(n)
-    prompts = gr.Textbox(
-        example_prompts(bank)[0], label="Prompts", info="One a line; vectors are trained on all of them.", lines=2,
-        max_lines=8, elem_id="discover-prompts",
-    )  # fmt: skip
-    method = gr.Radio([(METHOD_NAMES[m], m) for m in METHODS], value="melbo", label="Method", elem_id="discover-method")
-    with gr.Row():
-        first = gr.Slider(0, n - 2, value=source, step=1, label="Source block", min_width=200, buttons=[])
-        last = gr.Slider(1, n - 1, value=target, step=1, label="Target block", min_width=200, buttons=[])
-    picture = gr.HTML(
-        act.layers(context.default_key, source, target), elem_id="discover-layers", css_template=LAYERS, padding=False,
-        apply_default_css=False,
-    )  # fmt: skip
-    most, longest = min(limits.vectors, bank.base_model.d_model), min(MAX_STEPS, limits.steps)
-    with gr.Row():
-        count = gr.Slider(
-            1, most, value=min(VECTORS, most), step=1, label="Vectors", min_width=200, buttons=[],
-            elem_id="discover-vectors",
-        )  # fmt: skip
-        steps = gr.Slider(
-            1, longest, value=default_steps("melbo", longest), step=1, label="Steps", min_width=200, buttons=[],
-            elem_id="discover-steps",
-        )  # fmt: skip
-    with gr.Accordion("More", open=False):
-        auto = gr.Checkbox(label="Choose R from the model", value=False, elem_id="discover-auto")
-        radius = gr.Number(
-            round(bank.radius / bank.mean_residual_norm, 3), label="R, in mean residual norms", minimum=0,
-            elem_id="discover-radius",
-        )  # fmt: skip
-        system = gr.Textbox(system_prompt(bank), label="System prompt", lines=1, max_lines=4)
-        seed = gr.Number(bank.config.seed, label="Seed", precision=0, minimum=0)
-    return Settings(prompts, system, method, first, last, auto, radius, count, steps, seed), picture
-
-
 def _connect(
     shell: Shell, act: DiscoverActions, said: gr.HTML, settings: Settings, buttons: Buttons,
-    states: tuple[gr.State, gr.State, gr.State], status: gr.HTML,
+    states: tuple[gr.State, gr.State, gr.State], told: tuple[gr.HTML, gr.HTML],
 ) -> None:  # fmt: skip
-    ticket, curve, made = states
+    (ticket, curve, made), (status, place) = states, told
+    long: dict[str, Any] = QUIET | shown_on(place) | MODEL_EVENT
     inputs = [ticket, shell.bank_key, *settings]
     outputs = [said, curve, status, made, shell.bank_key, buttons.resume, buttons.after]
-    started = buttons.start.click(noticed(act.start, 6), inputs, outputs, **QUIET, **MODEL_EVENT)
-    resumed = buttons.resume.click(noticed(act.resume, 6), inputs, outputs, **QUIET, **MODEL_EVENT)
+    started = buttons.start.click(noticed(act.start, 6), inputs, outputs, **long)
+    resumed = buttons.resume.click(noticed(act.resume, 6), inputs, outputs, **long)
     buttons.stop.click(
         noticed(act.stopped, 2), curve, [said, status, buttons.resume], cancels=[started, resumed], queue=False, **QUIET
     )
     buttons.steer.click(noticed(act.steer, 2), made, [said, shell.pick, shell.tabs], concurrency_limit=None, **QUIET)
-    buttons.bank.click(lambda: shell.go_to("bank"), None, shell.tabs, queue=False, **QUIET)
+    buttons.look.click(lambda: shell.go_to("bank"), None, shell.tabs, queue=False, **QUIET)
     buttons.download.click(noticed(act.download, 1), made, [said, buttons.file], **QUIET).success(
         None, js="() => document.querySelector('#discover-file')?.click()", **QUIET
     )

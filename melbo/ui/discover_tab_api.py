@@ -71,10 +71,13 @@ def discover_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]
                 tempfile.TemporaryDirectory(prefix="melbo-run-") as folder,
                 closing(run(request, Path(folder) / "run.safetensors")) as parts,
             ):
-                for item in (item for news in parts for item in news):
-                    if item.bank is None:
-                        told = told | {"done": item.done, "objective": item.objective}
-                    yield told if item.bank is None else told | as_values(item.bank)
+                for news in parts:
+                    for item in news:
+                        if item.bank is None:
+                            told = told | {"done": item.done, "objective": item.objective}
+                        else:
+                            told = told | as_values(item.bank)
+                    yield told  # also where nothing is new: only between two values can a client be found to have left
         except Exception as error:
             raise gr.Error(said(error), print_exception=False) from error
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from melbo.bank import VectorBank
-from melbo.config import MAX_SEED, STEPS, DiscoveryConfig
+from melbo.config import MAX_SEED, STEPS, DiscoveryConfig, default_layers
 from melbo.discover import discover
 from melbo.errors import BankError, ConfigError, MelboError, PromptError
 from melbo.interpret.atlas import LayerAtlas
+from melbo.interpret.stored import file_beside
 from melbo.prompts import Message, chat
-from melbo.ui.bank_tab_extras import file_beside
-from melbo.ui.context import Context
+from melbo.ui.choices import system_prompt
+from melbo.ui.context import Context, Limits
 from melbo.ui.conversation import MAX_CHARACTERS
 from melbo.ui.sweep_tab_handlers import LARGEST, whole
 from melbo.ui.worker import Desk, follow, watched
@@ -30,6 +31,7 @@ METHODS = ("melbo", "dct", "power", "random")
 METHOD_NAMES = {"melbo": "MELBO", "dct": "DCT", "power": "Power steering", "random": "Random (control)"}
 ATLAS = "atlas.json"
 MAX_PROMPTS = 8
+VECTORS = 32
 KEPT_SECONDS = 3_600
 """How long a stopped run can be gone on with."""
 _TICKET = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -148,6 +150,28 @@ def read_prompts(prompts: Any, system: Any) -> tuple[tuple[Message, ...], ...]:
     if sum(map(len, lines)) + len(str(system or "")) > MAX_CHARACTERS:
         raise PromptError(f"the prompts have more than {MAX_CHARACTERS:,} characters in all; shorten them.")
     return tuple(tuple(chat(line, str(system or "").strip() or None)) for line in lines)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What the tab starts from, for one bank's model."""
+
+    last_layer: int
+    source: int
+    target: int
+    most_vectors: int
+    n_vectors: int
+    radius: float
+    """The bank's own R, in mean residual norms."""
+    system: str
+
+
+def defaults(bank: VectorBank, limits: Limits) -> Defaults:
+    """Layers by the depth of the bank's model, vectors by its width, R and system prompt as the bank's."""
+    base, most = bank.base_model, min(limits.vectors, bank.base_model.d_model)
+    radius = round(bank.radius / bank.mean_residual_norm, 3)
+    source, target = default_layers(base.n_layers)
+    return Defaults(base.n_layers - 1, source, target, most, min(VECTORS, most), radius, system_prompt(bank))
 
 
 def default_steps(method: str, most: int) -> int:

@@ -20,4 +20,5 @@ def endpoint(fn: Callable[..., Any], name: str, **event: Any) -> None:
         returned = get_args(returned)[0]
     signature = inspect.signature(fn).replace(return_annotation=returned)
     setattr(fn, "__signature__", signature)  # noqa: B010  mypy knows no such attribute
+    fn.__name__ = name  # what MCP calls the tool
     api(fn, api_name=name, api_description=inspect.getdoc(fn), **event)

@@ -10,11 +10,13 @@ import gradio as gr
 
 from melbo.bank import VectorBank
 from melbo.models import ORGANISM, LoadedModel
-from melbo.ui import bank_tab, discover_tab, models_tab, steer_tab, strip_tab, sweep_tab
+from melbo.ui import bank_tab, discover_tab, inspect_tab, models_tab, steer_tab, strip_tab, sweep_tab
 from melbo.ui.api import publish
 from melbo.ui.context import DEFAULT_KEY, BankShelf, Context, Limits
+from melbo.ui.device import zero_gpu
 from melbo.ui.notice import noticed
 from melbo.ui.shell import TABS, Shell
+from melbo.ui.waiting import bound_places
 
 __all__ = ["Shell", "build_demo"]
 
@@ -22,6 +24,7 @@ BUILDERS: dict[str, Any] = {
     "steer": steer_tab,
     "strip": strip_tab,
     "bank": bank_tab,
+    "inspect": inspect_tab,
     "sweep": sweep_tab,
     "discover": discover_tab,
     "models": models_tab,
@@ -42,19 +45,23 @@ def build_demo(loaded: LoadedModel, bank: VectorBank, limits: Limits | None = No
 
     Raises:
         BankError: the bank was made for another model.
+        MelboError: on ZeroGPU, where all of `limits.models` are loaded now, one of them cannot be.
     """
     bank.check_fits(loaded)
     for name, value in QUEUE_RECORDS.items():
         os.environ.setdefault(name, value)
     limits = limits or Limits.from_environment()
     context = Context(loaded, BankShelf(bank, limits), limits)
+    if zero_gpu():
+        context.models.load_all(limits.models or ())
     demo: gr.Blocks = gr.Blocks(title="MELBO: unsteered and steered", analytics_enabled=False, fill_width=False)
     with demo:
         bank_key = gr.State(DEFAULT_KEY)
         pick = gr.State(None)
+        look = gr.State(None)
         head = gr.HTML(head_of(context, DEFAULT_KEY), elem_id="intro", padding=False)
         with gr.Tabs(elem_id="tabs") as tabs:
-            shell = Shell(context, bank_key, pick, tabs)
+            shell = Shell(context, bank_key, pick, tabs, look)
             for name, module in BUILDERS.items():
                 with gr.Tab(TABS[name], id=name, elem_id=f"tab-{name}"):
                     module.build(shell)
@@ -63,21 +70,23 @@ def build_demo(loaded: LoadedModel, bank: VectorBank, limits: Limits | None = No
             queue=False, show_progress="hidden", api_visibility="private",
         )  # fmt: skip
         publish(context)
-    demo.queue(max_size=MAX_WAITING)
+    demo.queue(max_size=MAX_WAITING, api_open=False)
+    bound_places(demo)
     return demo
 
 
 def head_of(context: Context, key: str) -> str:
     """Name, purpose, and the facts of the bank in use."""
     bank = context.banks.get(key)
-    loaded = context.model(bank)
+    base = bank.base_model
+    random = bank.config.method == "random"
     facts = [
-        f"model {loaded.name}",
-        f"{len(bank)} vectors ({bank.config.method})",
-        f"added after block {bank.layer} of {loaded.n_layers}",
+        f"model {base.id}",
+        f"{len(bank)} random vectors: discover your own" if random else f"{len(bank)} vectors ({bank.config.method})",
+        f"added after block {bank.layer} of {base.n_layers}",
         f"R = {bank.radius / bank.mean_residual_norm:.2f} × mean residual norm",
     ]
-    if loaded.name == ORGANISM:
+    if base.id == ORGANISM:
         facts.append("a tiny test model, not an assistant")
     return (
         "<h1>MELBO</h1>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -14,6 +14,7 @@ TABS = {
     "steer": "Steer",
     "strip": "Scale strip",
     "bank": "Bank",
+    "inspect": "Understand",
     "sweep": "R sweep",
     "discover": "Discover",
     "models": "Banks & models",
@@ -36,6 +37,8 @@ class Shell:
     pick: gr.State
     """The vector that another tab wants in Steer and Scale strip: a value of `steer_with`, or None."""
     tabs: gr.Tabs
+    look: gr.State = field(default_factory=lambda: gr.State(None))
+    """The vector that another tab wants in Understand: a value of `steer_with`, or None."""
 
     @staticmethod
     def go_to(tab: str) -> Any:

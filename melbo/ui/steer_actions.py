@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from melbo.bank import VectorBank
-from melbo.errors import ConfigError, MelboError
+from melbo.errors import ConfigError
 from melbo.ui.choices import Comparison, best_scale, opening, picker, prepared, presets, system_prompt, vector_note
-from melbo.ui.context import DEFAULT_KEY, Context
+from melbo.ui.context import Context
 from melbo.ui.conversation import before_last_question, from_view, to_view, turn
 from melbo.ui.device import on_device
 from melbo.ui.notice import hint
 from melbo.ui.steer_export import as_code, as_json, as_markdown
-from melbo.ui.steer_handlers import Update, again, compare, last_changes
+from melbo.ui.steer_handlers import Update, again, compare, last_changes, same_vectors
 from melbo.ui.steer_html import head_html, note_html, range_html, tokens_html
-from melbo.ui.steer_link import from_query, to_query
+from melbo.ui.steer_link import to_query
 from melbo.ui.steer_settings import MAX_MIX, Settings, read_settings
+from melbo.ui.steer_shared import place_of
 
 Entries = list[tuple[int | None, float]]
 """Vector and scale of each place that is shown; None: not chosen yet."""
@@ -107,8 +107,12 @@ class SteerActions:
         example = prepared(bank, preset)
         if example is not None and now in [([], []), *untouched]:
             head = head_html(bank, Settings(((preset.vector, example.scale),)))
-            panes = (*_views(example), head)
+            panes = (*views(example), head)
         return (note_html(preset.note), *panes, *self.mix(bank, [(preset.vector, preset.scale)]))
+
+    def preset_choices(self, bank: VectorBank) -> list[tuple[str, int]]:
+        """The presets' names and numbers."""
+        return [(preset.name, i) for i, preset in enumerate(presets(bank))]
 
     def pick_vector(self, first: bool, key: str, vector: int | None) -> tuple[Any, ...]:
         """Scale and range of the vector that was picked, the preset to mark, its note."""
@@ -134,7 +138,8 @@ class SteerActions:
     def link(self, key: str, message: str, left: Any, *values: Any) -> Any:
         """The query string for the message, or else for the last question."""
         _, question = before_last_question(from_view(left))
-        query = to_query(self.context.banks.get(key), read_settings(values), (message or "").strip() or question or "")
+        bank, asked = self.context.banks.get(key), (message or "").strip() or question or ""
+        query = to_query(bank, read_settings(values), asked, place_of(self.context, bank))
         return gr.Textbox(value=query, visible=True)
 
     def code(self, key: str, left: Any, right: Any, *values: Any) -> Any:
@@ -159,7 +164,7 @@ class SteerActions:
             vector, scale, marked = pick["vector"], pick["scale"], None
             bank.vector(vector)
             note = vector_note(bank, vector)
-        choices = [(p.name, i) for i, p in enumerate(offered)]
+        choices = self.preset_choices(bank)
         head = head_html(bank, Settings(((vector, scale),)))
         preset = gr.Radio(choices=choices, value=marked)
         return (preset, note_html(note), head, *self.mix(bank, [(vector, scale)]))
@@ -167,7 +172,7 @@ class SteerActions:
     def show_opening(self, key: str) -> tuple[Any, ...]:
         """Panes, tokens, and system prompt of a bank that has just been chosen."""
         bank = self.context.banks.get(key)
-        return (*_views(opening(bank)), "", system_prompt(bank))
+        return (*views(opening(bank)), "", system_prompt(bank))
 
     def follow(
         self, key: str, before: str, pick: Mapping[str, Any] | None, count: int, *places: Any
@@ -175,42 +180,14 @@ class SteerActions:
         """The key again, then as `show_bank` and `show_opening`. Where only labels have changed, they alone are told
         anew: mix and conversation stay.
         """
-        if not self._same_vectors(before, key):
+        if not same_vectors(self.context, before, key):
             return (key, *self.show_bank(key, pick), *self.show_opening(key))
         bank, same = self.context.banks.get(key), gr.skip()
-        preset = gr.update(choices=[(p.name, i) for i, p in enumerate(presets(bank))])
+        preset = gr.update(choices=self.preset_choices(bank))
         return (key, preset, same, same, *self.mix(bank, _entries(count, places)), same, same, same, same)
 
-    def _same_vectors(self, before: str, key: str) -> bool:
-        """Whether the bank is a copy of the one before, with other labels."""
-        try:
-            return self.context.banks.get(before).vectors is self.context.banks.get(key).vectors
-        except MelboError:
-            return False
 
-    def open_link(self, params: Mapping[str, str], outputs: int) -> tuple[Any, ...]:
-        """All controls as a link says; nothing where the address holds none."""
-        bank = self.context.banks.get(DEFAULT_KEY)
-        try:
-            shared = from_query(bank, params)
-            if shared is not None and shared.settings.max_new_tokens > self.context.limits.new_tokens:
-                shared = replace(
-                    shared, settings=replace(shared.settings, max_new_tokens=self.context.limits.new_tokens)
-                )
-        except MelboError as error:
-            return (hint(f"The link was not opened: {error}"), *(gr.skip() for _ in range(outputs)))
-        if shared is None:
-            return tuple(gr.skip() for _ in range(outputs))
-        s = shared.settings
-        said = hint("This comparison was shared with you. Press Send to run it.")
-        note = note_html(vector_note(bank, s.mix[0][0]))
-        controls = (gr.Radio(value=None), note, head_html(bank, s), *self.mix(bank, list(s.mix)))
-        instruction = gr.Textbox(value=s.instruction, visible=s.side == "prompt")
-        sampling = (s.system, s.temperature, s.top_p, s.max_new_tokens, s.seed, s.positions)
-        return (said, *controls, shared.question, s.side, instruction, *sampling)
-
-
-def _views(shown: Comparison | None) -> tuple[list[Any], list[Any]]:
+def views(shown: Comparison | None) -> tuple[list[Any], list[Any]]:
     """Both panes with a prepared comparison."""
     if shown is None:
         return [], []

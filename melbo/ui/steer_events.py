@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -9,9 +10,11 @@ import gradio as gr
 
 from melbo.ui.context import DEFAULT_KEY
 from melbo.ui.device import MODEL_EVENT
+from melbo.ui.models_tab_actions import ModelsActions
 from melbo.ui.notice import noticed
 from melbo.ui.shell import Shell
 from melbo.ui.steer_actions import SteerActions
+from melbo.ui.steer_arrival import Arrival
 from melbo.ui.steer_parts import SteerParts
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -120,11 +123,15 @@ def _arrivals(shell: Shell, parts: SteerParts, act: SteerActions, count: gr.Stat
         [parts.notice, *followed], **local,
     )  # fmt: skip
 
-    opened = [*chosen, parts.box.text, parts.side, parts.instruction, *parts.settings]
+    controls = [*chosen, parts.box.text, parts.side, parts.instruction, *parts.settings]
+    opened = [shell.bank_key, before, parts.left, parts.right, *controls]
+    arrival = Arrival(act, ModelsActions(shell).open)
 
-    def arrive(request: gr.Request) -> Any:
-        return act.open_link(dict(request.query_params), len(opened))
+    def arrive(request: gr.Request) -> Iterator[Any]:
+        yield from arrival.open(dict(request.query_params), len(opened))
 
     page = gr.context.Context.root_block
     assert page is not None
-    page.load(noticed(arrive, len(opened)), None, [parts.notice, *opened], **local)
+    page.load(
+        noticed(arrive, len(opened)), None, [parts.notice, *opened], concurrency_limit=4, **QUIET
+    )  # queued, or the key's change is not told

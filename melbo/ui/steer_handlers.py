@@ -11,7 +11,7 @@ from torch import Tensor
 
 from melbo.bank import VectorBank
 from melbo.discover.random_control import control_vectors
-from melbo.errors import ConfigError, PromptError
+from melbo.errors import BankError, ConfigError, PromptError
 from melbo.generate import stream
 from melbo.interpret.token_change import TokenChange, token_changes
 from melbo.models import LoadedModel
@@ -32,6 +32,14 @@ class Update:
     finished: bool = False
     notice: str | None = None
     """Something the visitor should know, said once."""
+
+
+def same_vectors(context: Context, before: str, key: str) -> bool:
+    """Whether the bank is a copy of the one before, with other labels."""
+    try:
+        return context.banks.get(before).vectors is context.banks.get(key).vectors
+    except BankError:
+        return False
 
 
 def steering_vector(bank: VectorBank, settings: Settings) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 from melbo.bank import VectorBank
+from melbo.bank.digest import bank_digest
 from melbo.errors import ConfigError
 from melbo.ui.choices import system_prompt
 from melbo.ui.steer_settings import Settings
@@ -38,11 +38,14 @@ class Shared:
 
 def bank_mark(bank: VectorBank) -> str:
     """Eight hex digits that tell banks apart."""
-    return hashlib.sha256(bank.vectors.numpy().tobytes()).hexdigest()[:8]
+    return bank_digest(bank.vectors)[:8]
 
 
-def to_query(bank: VectorBank, settings: Settings, question: str) -> str:
+def to_query(bank: VectorBank, settings: Settings, question: str, place: Mapping[str, str] | None = None) -> str:
     """The query string that `from_query` reads, without what is as it is at the start.
+
+    Args:
+        place: what names the bank where it is not the app's own, see `steer_shared.place_of`.
 
     Raises:
         ConfigError: the question is too long for a link.
@@ -55,10 +58,16 @@ def to_query(bank: VectorBank, settings: Settings, question: str) -> str:
         unused = name == "instruction" and settings.side != "prompt"
         if not unused and getattr(settings, name) != getattr(start, name):
             values[key] = getattr(settings, name)
-    query = urlencode(values | {"q": question, "bank": bank_mark(bank)})
+    query = urlencode(values | {"q": question, "bank": bank_mark(bank)} | dict(place or {}))
     if len(query) > MAX_LINK:
         raise ConfigError(f"the link would have more than {MAX_LINK:,} characters; download the conversation instead.")
     return query
+
+
+def check_length(params: Mapping[str, str]) -> None:
+    """Raise ConfigError where a link is longer than any that is made here."""
+    if sum(len(k) + len(v) for k, v in params.items()) > MAX_LINK:
+        raise ConfigError(f"the link has more than {MAX_LINK:,} characters; ask for it again.")
 
 
 def from_query(bank: VectorBank, params: Mapping[str, str]) -> Shared | None:
@@ -69,8 +78,7 @@ def from_query(bank: VectorBank, params: Mapping[str, str]) -> Shared | None:
     """
     if "v" not in params:
         return None
-    if sum(len(k) + len(v) for k, v in params.items()) > MAX_LINK:
-        raise ConfigError(f"the link has more than {MAX_LINK:,} characters; ask for it again.")
+    check_length(params)
     if params.get("bank", "") != bank_mark(bank):
         raise ConfigError("this link was made with another bank; load that bank under Banks & models first.")
     values: dict[str, Any] = {"system": system_prompt(bank)}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +24,7 @@ from melbo.ui.choices import MAX_SCALE
 from melbo.ui.context import Context
 from melbo.ui.conversation import MAX_CHARACTERS
 from melbo.ui.steer_settings import Settings
+from melbo.ui.worker import Desk, follow, watched
 
 MAX_TOKENS = 64
 """Tokens of a card's answer."""
@@ -71,24 +71,29 @@ class Calibration:
     """A model's coherence scale: the bank's own where it holds one, else found once, on the model's first strip."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self.found: WeakKeyDictionary[Any, CoherenceScale | None] = WeakKeyDictionary()
 
-    def scale(self, loaded: LoadedModel, bank: VectorBank) -> CoherenceScale | None:
-        """None where this model cannot judge coherence."""
+    def scale(
+        self, loaded: LoadedModel, bank: VectorBank, check: Callable[[], None] = lambda: None
+    ) -> CoherenceScale | None:
+        """None where this model cannot judge coherence.
+
+        Args:
+            check: called before each of the model's passes; an exception of it ends the search, and the next strip
+                starts anew.
+        """
         stored = bank.details.get("annotation")
         if isinstance(stored, dict) and isinstance(stored.get("coherence_scale"), dict):
             try:
                 return CoherenceScale.from_dict(stored["coherence_scale"])
             except MetricError:
                 pass  # a bank may come from anybody
-        with self.lock:
-            if loaded.model not in self.found:
-                try:
-                    self.found[loaded.model] = calibrate_coherence(loaded)
-                except MetricError:
-                    self.found[loaded.model] = None
-            return self.found[loaded.model]
+        if loaded.model not in self.found:
+            try:
+                self.found[loaded.model] = calibrate_coherence(watched(loaded, check))
+            except MetricError:
+                self.found[loaded.model] = None
+        return self.found[loaded.model]
 
 
 def grid(reach: float, cards: float) -> tuple[float, ...]:
@@ -110,13 +115,15 @@ def grid(reach: float, cards: float) -> tuple[float, ...]:
 def scale_strip(
     context: Context, calibration: Calibration, bank: VectorBank, prompt: str, system: str, vector: int,
     scales: tuple[float, ...],
-) -> Generator[Strip, None, None]:  # fmt: skip
-    """Answers at all scales, in one batch; yields as they grow, and at last with everything measured.
+) -> Generator[Strip | None, None, None]:  # fmt: skip
+    """Answers at all scales, in one batch: a picture after each token, and at last one with everything measured. None
+    where a quarter of a second brought nothing new, so that whoever left is noticed.
 
     Closing the iterator stops the model.
 
     Raises:
         MelboError: the prompt is empty or too long, there is no such vector, or more scales than one request may ask.
+            Always before the first picture.
     """
     if not 1 <= len(scales) <= context.limits.rows:
         raise ConfigError(f"{len(scales)} scales were asked for; choose 1 to {context.limits.rows}.")
@@ -131,20 +138,32 @@ def scale_strip(
     rows = torch.stack([bank.vector(vector, scale) for scale in order])
     asked = chat(prompt.strip(), system)
     sampling = Sampling(min(MAX_TOKENS, context.limits.new_tokens))
-    texts = [""] * len(order)
-    with context.lock, closing(stream(loaded, [asked] * len(order), rows, bank.layer, sampling)) as answers:
-        for texts in context.within_time(answers):
-            yield Strip(tuple(Card(s, t) for s, t in zip(scales, texts, strict=False)))
-    with context.lock:
-        yield measured(loaded, calibration, bank, asked, scales, texts)
+
+    def work(desk: Desk[Strip]) -> None:
+        texts = [""] * len(order)
+        with closing(stream(loaded, [asked] * len(order), rows, bank.layer, sampling)) as answers:
+            for texts in context.within_time(answers):
+                desk.tell(Strip(tuple(Card(s, t) for s, t in zip(scales, texts, strict=False))))
+                desk.check()
+        judge = calibration.scale(loaded, bank, desk.check)
+        desk.tell(measured(watched(loaded, desk.check), judge, asked, scales, texts))
+
+    return _each(follow(work, context.lock, 2 * context.limits.seconds))  # measuring takes no longer than writing
+
+
+def _each(parts: Generator[list[Strip], None, None]) -> Generator[Strip | None, None, None]:
+    with closing(parts):
+        for news in parts:
+            if not news:
+                yield None
+            yield from news
 
 
 def measured(
-    loaded: LoadedModel, calibration: Calibration, bank: VectorBank, asked: list[dict[str, str]],
-    scales: tuple[float, ...], texts: list[str],
+    loaded: LoadedModel, judge: CoherenceScale | None, asked: list[dict[str, str]], scales: tuple[float, ...],
+    texts: list[str],
 ) -> Strip:  # fmt: skip
     """The finished strip; the last text is the unsteered one."""
-    judge = calibration.scale(loaded, bank)
     losses = completion_nll(loaded, [asked] * len(scales), texts[:-1]) if judge else []
     cards = []
     for i, scale in enumerate(scales):

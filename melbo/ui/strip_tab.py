@@ -14,8 +14,10 @@ from melbo.ui.context import Context
 from melbo.ui.device import MODEL_EVENT, on_device
 from melbo.ui.notice import notice, noticed
 from melbo.ui.shell import Shell
+from melbo.ui.steer_handlers import same_vectors
 from melbo.ui.strip_handlers import MIN_REACH, Calibration, grid, scale_strip
 from melbo.ui.strip_html import EMPTY, strip_html
+from melbo.ui.waiting import shown_on, waiting
 
 EVERY = 4
 """Tokens between two pictures of a growing strip."""
@@ -31,7 +33,7 @@ class StripActions:
         calibration = Calibration()
         self.strip = on_device(partial(scale_strip, context, calibration), min(60, context.limits.seconds))
 
-    def run(self, key: str, prompt: str, vector: int | None, reach: float, cards: float) -> Iterator[str]:
+    def run(self, key: str, prompt: str, vector: int | None, reach: float, cards: float) -> Iterator[Any]:
         """The strip as it grows."""
         bank = self.context.banks.get(key)
         chosen = 0 if vector is None else vector
@@ -39,15 +41,23 @@ class StripActions:
         strips = self.strip(bank, prompt or "", system_prompt(bank), chosen, scales)
         with closing(strips):
             for i, strip in enumerate(strips):
-                if strip.finished or i % EVERY == 0:
+                if strip is None:
+                    yield gr.skip()
+                elif strip.finished or i % EVERY == 0:
                     yield strip_html(strip)
 
-    def show_bank(self, key: str, pick: dict[str, Any] | None) -> tuple[Any, ...]:
-        """Vectors to choose from, the strip emptied."""
+    def show_bank(self, key: str, before: str, pick: dict[str, Any] | None, vector: int | None) -> tuple[Any, ...]:
+        """The key again, vectors to choose from, and the strip: emptied, unless the vector is the one before, perhaps
+        under another label.
+        """
         bank = self.context.banks.get(key)
-        sent = pick is not None and pick["bank"] == key
-        vector = pick["vector"] if sent and pick is not None else presets(bank)[0].vector
-        return gr.Dropdown(choices=picker(bank), value=vector), EMPTY
+        same, chosen = same_vectors(self.context, before, key), vector
+        if pick is not None and pick["bank"] == key:
+            chosen = pick["vector"]
+        elif not same:
+            chosen = presets(bank)[0].vector
+        kept = same and chosen == vector
+        return key, gr.Dropdown(choices=picker(bank), value=chosen), gr.skip() if kept else EMPTY
 
 
 def build(shell: Shell) -> None:
@@ -76,15 +86,18 @@ def build(shell: Shell) -> None:
     with gr.Row(elem_id="strip-buttons"):
         run = gr.Button("Run", variant="primary", min_width=0, elem_id="strip-run")
         stop = gr.Button("Stop", min_width=0, elem_id="strip-stop")
+        place = waiting("strip-place")
     strip = gr.HTML(EMPTY, elem_id="strip", padding=False, min_height=60)
     act = StripActions(context)
     quiet: dict[str, Any] = {"api_visibility": "private"}
     started = gr.on(
         [run.click, prompt.submit], noticed(act.run, 1), [shell.bank_key, prompt, vector, reach, cards],
-        [said, strip], show_progress="minimal", show_progress_on=strip, **quiet, **MODEL_EVENT,
+        [said, strip], **shown_on(place), **quiet, **MODEL_EVENT,
     )  # fmt: skip
     stop.click(None, cancels=[started], show_progress="hidden", **quiet)
+    before = gr.State(context.default_key)
     gr.on(
-        [shell.bank_key.change, shell.pick.change], noticed(act.show_bank, 2), [shell.bank_key, shell.pick],
-        [said, vector, strip], queue=False, show_progress="hidden", **quiet,
+        [shell.bank_key.change, shell.pick.change], noticed(act.show_bank, 3),
+        [shell.bank_key, before, shell.pick, vector], [said, before, vector, strip], queue=False,
+        show_progress="hidden", **quiet,
     )  # fmt: skip

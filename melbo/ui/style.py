@@ -138,6 +138,8 @@ footer .divider { display: none; }
   .pane { height: 225px !important; }
   #presets .wrap { flex-wrap: nowrap; overflow-x: auto; padding-bottom: .25rem; }
   #presets label, #side .wrap label { flex: none; }
+  #sweep-buttons button, #discover-buttons button { min-width: 0 !important; flex: 0 1 auto; padding-left: 1.2rem;
+    padding-right: 1.2rem; }
   #ask button { flex: 1 1 0; padding-left: .4rem; padding-right: .4rem; }
   #strip .cards { grid-template-columns: 1fr; }
   #strip .card p { max-height: none; }

@@ -29,12 +29,14 @@ from melbo.ui.sweep_tab_handlers import (
     fill_png,
     first_choice,
     is_alike,
+    own_radius,
     read_request,
     stored_sweep,
     sweep_steps,
 )
 from melbo.ui.sweep_tab_html import STYLE, answers_html, plot_html, running_html, summary_html
 from melbo.ui.timing import time_left
+from melbo.ui.waiting import shown_on, waiting
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 VECTORS = 8
@@ -60,34 +62,45 @@ class SweepActions:
         self.steps = on_device(partial(sweep_steps, shell.context), seconds)
         self.files = Downloads()
 
-    def view(self, sweep: Sweep | None, origin: str = "") -> tuple[Any, ...]:
+    def plot(self, key: str, sweep: Sweep | None, chosen: int | None = None) -> str:
+        """The plot, with the bank's own R marked."""
+        return plot_html(sweep, chosen, own_radius(sweep, self.context.banks.get(key)))
+
+    def view(self, key: str, sweep: Sweep | None, origin: str = "") -> tuple[Any, ...]:
         """State, status, plot, choice of R, answers."""
         if sweep is None or not sweep.rows:
-            return sweep, "", plot_html(sweep), gr.update(choices=[], value=None, visible=False), ""
+            return sweep, "", self.plot(key, sweep), gr.update(choices=[], value=None, visible=False), ""
         chosen = first_choice(sweep)
         choices = [(f"{row.radius:g}", i) for i, row in enumerate(sweep.rows)]
         select = gr.update(choices=choices, value=chosen, visible=True)
-        return sweep, summary_html(sweep, origin), plot_html(sweep, chosen), select, answers_html(sweep, chosen)
+        told, shown = summary_html(sweep, origin), self.plot(key, sweep, chosen)
+        return sweep, told, shown, select, answers_html(sweep, chosen)
 
     def open(self, key: str) -> tuple[Any, ...]:
         """Prompt, steps, the stored button, and the view of the bank's stored sweep."""
         bank = self.context.banks.get(key)
         sweep = stored_sweep(bank)
         button = gr.update(interactive=sweep is not None)
-        return example_prompts(bank)[0], default_steps(bank, self.context.limits), button, *self.view(sweep, STORED)
+        return (
+            example_prompts(bank)[0],
+            default_steps(bank, self.context.limits),
+            button,
+            *self.view(key, sweep, STORED),
+        )
 
-    def follow(self, key: str, sweep: Sweep | None) -> tuple[Any, ...]:
+    def follow(self, key: str, sweep: Sweep | None, number: Any) -> tuple[Any, ...]:
         """The stored button and the view for another bank; a sweep of the same model and layers stays on show."""
         bank = self.context.banks.get(key)
         found = stored_sweep(bank)
         button = gr.update(interactive=found is not None)
         if sweep is not None and is_alike(sweep, bank):
-            return button, *(gr.skip() for _ in range(5))
-        return button, *self.view(found, STORED)
+            chosen = checked_row(sweep, number) if sweep.rows and number is not None else None
+            return button, gr.skip(), gr.skip(), self.plot(key, sweep, chosen), gr.skip(), gr.skip()
+        return button, *self.view(key, found, STORED)
 
     def stored(self, key: str) -> tuple[Any, ...]:
         """The view of the bank's stored sweep."""
-        return self.view(stored_sweep(self.context.banks.get(key)), STORED)
+        return self.view(key, stored_sweep(self.context.banks.get(key)), STORED)
 
     def run(self, key: str, radii: str, n_vectors: float, steps: float, prompt: str) -> Iterator[tuple[Any, ...]]:
         """The view as the sweep goes on."""
@@ -95,7 +108,7 @@ class SweepActions:
         request = read_request(self.context.limits, radii, n_vectors, steps, prompt)
         sweep, start = None, time.monotonic()
         same: tuple[Any, ...] = tuple(gr.skip() for _ in range(3))
-        yield None, running_html(0, 0, "Measuring the unsteered model", ""), *self.view(None)[2:]
+        yield None, running_html(0, 0, "Measuring the unsteered model", ""), *self.view(key, None)[2:]
         try:
             with closing(self.steps(bank, request)) as parts:
                 for news in parts:
@@ -103,16 +116,16 @@ class SweepActions:
                     step = next((item for item in reversed(news) if item.what), None)
                     if new is not None:
                         sweep = new
-                        yield self.view(sweep)
+                        yield self.view(key, sweep)
                     if step is not None:
                         left = time_left(step.done, step.total, time.monotonic() - start)
                         yield gr.skip(), running_html(step.done, step.total, step.what.capitalize(), left), *same
                     if not news:
                         yield gr.skip(), gr.skip(), *same
         except MelboError:
-            yield self.view(sweep)  # what was measured stays; the error is told beside it
+            yield self.view(key, sweep)  # what was measured stays; the error is told beside it
             raise
-        yield self.view(sweep)
+        yield self.view(key, sweep)
 
     def stopped(self, sweep: Sweep | None) -> str:
         """The status of a sweep that was stopped."""
@@ -120,10 +133,10 @@ class SweepActions:
             return '<p class="told">Stopped.</p>'
         return summary_html(sweep, "" if sweep.complete else "Stopped.")
 
-    def choose(self, sweep: Sweep | None, number: Any) -> tuple[str, str]:
+    def choose(self, key: str, sweep: Sweep | None, number: Any) -> tuple[str, str]:
         """Plot and answers of another R."""
         row = checked_row(sweep, number)
-        return plot_html(sweep, row), answers_html(sweep, row)
+        return self.plot(key, sweep, row), answers_html(sweep, row)
 
     def json(self, key: str, sweep: Sweep | None) -> str:
         """Path of the sweep as JSON."""
@@ -158,12 +171,13 @@ def build(shell: Shell) -> None:
         stored = gr.Button(
             "Stored sweep", scale=0, min_width=140, interactive=button["interactive"], elem_id="sweep-stored"
         )
+        place = waiting("sweep-place")
     view = _view(start)
     with gr.Row(elem_id="sweep-export"):
         as_json = gr.Button("Export JSON", size="sm", scale=0, min_width=130, elem_id="sweep-json")
         as_png = gr.Button("Export PNG", size="sm", scale=0, min_width=130, elem_id="sweep-png")
         file = gr.DownloadButton("File", visible="hidden", elem_id="sweep-file")
-    _connect(shell, act, said, settings, view, (run, stop, stored))
+    _connect(shell, act, said, settings, view, (run, stop, stored), place)
     for pressed, function in ((as_json, act.json), (as_png, act.png)):
         pressed.click(noticed(function, 1), [shell.bank_key, view.sweep], [said, file], **QUIET).success(
             None, js="() => document.querySelector('#sweep-file')?.click()", **QUIET
@@ -205,21 +219,29 @@ def _view(start: list[Any]) -> View:
 
 
 def _connect(
-    shell: Shell, act: SweepActions, said: gr.HTML, settings: Settings, view: View, buttons: tuple[gr.Button, ...]
-) -> None:
+    shell: Shell, act: SweepActions, said: gr.HTML, settings: Settings, view: View, buttons: tuple[gr.Button, ...],
+    place: gr.HTML,
+) -> None:  # fmt: skip
     """Run, stop, stored; another R; another bank."""
     run, stop, stored = buttons
     local: dict[str, Any] = QUIET | {"queue": False}
-    started = run.click(noticed(act.run, len(view)), [shell.bank_key, *settings], [said, *view], **QUIET, **MODEL_EVENT)
+    started = run.click(
+        noticed(act.run, len(view)), [shell.bank_key, *settings], [said, *view], **(QUIET | shown_on(place)),
+        **MODEL_EVENT,
+    )  # fmt: skip
     stop.click(noticed(act.stopped, 1), view.sweep, [said, view.status], cancels=[started], **local)
     stored.click(noticed(act.stored, len(view)), shell.bank_key, [said, *view], cancels=[started], **local)
-    view.radius.input(noticed(act.choose, 2), [view.sweep, view.radius], [said, view.plot, view.answers], **local)
+    view.radius.input(
+        noticed(act.choose, 2), [shell.bank_key, view.sweep, view.radius], [said, view.plot, view.answers], **local
+    )
 
-    def pick(event: gr.EventData, sweep: Sweep | None) -> tuple[Any, ...]:
+    def pick(event: gr.EventData, key: str, sweep: Sweep | None) -> tuple[Any, ...]:
         number = (event._data or {}).get("index")
-        return number, *act.choose(sweep, number)
+        return number, *act.choose(key, sweep, number)
 
-    view.plot.select(noticed(pick, 3), view.sweep, [said, view.radius, view.plot, view.answers], **local)
+    view.plot.select(
+        noticed(pick, 3), [shell.bank_key, view.sweep], [said, view.radius, view.plot, view.answers], **local
+    )
     shell.bank_key.change(
-        noticed(act.follow, 1 + len(view)), [shell.bank_key, view.sweep], [said, stored, *view], **local
+        noticed(act.follow, 1 + len(view)), [shell.bank_key, view.sweep, view.radius], [said, stored, *view], **local
     )

@@ -18,6 +18,9 @@ from melbo.ui.endpoint import endpoint
 from melbo.ui.notice import said
 from melbo.ui.sweep_tab_handlers import RADII, read_request, sweep_steps
 
+NOTHING_YET: dict[str, Any] = {"rows": [], "suggested": None, "reason": "", "calibrated": None, "complete": False}
+"""Until the unsteered model is measured."""
+
 
 def publish(context: Context) -> None:
     """Add the endpoint; call inside the Blocks."""
@@ -43,10 +46,12 @@ def sweep_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:
         try:
             bank = context.banks.get(context.default_key)
             request = read_request(context.limits, radii, vectors, steps, prompt)
+            told: dict[str, Any] = NOTHING_YET
             with closing(run(bank, request)) as parts:
-                for item in (item for news in parts for item in news):
-                    if item.sweep is not None:
-                        yield as_values(item.sweep)
+                for news in parts:
+                    sweep = next((item.sweep for item in reversed(news) if item.sweep is not None), None)
+                    told = told if sweep is None else as_values(sweep)
+                    yield told  # also where nothing is new: only between two values can a client be found to have left
         except Exception as error:
             raise gr.Error(said(error), print_exception=False) from error
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from melbo.bank import VectorBank
 from melbo.config import STEPS, DiscoveryConfig
 from melbo.errors import BankError, ConfigError, MelboError, PromptError
 from melbo.generate import Sampling
+from melbo.interpret.stored import file_beside
 from melbo.measure.embed import Embedder, load_embedder
 from melbo.prompts import chat
 from melbo.sweep import Sweep, SweepConfig, iter_sweep, load_sweep, save_sweep
 from melbo.sweep.config import parse_radii
 from melbo.sweep.plot import plot_sweep
-from melbo.ui.bank_tab_extras import file_beside
 from melbo.ui.choices import system_prompt
 from melbo.ui.context import Context, Limits
 from melbo.ui.conversation import MAX_CHARACTERS
@@ -28,6 +31,8 @@ MAX_RADII_TEXT = 400
 MAX_VECTORS = 64
 """Of one R; a Space's limit may be lower."""
 ANSWER_TOKENS = 48
+EMBEDDED = 8
+"""Texts that are embedded at once, between two looks at whether anybody still listens."""
 LARGEST = 100.0
 """Largest R, in mean residual norms."""
 
@@ -108,6 +113,23 @@ def default_steps(bank: VectorBank, limits: Limits) -> int:
     return max(1, min(bank.config.steps or STEPS["fast"], limits.steps))
 
 
+class WatchedEmbedder:
+    """An embedder that asks the desk before every few texts; the embeddings are the same."""
+
+    def __init__(self, embed: Embedder, check: Callable[[], None]) -> None:
+        self._embed, self._check, self.name = embed, check, embed.name
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """As the embedder itself; equal texts are embedded once."""
+        unique = list(dict.fromkeys(texts))
+        rows = []
+        for start in range(0, max(1, len(unique)), EMBEDDED):
+            self._check()
+            rows.append(self._embed(unique[start : start + EMBEDDED]))
+        place = {text: i for i, text in enumerate(unique)}
+        return torch.cat(rows)[[place[text] for text in texts]]
+
+
 @cache
 def embedder() -> Embedder:
     """The default sentence embedder, loaded when it is first used."""
@@ -131,11 +153,11 @@ def sweep_steps(
             desk.tell(News(done, total, what))
 
         loaded = watched(context.model(bank), desk.check)
-        for sweep in iter_sweep(loaded, config, prompts, embed(), progress):
+        for sweep in iter_sweep(loaded, config, prompts, WatchedEmbedder(embed(), desk.check), progress):
             desk.tell(News(sweep=sweep))
             desk.check()
 
-    return follow(work, context.lock, context.limits.seconds)
+    return follow(work, context.lock, context.limits.seconds, embed)
 
 
 def stored_sweep(bank: VectorBank) -> Sweep | None:
@@ -155,6 +177,13 @@ def is_alike(sweep: Sweep, bank: VectorBank) -> bool:
     one, two = sweep.config.base, bank.config
     layers = (one.source_layer, one.target_layer) == (two.source_layer, two.target_layer)
     return layers and sweep.base_model == bank.base_model
+
+
+def own_radius(sweep: Sweep | None, bank: VectorBank) -> float | None:
+    """The bank's own R, in the sweep's unit; None where the sweep is of another model or other layers."""
+    if sweep is None or not is_alike(sweep, bank):
+        return None
+    return bank.radius / (sweep.mean_residual_norm if sweep.config.unit == "residual" else 1.0)
 
 
 def fill_json(sweep: Sweep | None) -> Callable[[Path], Path]:

@@ -16,11 +16,14 @@ EMPTY = (
     '<p class="empty">No sweep yet. It trains a few vectors at each R, lets them answer, and measures the answers '
     "beside those of random vectors of the same norm.</p>"
 )
+MARKS = {"own": "this bank's", "suggested": "suggested", "calibrated": "calibrated"}
 MAX_TEXT = 700
 STYLE = (
     DIM
     + CHART
     + """
+.charts .mark.own { stroke: var(--primary-500); stroke-dasharray: 7 4; }
+.legend i.own { border-top: 2px dashed var(--primary-500); }
 .bar { height: 4px; border-radius: 2px; background: var(--border-color-primary); overflow: hidden; margin: .2rem 0 0; }
 .bar i { display: block; height: 100%; background: var(--primary-500); }
 .told { margin: 0; font-size: .875rem; color: var(--body-text-color); }
@@ -38,17 +41,14 @@ STYLE = (
 )
 
 
-def plot_html(sweep: Sweep | None, chosen: int | None = None) -> str:
-    """Four panels against R, trained and random, with the suggested and the calibrated R."""
+def plot_html(sweep: Sweep | None, chosen: int | None = None, own: float | None = None) -> str:
+    """Four panels against R, trained and random, with the suggested and the calibrated R, and the bank's `own`."""
     if sweep is None:
         return EMPTY
     radii = sweep.config.radii
     x = x_axis(radii)
-    marks = [
-        Mark(radius, kind)
-        for radius, kind in ((sweep.suggested.radius, "suggested"), (sweep.auto_radius, "calibrated"))
-        if radius is not None
-    ]
+    known = (("own", own), ("suggested", sweep.suggested.radius), ("calibrated", sweep.auto_radius))
+    marks = [Mark(radius, kind) for kind, radius in known if radius is not None and x.low <= radius <= x.high]
     picks = [(row.radius, i == chosen) for i, row in enumerate(sweep.rows)]
     panels: Sequence[tuple[str, Callable[[Arm], float], float]] = (
         ("Diversity of the answers", lambda arm: arm.diversity, 1.0),
@@ -60,7 +60,7 @@ def plot_html(sweep: Sweep | None, chosen: int | None = None) -> str:
         chart(title, _lines(sweep, value), x, top, some_ticks(radii, x), marks, picks) for title, value, top in panels
     )
     kinds = [("trained", "trained"), ("control", "random, same norm")]
-    kinds += [(mark.kind, f"{mark.kind} R = {mark.x:.3g}") for mark in marks]
+    kinds += [(mark.kind, f"{MARKS[mark.kind]} R = {mark.x:.3g}") for mark in marks]
     return f'<div class="charts">{figures}</div>{legend(kinds)}'
 
 

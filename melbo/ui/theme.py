@@ -9,6 +9,8 @@ import gradio as gr
 
 from melbo.ui.layout import BUILDERS
 from melbo.ui.style import CSS
+from melbo.ui.waiting import CSS as WAITING
+from melbo.ui.waiting import SCRIPT
 
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
@@ -38,7 +40,8 @@ def launch_options() -> dict[str, Any]:
     """Keyword arguments for `demo.launch`. MELBO_MCP=1 adds an MCP server, which needs `pip install gradio[mcp]`."""
     return {
         "theme": theme(),
-        "css": CSS + "".join(getattr(module, "CSS", "") for module in BUILDERS.values()),
+        "js": SCRIPT,
+        "css": CSS + WAITING + "".join(getattr(module, "CSS", "") for module in BUILDERS.values()),
         "show_error": False,
         "footer_links": ["api", "gradio"],
         "run_history": False,

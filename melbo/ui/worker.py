@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -19,6 +19,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from melbo.errors import ConfigError
 from melbo.models import LoadedModel
+from melbo.steering import edit_outputs
 
 BEAT = 0.25
 """Longest time between two yields, in seconds."""
@@ -58,10 +59,18 @@ class Desk(Generic[T]):
             raise ConfigError(f"this took longer than the {self.seconds:g} s that one run may take; ask for less.")
 
 
-def follow(work: Callable[[Desk[T]], None], lock: threading.Lock, seconds: float) -> Generator[list[T], None, None]:
+def follow(
+    work: Callable[[Desk[T]], None], lock: threading.Lock, seconds: float, first: Callable[[], Any] = lambda: None
+) -> Generator[list[T], None, None]:
     """Run `work` while holding `lock`, and yield what it has told since the last time, which may be nothing.
 
-    Closing the iterator stops the work at its next `check` and waits for it.
+    Args:
+        seconds: that the work may take, with waiting for the lock.
+        first: called before the lock is taken: what takes long, needs no lock, and cannot be stopped.
+
+    Closing the iterator stops the work at its next `check`, and waits for that for BEAT seconds at most: it is the
+    server's own loop that closes an abandoned event, and all other visitors wait meanwhile. The lock is the work's
+    until it ends.
 
     Raises:
         What `work` raises, after all that it told.
@@ -72,9 +81,11 @@ def follow(work: Callable[[Desk[T]], None], lock: threading.Lock, seconds: float
 
     def run() -> None:
         try:
+            first()
             while not lock.acquire(timeout=BEAT):
                 desk.check()
             try:
+                desk.check()
                 work(desk)
             finally:
                 lock.release()
@@ -104,7 +115,7 @@ def follow(work: Callable[[Desk[T]], None], lock: threading.Lock, seconds: float
             raise errors[0]
     finally:
         desk.stop.set()
-        thread.join()
+        thread.join(BEAT)
 
 
 class _Asking(StoppingCriteria):
@@ -119,23 +130,51 @@ class _Asking(StoppingCriteria):
 
 
 class _Watched:
-    """A model that asks the desk before each pass and between tokens; all else is the model's own."""
+    """A model that asks the desk after each block of a pass and between tokens; all else is the model's own."""
 
-    def __init__(self, model: Any, check: Callable[[], None]) -> None:
-        self._model, self._check = model, check
+    def __init__(self, model: Any, blocks: Any, check: Callable[[], None]) -> None:
+        self._model, self._blocks, self._check = model, blocks, check
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        self._check()
-        return self._model(*arguments, **named)
+        def look(_: int, hidden: Tensor) -> Tensor:
+            self._check()
+            return hidden
+
+        with edit_outputs(self._blocks, look):
+            return self._model(*arguments, **named)
 
     def generate(self, **named: Any) -> Any:
         asked = [*(named.pop("stopping_criteria", None) or ()), _Asking(self._check)]
         return self._model.generate(**named, stopping_criteria=StoppingCriteriaList(asked))
 
 
+class _WatchedBlock:
+    """A block that asks the desk before each pass; all else, hooks too, is the block's own."""
+
+    def __init__(self, block: Any, check: Callable[[], None]) -> None:
+        self._block, self._check = block, check
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._block, name)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        self._check()
+        return self._block(*arguments, **named)
+
+
+class _WatchedModel(LoadedModel):
+    """Discovery runs blocks one by one, without the model around them."""
+
+    @property
+    def blocks(self) -> Any:
+        """The decoder blocks, in order."""
+        return [_WatchedBlock(block, self.model._check) for block in super().blocks]
+
+
 def watched(loaded: LoadedModel, check: Callable[[], None]) -> LoadedModel:
-    """The same model; `check` is called before each of its passes and between tokens, and may raise."""
-    return replace(loaded, model=_Watched(loaded.model, check))
+    """The same model; `check` is called at each block of a pass, and between tokens, and may raise."""
+    values = {f.name: getattr(loaded, f.name) for f in fields(loaded)}
+    return _WatchedModel(**values | {"model": _Watched(loaded.model, loaded.blocks, check)})

@@ -1,0 +1,188 @@
+"""`melbo inspect all`: geometry, logit lens, SAE neighbours and activating examples, written beside a bank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from melbo.bank import VectorBank
+from melbo.bank.beside import ACTIVATING, GEOMETRY, LENS, MAX_RESULT_BYTES, SAE
+from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
+from melbo.cli.sae import NoDuds, load_both, public_name
+from melbo.errors import SaeError
+from melbo.interpret.activating import find_activating
+from melbo.interpret.activating_report import ActivatingConfig
+from melbo.interpret.activating_table import best_values
+from melbo.interpret.chosen import chosen_vectors
+from melbo.interpret.contrast import Contrast, load_contrasts, organism_contrasts
+from melbo.interpret.corpus_reader import Corpus, Item, open_corpus
+from melbo.interpret.geometry import measure_geometry
+from melbo.interpret.lens_file import save_lens
+from melbo.interpret.logit_lens import LensSite, logit_lens
+from melbo.interpret.sae import Sae
+from melbo.interpret.sae_files import load_sae
+from melbo.interpret.sae_report import sae_report
+from melbo.models import ORGANISM, LoadedModel
+
+SITES: tuple[LensSite, ...] = ("effect", "vector")
+DOCUMENTS = 1000
+"""Most documents that SAE features are described with."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the parts share."""
+
+    loaded: LoadedModel
+    bank: VectorBank
+    folder: Path
+    chosen: list[int]
+    """Vectors of all parts but geometry, which takes all."""
+    k: int
+
+
+def inspect_all(
+    bank: Annotated[Path, typer.Argument(help="Folder of the bank; the files are written there.")],
+    corpus: Annotated[str, typer.Option(help='Text or .jsonl file, hf:OWNER/NAME, or "organism".')] = ORGANISM,
+    limit: Annotated[int | None, typer.Option(help="Most documents of the corpus.", min=1)] = None,
+    split: Annotated[str, typer.Option(help="Of a data set.")] = "train",
+    contrasts: Annotated[
+        str | None, typer.Option(help='As for `melbo inspect geometry`. Default: "organism" for the embedded model.')
+    ] = None,
+    sae: Annotated[
+        str | None,
+        typer.Option("--sae", help="Folder or Hub repository of an SAE. Default: the embedded model's own."),
+    ] = None,
+    sae_folder: Annotated[str, typer.Option(help='Folder within it, such as "layers.10".')] = "",
+    other_model: Annotated[bool, typer.Option("--other-model", help="Allow an SAE of another model's name.")] = False,
+    no_duds: NoDuds = False,
+    k: Annotated[int, typer.Option(help="Activating examples per vector and sign.", min=1)] = 6,
+    dtype: Dtype = None,
+    device: Device = None,
+    blocks: Blocks = None,
+) -> None:
+    """Write geometry.json, lens.json, sae.json and activating.json beside a bank, each with its random control.
+
+    The app, the model card and `melbo push` take them from there. Stopped in the last part, activating examples, the
+    same command goes on with that part.
+    """
+    loaded, vectors = load_both(bank, dtype, device, blocks)
+    work = _Work(loaded, vectors, bank, chosen_vectors(vectors, None, not no_duds), k)
+    texts = open_corpus(corpus, limit=limit, split=split)
+    sides = read_contrasts(contrasts or (ORGANISM if loaded.name == ORGANISM else None))
+    dictionary = _find_sae(work, sae, sae_folder, other_model)
+    described = open_corpus(corpus, limit=min(limit or DOCUMENTS, DOCUMENTS), split=split)
+    _geometry(work, sides)
+    _lens(work)
+    if dictionary is not None:
+        _sae(work, dictionary, public_name(sae or ORGANISM, sae_folder), described)
+    _activating(work, texts)
+
+
+def read_contrasts(source: str | None) -> tuple[Contrast, ...]:
+    """Contrasts of a JSON file, the organism's, or none.
+
+    Raises:
+        CorpusError: there is no such file, or it holds something else.
+    """
+    if source is None:
+        return ()
+    return organism_contrasts() if source == ORGANISM else load_contrasts(Path(source))
+
+
+def _find_sae(work: _Work, source: str | None, folder: str, other_model: bool) -> Sae | None:
+    """The SAE; None, and a line that says so, where none is named and the embedded one does not fit."""
+    try:
+        return load_sae(source or ORGANISM, folder, work.loaded, work.bank.layer, other_model)
+    except SaeError as error:
+        if source is not None:
+            raise
+        name, layer = work.bank.base_model.id, work.bank.layer
+        said = "the embedded SAE does not fit" if work.loaded.name == ORGANISM else "no SAE is known"
+        say(plain(f"{SAE} is left out: {said} for {name}, block {layer}; name one with --sae."))
+        if work.loaded.name == ORGANISM:
+            say(plain(f"  {error}"))
+        return None
+
+
+def _geometry(work: _Work, sides: Sequence[Contrast]) -> None:
+    with _waiting(GEOMETRY):
+        found = measure_geometry(work.loaded, work.bank, sides)
+    p = found.participation
+    _wrote(
+        found.save(work.folder / GEOMETRY),
+        f"what the blocks add fills {p['added']:.1f} dimensions, of random vectors {p['random added']:.1f}",
+    )
+
+
+def _lens(work: _Work) -> None:
+    with _waiting(LENS):
+        reports = [logit_lens(work.loaded, work.bank, site, work.chosen) for site in SITES]
+    best = [median(row.promoted[0].value for row in report.rows) for report in reports]
+    said = "; ".join(
+        f"{report.site}: best token {value:.1f} (random {report.random_best:.1f})"
+        for report, value in zip(reports, best, strict=True)
+    )
+    _wrote(save_lens(reports, work.folder / LENS), said)
+
+
+def _sae(work: _Work, dictionary: Sae, source: str, corpus: Corpus) -> None:
+    with _documents(corpus) as counted:
+        report = sae_report(work.loaded, work.bank, dictionary, source, work.chosen, corpus=counted)
+    found = report.comparison
+    share = fmean(parts.explained[-1] for parts in found.decomposition if parts.explained)
+    _wrote(
+        report.save(work.folder / SAE),
+        f"{len(found.random)} features explain {share:.0%} of a vector, {found.random[-1]:.0%} of a random one",
+    )
+
+
+def _activating(work: _Work, corpus: Corpus) -> None:
+    out = work.folder / ACTIVATING
+    checkpoint = out.absolute().with_name(f".{out.name}.checkpoint.json")
+    with tqdm(unit="token", unit_scale=True, desc=ACTIVATING, leave=False, disable=None) as bar, resumable(checkpoint):
+
+        def show_progress(_passages: int, tokens: int) -> None:
+            bar.update(tokens - bar.n)
+
+        config = ActivatingConfig(k=work.k)
+        report = find_activating(work.loaded, work.bank, corpus, config, show_progress, checkpoint, work.chosen)
+    own, control = best_values(report.directions), best_values(report.control)
+    _wrote(
+        report.save(out),
+        f"{report.tokens} tokens; best value {median(own):.1f} spreads, of random directions {median(control):.1f}",
+    )
+
+
+@contextmanager
+def _waiting(name: str) -> Iterator[None]:
+    with tqdm(total=1, desc=name, unit="file", leave=False, disable=None) as bar:
+        yield
+        bar.update()
+
+
+@contextmanager
+def _documents(corpus: Corpus) -> Iterator[Corpus]:
+    """The same corpus with a bar that counts its documents."""
+    with tqdm(desc=SAE, unit="text", leave=False, disable=None) as bar:
+
+        def read() -> Iterator[Item]:
+            for item in corpus.read():
+                bar.update()
+                yield item
+
+        yield replace(corpus, read=read)
+
+
+def _wrote(path: Path, said: str) -> None:
+    say(plain(f"{path}: {said}"))
+    if path.stat().st_size > MAX_RESULT_BYTES:
+        most = MAX_RESULT_BYTES // 2**20
+        say(f"  it is larger than {most} MiB, so that it is neither shown nor pushed; use --no-duds or a smaller --k")

@@ -1,0 +1,100 @@
+"""A visitor's place among those who wait for the model: shown in words, and bounded so that nobody holds many.
+
+gradio tells each waiting page its place, which a component with show_progress="minimal" shows as "queue: 3/5 |". SCRIPT
+turns that into "3 before you", the request that runs being the first of them, and tells it to screen readers once.
+gradio bounds the queue as a whole only, so `bound_places` refuses a request before it joins.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+PLACES = 8
+"""Requests that one page may have waiting; a ninth is refused until one has started."""
+SHARE = 0.5
+"""Share of the queue that one address may fill: many people can sit behind one."""
+CSS = """
+.waiting { min-height: 2.25rem; flex: 1 1 9rem !important; min-width: 9rem !important; align-self: center;
+  position: relative; overflow: visible; }
+.waiting .wrap { background: none !important; padding: 0 !important; border: 0 !important;
+  align-items: flex-start !important; justify-content: center; inset: 0; }
+#place-told { position: fixed; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.waiting .progress-text { position: static !important; transform: none !important; white-space: nowrap;
+  background: none !important; }
+.progress-text { font-family: inherit !important; font-size: .8125rem !important; visibility: hidden;
+  color: var(--body-text-color-subdued) !important; animation: waited 0s linear .4s forwards; }
+@keyframes waited { to { visibility: visible; } }
+"""
+"""The delay hides what a free model makes of it: a place that lasts for a moment."""
+SCRIPT = r"""() => {
+  const told = document.createElement('div');
+  told.id = 'place-told';
+  told.setAttribute('role', 'status');
+  document.body.append(told);
+  const put = (text) => {
+    const place = /^\s*queue: (\d+)\/\d+ \|\s*$/.exec(text.data);
+    if (!place) return;
+    text.data = `${place[1]} before you ·`;
+    if (told.textContent !== `${place[1]} before you`) told.textContent = `${place[1]} before you`;
+  };
+  const all = (element) => {
+    const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) put(texts.currentNode);
+  };
+  new MutationObserver((changes) => {
+    for (const change of changes) {
+      if (change.type === 'characterData') put(change.target);
+      for (const node of change.addedNodes) {
+        if (node.nodeType === 3 && node.parentElement?.closest('.progress-text')) put(node);
+        if (node.nodeType !== 1) continue;
+        if (node.matches('.progress-text')) all(node);
+        else node.querySelectorAll('.progress-text').forEach(all);
+      }
+    }
+  }).observe(document.body, { childList: true, characterData: true, subtree: true });
+  let ticks = 0;
+  const top = setInterval(() => {
+    document.querySelectorAll('.pane .bubble-wrap').forEach((pane) => { pane.scrollTop = 0; });
+    if (++ticks > 20) clearInterval(top);
+  }, 100);
+  for (const touch of ['pointerdown', 'wheel', 'keydown'])
+    addEventListener(touch, () => clearInterval(top), { once: true, passive: true });
+}"""
+"""For `launch(js=...)`. Its end: a pane opens at its last line, but the prepared comparison is read from its top."""
+
+
+def waiting(elem_id: str) -> gr.HTML:
+    """Room for the place, as high as a button: the last in a row of buttons."""
+    return gr.HTML("", elem_id=elem_id, elem_classes="waiting", padding=False)
+
+
+def shown_on(place: gr.HTML) -> dict[str, Any]:
+    """Arguments of an event that tells its place there."""
+    return {"show_progress": "minimal", "show_progress_on": place}
+
+
+def bound_places(demo: gr.Blocks, each: int = PLACES) -> None:
+    """Refuse a request of a page that has `each` waiting, or of an address that has SHARE of the queue. Call once,
+    after `demo.queue(max_size=...)`.
+    """
+    queue: Any = demo._queue
+    push, most = queue.push, max(each, int(SHARE * (queue.max_size or each / SHARE)))
+
+    async def bounded(body: Any, request: Any, username: str | None) -> Any:
+        waits = [event for line in queue.event_queue_per_concurrency_id.values() for event in line.queue]
+        own = sum(event.session_hash == body.session_hash for event in waits)
+        near = sum(address_of(event.request) == address_of(request) for event in waits)
+        if own >= each or near >= most:
+            count = own if own >= each else near
+            return False, f"{count} requests of yours are waiting already; try again when one has ended.", "error"
+        return await push(body=body, request=request, username=username)
+
+    queue.push = bounded
+
+
+def address_of(request: Any) -> str:
+    """Where a request comes from: what the nearest proxy says, or else the connection's own address."""
+    forwarded = request.headers.get("x-forwarded-for", "")
+    return forwarded.rpartition(",")[2].strip() or (request.client.host if request.client else "")
