@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from typing import Any, Literal
-
-import gradio as gr
 
 from melbo.bank import VectorBank
 from melbo.errors import ConfigError
@@ -16,9 +14,8 @@ from melbo.ui.choices import best_scale, usable, vector_label, vector_note
 from melbo.ui.context import Context
 from melbo.ui.conversation import turn
 from melbo.ui.device import MODEL_EVENT, on_device
-from melbo.ui.endpoint import endpoint
+from melbo.ui.endpoint import endpoint, plain_errors
 from melbo.ui.models_tab_handlers import load_local, local_banks
-from melbo.ui.notice import said
 from melbo.ui.steer_handlers import Update, compare, last_changes
 from melbo.ui.steer_settings import Settings
 from melbo.ui.strip_handlers import Calibration, scale_strip
@@ -31,15 +28,6 @@ def publish(context: Context) -> None:
     endpoint(strip_endpoint(context), "scale_strip", **MODEL_EVENT)
     endpoint(vectors_endpoint(context), "vectors", queue=False)
     endpoint(banks_endpoint(context), "banks", queue=False)
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """A failure reaches the client as one line."""
-    try:
-        yield
-    except Exception as error:
-        raise gr.Error(said(error), print_exception=False) from error
 
 
 def _bank(context: Context, name: str) -> VectorBank:
@@ -93,7 +81,7 @@ def chat_endpoint(context: Context) -> Callable[..., Iterator[tuple[str, str]]]:
             The unsteered and the steered answer so far; the last pair is complete.
         """
         sampling = (temperature, top_p, max_new_tokens, seed)
-        with _plain_errors():
+        with plain_errors():
             settings = Settings(_mix(vectors, scales), side, instruction, system, *sampling, positions)
             yield from _pairs(run(_bank(context, bank), message, [], [], settings))
 
@@ -133,7 +121,7 @@ def changes_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
         Returns:
             For each token: text, unsteered and steered probability, change (log of their ratio, nats).
         """
-        with _plain_errors():
+        with plain_errors():
             settings = Settings(((vector, scale),), max_new_tokens=1)
             return [vars(change) for change in run(_bank(context, bank), turn(message, answer), settings)]
 
@@ -164,7 +152,7 @@ def strip_endpoint(context: Context) -> Callable[..., Iterator[list[dict[str, An
             For each scale: scale, text, coherence (0 to 10), refusal, same (equal to the unsteered answer), kind. The
             texts so far; in the last list they are whole and measured.
         """
-        with _plain_errors():
+        with plain_errors():
             shown: list[dict[str, Any]] = []
             with closing(run(_bank(context, bank), message, system, vector, tuple(scales))) as strips:
                 for strip in strips:
@@ -186,7 +174,7 @@ def vectors_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
         Returns:
             For each vector: its number, label, note, best scale, and usable scales as [lowest, highest] pairs.
         """
-        with _plain_errors():
+        with plain_errors():
             found = _bank(context, bank)
         return [
             {

@@ -9,16 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import gradio as gr
-
 from melbo.bank import VectorBank
 from melbo.config import default_layers
 from melbo.prompts import BOMB, DEFAULT_SYSTEM
 from melbo.ui.context import Context
 from melbo.ui.device import MODEL_EVENT, on_device
 from melbo.ui.discover_tab_handlers import discover_steps, read_request
-from melbo.ui.endpoint import endpoint
-from melbo.ui.notice import said
+from melbo.ui.endpoint import endpoint, plain_errors
 
 
 def publish(context: Context) -> None:
@@ -61,7 +58,7 @@ def discover_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]
             Steps done, steps in all and the mean objective; in the end also the vectors, their norm, layer and
             objectives.
         """
-        try:
+        with plain_errors():
             request = read_request(
                 context, context.banks.get(context.default_key), prompts, system, method, source_layer, target_layer,
                 auto_radius, radius, vectors, steps, seed,
@@ -78,8 +75,6 @@ def discover_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]
                         else:
                             told = told | as_values(item.bank)
                     yield told  # also where nothing is new: only between two values can a client be found to have left
-        except Exception as error:
-            raise gr.Error(said(error), print_exception=False) from error
 
     return discover
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, get_args, get_origin, get_type_hints
 
+import gradio as gr
 from gradio.events import api
+
+from melbo.ui.notice import said
 
 
 def endpoint(fn: Callable[..., Any], name: str, **event: Any) -> None:
@@ -22,3 +26,12 @@ def endpoint(fn: Callable[..., Any], name: str, **event: Any) -> None:
     setattr(fn, "__signature__", signature)  # noqa: B010  mypy knows no such attribute
     fn.__name__ = name  # what MCP calls the tool
     api(fn, api_name=name, api_description=inspect.getdoc(fn), **event)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """A failure reaches the client as one line."""
+    try:
+        yield
+    except Exception as error:
+        raise gr.Error(said(error), print_exception=False) from error

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing
 from functools import partial
 from typing import Any, Literal
-
-import gradio as gr
 
 from melbo.interpret.activating_report import ActivatingReport, Direction
 from melbo.interpret.activating_table import best_values
 from melbo.interpret.stored import Feature, lens_rows, neighbours_of, sae_neighbours, stored_geometry
 from melbo.ui.context import Context
 from melbo.ui.device import MODEL_EVENT, on_device
-from melbo.ui.endpoint import endpoint
+from melbo.ui.endpoint import endpoint, plain_errors
 from melbo.ui.inspect_tab_handlers import (
     Along,
     News,
@@ -26,7 +24,6 @@ from melbo.ui.inspect_tab_handlers import (
     sae_steps,
 )
 from melbo.ui.inspect_tab_source import read_source
-from melbo.ui.notice import said
 
 
 def publish(context: Context) -> None:
@@ -37,15 +34,6 @@ def publish(context: Context) -> None:
     endpoint(lens_endpoint(context), "logit_lens", **MODEL_EVENT)
     endpoint(geometry_endpoint(context), "geometry", **MODEL_EVENT)
     endpoint(words_endpoint(context), "describe_vector", **MODEL_EVENT)
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """A failure reaches the client as one line."""
-    try:
-        yield
-    except Exception as error:
-        raise gr.Error(said(error), print_exception=False) from error
 
 
 def _result(steps: Generator[list[News], None, None]) -> Any:
@@ -76,7 +64,7 @@ def passages_endpoint(context: Context) -> Callable[..., dict[str, Any]]:
             corpus, positions read, the random vectors' best values, and for each sign its passages: before, token,
             after, value (standard deviations), cosine, mark.
         """
-        with _plain_errors():
+        with plain_errors():
             bank = context.banks.get(context.default_key)
             report: ActivatingReport = _result(run(bank, vector, read_source(context, bank, text)))
             return {
@@ -122,7 +110,7 @@ def text_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
         Returns:
             For each token: text, value, and a random vector's value; in standard deviations over ordinary prompts.
         """
-        with _plain_errors():
+        with plain_errors():
             found, _ = run(context.banks.get(context.default_key), vector, text, along, as_chat)
             return [vars(token) for token in found.tokens]
 
@@ -143,7 +131,7 @@ def features_endpoint(context: Context) -> Callable[..., dict[str, Any]]:
             nearest (cosines), sum (coefficients, none negative), changed (by steering): number, weight, mark and
             examples of each feature; the random level of nearest; the share that the sum explains, and of a random one.
         """
-        with _plain_errors():
+        with plain_errors():
             bank = context.banks.get(context.default_key)
             bank.vector(vector)
             found = sae_neighbours(bank, vector) or neighbours_of(_result(run(bank)), vector)
@@ -180,7 +168,7 @@ def lens_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
             For each site ("effect", "vector") and sign: promoted and suppressed tokens with values in standard
             deviations over the vocabulary; the best value of random vectors, on average and at most.
         """
-        with _plain_errors():
+        with plain_errors():
             bank = context.banks.get(context.default_key)
             bank.vector(vector)
             return [
@@ -213,7 +201,7 @@ def geometry_endpoint(context: Context) -> Callable[..., dict[str, Any]]:
             cosines (a row for each vector), cluster of each vector, participation ratios with random ones, layers
             (norm and cosine of the change, and random), overlaps with difference-of-means vectors, their chance level.
         """
-        with _plain_errors():
+        with plain_errors():
             bank = context.banks.get(context.default_key)
             found = stored_geometry(bank) or _result(run(bank))[0]
             return {
@@ -241,7 +229,7 @@ def words_endpoint(context: Context) -> Callable[..., dict[str, str]]:
         Returns:
             question, and the answers with the vector, with a random vector, and with the word itself.
         """
-        with _plain_errors():
+        with plain_errors():
             found = _result(run(context.banks.get(context.default_key), vector))
             answer = {"vector": found.answers[0], "random": found.random, "unpatched": found.unpatched}
             return {"question": found.question} | answer

@@ -7,15 +7,12 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-import gradio as gr
-
 from melbo.prompts import BOMB
 from melbo.sweep import Sweep
 from melbo.sweep.result import Arm
 from melbo.ui.context import Context
 from melbo.ui.device import MODEL_EVENT, on_device
-from melbo.ui.endpoint import endpoint
-from melbo.ui.notice import said
+from melbo.ui.endpoint import endpoint, plain_errors
 from melbo.ui.sweep_tab_handlers import RADII, read_request, sweep_steps
 
 NOTHING_YET: dict[str, Any] = {"rows": [], "suggested": None, "reason": "", "calibrated": None, "complete": False}
@@ -43,7 +40,7 @@ def sweep_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:
         Returns:
             The sweep so far: rows by R, the suggested R and why, the calibrated R, and whether it is complete.
         """
-        try:
+        with plain_errors():
             bank = context.banks.get(context.default_key)
             request = read_request(context.limits, radii, vectors, steps, prompt)
             told: dict[str, Any] = NOTHING_YET
@@ -52,8 +49,6 @@ def sweep_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:
                     sweep = next((item.sweep for item in reversed(news) if item.sweep is not None), None)
                     told = told if sweep is None else as_values(sweep)
                     yield told  # also where nothing is new: only between two values can a client be found to have left
-        except Exception as error:
-            raise gr.Error(said(error), print_exception=False) from error
 
     return r_sweep
 
