@@ -24,6 +24,7 @@ from melbo.models import LoadedModel
 from melbo.prompts import BOMB
 from melbo.ui import build_demo, launch_options
 from melbo.ui.context import BankShelf, Limits
+from melbo.ui.theme import SESSIONS
 
 ROUNDS = 8
 """Of ten requests each, after as many that warm up."""
@@ -107,3 +108,11 @@ def test_banks_of_visitors_do_not_pile_up(tiny_bank: VectorBank) -> None:
     gc.collect()
     alive = [x for x in gc.get_objects() if type(x) is VectorBank and len(x) == 1]
     assert len(shelf) == 5 and len(alive) == 5
+
+
+def test_visitors_beyond_the_limit_push_out_those_seen_longest_ago(demo: gr.Blocks) -> None:
+    kept = demo.app.state_holder
+    for number in range(SESSIONS + 20):
+        kept[f"visitor-{number}"]
+    assert len(kept.session_data) == SESSIONS
+    assert "visitor-0" not in kept and f"visitor-{SESSIONS + 19}" in kept

@@ -36,6 +36,10 @@ def theme() -> gr.themes.Base:
     )
 
 
+SESSIONS = 256
+"""Visitors whose state is kept; each takes about 0.5 MB, and beyond them the one seen longest ago starts anew."""
+
+
 def launch_options() -> dict[str, Any]:
     """Keyword arguments for `demo.launch`. MELBO_MCP=1 adds an MCP server, which needs `pip install gradio[mcp]`."""
     return {
@@ -47,6 +51,7 @@ def launch_options() -> dict[str, Any]:
         "run_history": False,
         "enable_monitoring": False,
         "max_file_size": "8mb",
+        "state_session_capacity": SESSIONS,
         "ssr_mode": False,
         "mcp_server": os.environ.get("MELBO_MCP") == "1",
     }
