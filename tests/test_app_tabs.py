@@ -185,7 +185,7 @@ def test_a_vector_goes_from_bank_to_understand_and_on_to_steer(page: Page) -> No
     own.press("Enter")
     page.fill("#inspect-text textarea", "Wie backe ich Brot?")
     page.click("#inspect-read")
-    expect(page.locator("#inspect-own .read")).to_contain_text("× this vector")
+    expect(page.locator("#inspect-own .read")).to_contain_text("the effect of 1 × this vector")
     page.locator("#inspect-random input").check()
     expect(page.locator("#inspect-own .read")).to_contain_text("a random vector of the same norm")
     lens = page.locator("#inspect-tokens .moved").first
