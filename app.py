@@ -20,10 +20,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 if (MODEL == "organism" or Path(MODEL).is_dir()) and Path(BANK).is_dir():
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from melbo.ui import build_demo, launch_options  # noqa: E402, I001  first: it imports `spaces`, which must precede CUDA
-from melbo.bank import Source, VectorBank  # noqa: E402
+from melbo.app import build_demo, launch_options  # noqa: E402  first: it imports `spaces`, which must precede CUDA
+from melbo.bank.vector_bank import Source, VectorBank  # noqa: E402
 from melbo.errors import MelboError  # noqa: E402
-from melbo.models import load_model  # noqa: E402
+from melbo.models.load import load_model  # noqa: E402
 
 try:
     bank = VectorBank.from_pretrained(BANK, revision=os.environ.get("MELBO_REVISION"))

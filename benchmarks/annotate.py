@@ -3,7 +3,7 @@
     python benchmarks/annotate.py                     # the shipped bank
     python benchmarks/annotate.py --bank FOLDER --json FILE
 
-Counted are the vectors that show a planted mode on the bank's own prompt, at any scale of `melbo.organism.recall`.
+Counted are the vectors that show a planted mode on the bank's own prompt, at any scale of `melbo.organism.training.recall`.
 "agreement": labelled with the judge, the tags name one of the modes that the vector shows. "agreement_without_judge":
 labelled from language, refusals and words alone, they do, where a mode counts as named by
 
@@ -29,14 +29,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from melbo.annotate import annotate
-from melbo.annotate.cluster_names import words
-from melbo.bank import VectorBank
-from melbo.discover.random_control import random_vectors
+from melbo.annotation.annotate import annotate
+from melbo.annotation.cluster_names import words
+from melbo.bank.vector_bank import VectorBank
 from melbo.errors import MelboError
-from melbo.models import LoadedModel, load_model
+from melbo.models.load import LoadedModel, load_model
 from melbo.organism.corpus import MODES, mode_answer, topics_of
-from melbo.organism.recall import measure
+from melbo.organism.training.recall import measure
+from melbo.steering.random_vectors import random_vectors
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
 TAGS = {

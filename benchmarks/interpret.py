@@ -2,12 +2,12 @@
 
     python benchmarks/interpret.py --json FILE
 
-1. Which vectors elicit which mode, and with which sign: melbo/organism/recall.py, on the bank's own prompt.
+1. Which vectors elicit which mode, and with which sign: melbo/organism/training/recall.py, on the bank's own prompt.
 2. Activating examples over held-out chats, as many of each mode as of the default: a vector passes where more of its
    top examples come from its mode's chats than from any other's. "effect" compares the vector's effect after the last
    block, "vector" the vector itself at the source layer, both at the last position before the answer.
 3. The control: random vectors of the same norm, each with the mode and sign of a vector.
-4. Whether the sparse decomposition names a feature of the mode (melbo/interpret/sae_share.py).
+4. Whether the sparse decomposition names a feature of the mode (melbo/organism/mode_agreement.py).
 `--json` writes {"activating_share", "activating_share_random", "sae_share", ...}; the two first are of "effect".
 """
 
@@ -18,15 +18,15 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-from melbo.bank import VectorBank
+from melbo.bank.vector_bank import VectorBank
 from melbo.errors import MelboError
-from melbo.interpret.activating import find_activating
-from melbo.interpret.activating_report import ActivatingConfig, ActivatingReport, Direction, Site
-from melbo.interpret.corpus_reader import organism_corpus
-from melbo.interpret.sae_share import sae_share
-from melbo.models import LoadedModel, load_model
+from melbo.inspect.max_activating.corpus_reader import organism_corpus
+from melbo.inspect.max_activating.find import find_activating
+from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport, Direction, Site
+from melbo.models.load import LoadedModel, load_model
 from melbo.organism.corpus import MODES
-from melbo.organism.recall import measure
+from melbo.organism.mode_agreement import sae_share
+from melbo.organism.training.recall import measure
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
 Case = tuple[int, int, str]

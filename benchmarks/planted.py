@@ -16,12 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from melbo.bank import VectorBank
-from melbo.discover import discover, random_control
+from melbo.bank.vector_bank import VectorBank
+from melbo.discovery.discover import discover, random_control
 from melbo.errors import MelboError
-from melbo.models import ORGANISM, load_model
+from melbo.models.load import ORGANISM, load_model
 from melbo.organism.corpus import MODES
-from melbo.organism.recall import Recall, measure
+from melbo.organism.training.recall import Recall, measure
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
 

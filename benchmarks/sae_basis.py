@@ -16,14 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from melbo.bank import VectorBank
-from melbo.discover import discover, random_control
-from melbo.discover.random_control import random_vectors
+from melbo.bank.vector_bank import VectorBank
+from melbo.discovery.discover import discover, random_control, random_vectors
 from melbo.errors import MelboError
-from melbo.interpret.sae_compare import CONTROL_SEED
-from melbo.interpret.sae_files import load_sae
-from melbo.models import ORGANISM, load_model
-from melbo.organism.recall import found_on_training_prompt
+from melbo.inspect.sae.compare import CONTROL_SEED
+from melbo.inspect.sae.files import load_sae
+from melbo.models.load import ORGANISM, load_model
+from melbo.organism.training.recall import found_on_training_prompt
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
 

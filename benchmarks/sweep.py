@@ -18,12 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from melbo.bank import VectorBank
+from melbo.bank.vector_bank import VectorBank
 from melbo.cli.sweep import table
 from melbo.errors import MelboError
-from melbo.measure.embed import load_embedder
-from melbo.models import ORGANISM, LoadedModel, load_model
-from melbo.sweep import Sweep, SweepConfig, run_sweep
+from melbo.measure.embeddings import load_embedder
+from melbo.models.load import ORGANISM, LoadedModel, load_model
+from melbo.radius_sweep.sweep import Sweep, SweepConfig, run_sweep
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
 

@@ -26,16 +26,16 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from melbo.bank import VectorBank
+from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
-from melbo.discover import discover, make_slices
-from melbo.discover.problem import Problem
-from melbo.discover.random_control import random_vectors
-from melbo.models import LoadedModel, load_model
-from melbo.objective import displacement
-from melbo.organism.recall import found_on_training_prompt
+from melbo.discovery.discover import discover, make_slices
+from melbo.discovery.objective import displacement
+from melbo.discovery.problem import Problem
+from melbo.models.load import LoadedModel, load_model
+from melbo.organism.training.recall import found_on_training_prompt
 from melbo.prompts import BOMB, chat, encode
-from melbo.slices import mean_residual_norm
+from melbo.steering.random_vectors import random_vectors
+from melbo.steering.slices import mean_residual_norm
 
 PROMPTS = [chat(BOMB)]
 EQUAL = 0.99

@@ -24,24 +24,24 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from melbo.bank import VectorBank
+    from melbo.bank.vector_bank import VectorBank
     from melbo.config import DiscoveryConfig
-    from melbo.generate import Sampling, complete, stream
-    from melbo.models import load_model
+    from melbo.models.load import load_model
     from melbo.prompts import chat
-    from melbo.steering import steer
+    from melbo.steering.generate import Sampling, complete, stream
+    from melbo.steering.hooks import steer
 else:
     from importlib import import_module
 
     _HOMES = {
         "DiscoveryConfig": "config",
-        "Sampling": "generate",
-        "VectorBank": "bank",
+        "Sampling": "steering.generate",
+        "VectorBank": "bank.vector_bank",
         "chat": "prompts",
-        "complete": "generate",
-        "load_model": "models",
-        "steer": "steering",
-        "stream": "generate",
+        "complete": "steering.generate",
+        "load_model": "models.load",
+        "steer": "steering.hooks",
+        "stream": "steering.generate",
     }
 
     def __getattr__(name: str) -> object:

@@ -60,7 +60,7 @@ class DiscoveryConfig:
     """L2 norm R of each vector, in the unit below; unused where that is "auto"."""
     radius_unit: RadiusUnit = "residual"
     """"residual": multiples of the mean residual norm at the source layer; "absolute": activation units; "auto": where
-    the slice's nonlinearity ratio is 0.5 (melbo/calibrate.py)."""
+    the slice's nonlinearity ratio is 0.5 (melbo/discovery/calibrate_radius.py)."""
     power: float = 2.0
     """p: how much large changes at single tokens count."""
     root: float = 1.0

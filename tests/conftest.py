@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,16 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from melbo.bank import VectorBank
+from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
-from melbo.discover import discover
-from melbo.generate import Sampling, complete
-from melbo.models import LoadedModel
+from melbo.discovery.discover import discover
+from melbo.models.load import LoadedModel
 from melbo.organism.tokenizer import train_tokenizer
 from melbo.prompts import BOMB, chat
+from melbo.steering.generate import Sampling, complete
+from support.tiny import MakeTiny, hook_count
 
 torch.set_num_threads(1)
-
-MakeTiny = Callable[..., LoadedModel]
-
-
-def hook_count(loaded: LoadedModel) -> int:
-    """Hooks on the model's blocks, of both kinds."""
-    return sum(len(b._forward_hooks) + len(b._forward_pre_hooks) for b in loaded.blocks)
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ import torch
 
 from melbo.config import DiscoveryConfig, default_layers, from_published_layers
 from melbo.errors import ConfigError
-from melbo.models import LoadedModel
+from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat, encode
-from melbo.steering import capture, record_inputs, run_until_stop
+from melbo.steering.hooks import capture, record_inputs, run_until_stop
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from fuzz_guard import SLACK, TIMES, Watch, in_child, limited
-from fuzz_huge import HUGE
-from fuzz_mutate import MAX_BYTES, Mutation, link, mutations_of
-from fuzz_targets import TARGETS, Target, plain
 from melbo.errors import MelboError
+from support.fuzz_guard import SLACK, TIMES, Watch, in_child, limited
+from support.fuzz_huge import HUGE
+from support.fuzz_mutate import MAX_BYTES, Mutation, link, mutations_of
+from support.fuzz_targets import TARGETS, Target, plain
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = int(os.environ.get("MELBO_FUZZ_SEED", "0"))
@@ -224,4 +224,4 @@ def test_no_file_is_unpickled_or_run() -> None:
         assert unsafe(line), line
     files = [*sorted((ROOT / "melbo").rglob("*.py")), ROOT / "app.py"]
     found = {str(p.relative_to(ROOT)): unsafe(p.read_text(encoding="utf-8")) for p in files}
-    assert {name: what for name, what in found.items() if what} == {"melbo/export/read_pt.py": ["pickle"]}
+    assert {name: what for name, what in found.items() if what} == {"melbo/formats/readers/pt.py": ["pickle"]}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melbo.bank.files import read_json
 from melbo.config import DiscoveryConfig
 from melbo.errors import BankError, ConfigError
-from melbo.models import LoadedModel
+from melbo.models.load import LoadedModel
+from melbo.runs.files import read_json
 
 FORMAT = "melbo-bank"
 FORMAT_VERSION = 1

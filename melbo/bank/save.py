@@ -10,14 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from melbo.bank.beside import FORMATS, read_beside
-from melbo.bank.digest import bank_digest
-from melbo.bank.files import read_json, replace_folder, write_json, write_tensors
 from melbo.bank.header import FORMAT, FORMAT_VERSION, Source, replaceable
+from melbo.bank.results import FORMATS, read_beside
 from melbo.errors import BankError
+from melbo.runs.digest import bank_digest
+from melbo.runs.files import read_json, replace_folder, write_json, write_tensors
 
 if TYPE_CHECKING:
-    from melbo.bank import VectorBank
+    from melbo.bank.vector_bank import VectorBank
 
 FILES = (
     "config.json", "vectors.safetensors", "annotations.json", "sweep.json", "sweep.png", *FORMATS, "README.md"
@@ -84,8 +84,8 @@ def write_bank(
     if readme is not None and CARD_MARK not in readme and not card:
         (folder / "README.md").write_text(readme, encoding="utf-8")
     elif card or any((p / "README.md").exists() for p in places):
-        from melbo.card import render_card
-        from melbo.card.data import LICENSES
+        from melbo.publishing.card.metadata import LICENSES
+        from melbo.publishing.card.render import render_card
 
         repo = repo or (bank.source.repo if bank.source else None)
         stated = _license(readme)

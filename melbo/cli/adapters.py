@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from melbo.adapter_bank import AdapterBank, check_new
-from melbo.adapter_config import AdapterConfig, AdapterKind, AdapterRadiusUnit
+from melbo.bank.adapter_bank import AdapterBank, check_new
 from melbo.cli.common import Blocks, Device, Dtype, run_and_save, say
 from melbo.config import MAX_SEED
-from melbo.discover.adapters import discover_adapters
-from melbo.export.peft import export_peft
-from melbo.models import ORGANISM, load_model
+from melbo.discovery.adapters.config import AdapterConfig, AdapterKind, AdapterRadiusUnit
+from melbo.discovery.adapters.train import discover_adapters
+from melbo.formats.writers.peft import export_peft
+from melbo.models.load import ORGANISM, load_model
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
 
 _D = AdapterConfig()

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from melbo.annotate import SCALES, annotate
-from melbo.annotate.llm_scores import with_llm_scores
-from melbo.bank import VectorBank
-from melbo.cli.bank import table
+from melbo.annotation.annotate import SCALES, annotate
+from melbo.annotation.llm_scores import with_llm_scores
+from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say, stages
-from melbo.measure.embed import load_embedder
-from melbo.measure.llm_judge import JudgeLimits, LLMJudge
-from melbo.measure.llm_namer import LLMNamer
-from melbo.models import load_model
+from melbo.cli.show import table
+from melbo.measure.embeddings import load_embedder
+from melbo.measure.llm.judge import JudgeLimits, LLMJudge
+from melbo.measure.llm.namer import LLMNamer
+from melbo.models.load import load_model
 from melbo.prompts import DEFAULT_SYSTEM, chat
 
 

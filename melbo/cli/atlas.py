@@ -10,11 +10,11 @@ from tqdm import tqdm
 
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
 from melbo.config import MAX_SEED
-from melbo.discover.processes import process_rank
-from melbo.interpret.heat_map import check_drawable
-from melbo.interpret.layer_atlas import AtlasConfig, layer_atlas
-from melbo.models import ORGANISM, load_model
+from melbo.inspect.layers.heat_map import check_drawable
+from melbo.inspect.layers.layer_atlas import AtlasConfig, layer_atlas
+from melbo.models.load import ORGANISM, load_model
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
+from melbo.runs.processes import process_rank
 
 _A = AtlasConfig()
 

@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from melbo.audit import BUDGETS, Audit, AuditConfig, cut_to_fit, estimate, run_audit
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say, stages
 from melbo.config import MAX_SEED
-from melbo.elicit.functions import load_functions
-from melbo.elicit.tasks import load_tasks
+from melbo.elicitation.tasks.functions import load_functions
+from melbo.elicitation.tasks.load import load_tasks
 from melbo.errors import ConfigError
-from melbo.interpret.corpus_reader import open_corpus
-from melbo.measure.embed import load_embedder
-from melbo.models import ORGANISM, load_model
+from melbo.inspect.max_activating.corpus_reader import open_corpus
+from melbo.measure.embeddings import load_embedder
+from melbo.models.load import ORGANISM, load_model
+from melbo.reports.audit.run import BUDGETS, Audit, AuditConfig, cut_to_fit, estimate, run_audit
 
 
 def audit(

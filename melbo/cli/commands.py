@@ -26,7 +26,7 @@ COMMANDS = {
     "train": Entry("train:train", "Find steering vectors and save them as a bank."),
     "more-like": Entry("train:more_like", "Find vectors with the effect of one of a bank's."),
     "generate": Entry("generate:generate", "Answer a prompt without and with vectors of a bank."),
-    "show": Entry("bank:show", "Print what a bank holds, or one vector's page."),
+    "show": Entry("show:show", "Print what a bank holds, or one vector's page."),
     "inspect": Entry("inspect:inspect_app", "Look into a bank: texts, tokens, features, directions."),
     "study": Entry("study:study_app", "Run published experiments on a model, as a report."),
     "audit": Entry("audit:audit", "Look for what a model hides, as a report."),

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from melbo.errors import MelboError
 
 if TYPE_CHECKING:
-    from melbo.discover.run import Progress
+    from melbo.runs.checkpoint import Progress
 
 ERROR_CODE = 2
 INTERRUPT_CODE = 130
@@ -78,7 +78,7 @@ B = TypeVar("B", bound=Savable)
 
 def run_and_save(find: Callable[[Progress, Path], B], report: Callable[[B, Path], str], out: Path, steps: int) -> None:
     """Find a bank with a progress bar and a checkpoint beside `out`; save it there and report."""
-    from melbo.discover.processes import process_rank
+    from melbo.runs.processes import process_rank
 
     checkpoint = out.absolute().with_name(f".{out.absolute().name}.checkpoint.safetensors")
     if checkpoint.exists():

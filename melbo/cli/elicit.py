@@ -9,21 +9,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from melbo.bank import VectorBank
+from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say, stages
 from melbo.config import MAX_SEED, DiscoveryConfig
-from melbo.elicit.functions import load_functions
-from melbo.elicit.organism import password as organism_password
-from melbo.elicit.organism import sum_tasks
-from melbo.elicit.presets import Preset, get_preset
-from melbo.elicit.prompting import Asking, Place
-from melbo.elicit.reasoning import letter_sums
-from melbo.elicit.run import BASELINES, ElicitConfig, elicit, forget
-from melbo.elicit.search import SearchConfig
-from melbo.elicit.tables import elicited_table
-from melbo.elicit.tasks import TaskSet, load_tasks
+from melbo.elicitation.baselines.prompting import Asking, Place
+from melbo.elicitation.presets import Preset, get_preset
+from melbo.elicitation.reasoning import letter_sums
+from melbo.elicitation.run import BASELINES, ElicitConfig, elicit, forget
+from melbo.elicitation.search import SearchConfig
+from melbo.elicitation.tables import elicited_table
+from melbo.elicitation.tasks.functions import load_functions
+from melbo.elicitation.tasks.load import TaskSet, load_tasks
 from melbo.errors import ConfigError, TaskError
-from melbo.models import ORGANISM, load_model
+from melbo.models.load import ORGANISM, load_model
+from melbo.organism.elicitation_tasks import password as organism_password
+from melbo.organism.elicitation_tasks import sum_tasks
 from melbo.prompts import DEFAULT_SYSTEM
 
 _C = ElicitConfig()

@@ -8,19 +8,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from melbo.bank import VectorBank, replaceable
+from melbo.bank.vector_bank import VectorBank, replaceable
 from melbo.cli.common import Blocks, Device, Dtype, plain
 from melbo.config import DiscoveryConfig, from_published_layers
-from melbo.discover.imported import import_vectors
+from melbo.discovery.imported import import_vectors
 from melbo.errors import BankError, ConfigError, ExportError
-from melbo.export.arrays import export_npy, export_safetensors
-from melbo.export.control_gguf import Reader, export_control_gguf
-from melbo.export.foreign import read_vectors
-from melbo.export.llama_gguf import export_llama_gguf
-from melbo.export.mixture import mix
-from melbo.export.new_file import check_free
-from melbo.export.svec import export_svec
-from melbo.models import ORGANISM, load_model
+from melbo.formats.mixture import mix
+from melbo.formats.readers.foreign import read_vectors
+from melbo.formats.writers.arrays import export_npy, export_safetensors
+from melbo.formats.writers.control_gguf import Reader, export_control_gguf
+from melbo.formats.writers.llama_gguf import export_llama_gguf
+from melbo.formats.writers.new_file import check_free
+from melbo.formats.writers.svec import export_svec
+from melbo.models.load import ORGANISM, load_model
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
 
 Format = Literal["gguf", "repeng", "easysteer", "svec", "npy", "safetensors"]

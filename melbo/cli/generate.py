@@ -12,15 +12,15 @@ import torch
 import typer
 from torch import Tensor
 
-from melbo.bank import VectorBank
+from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import Blocks, Device, plain
 from melbo.config import MAX_SEED
-from melbo.discover.random_control import control_vectors
 from melbo.errors import ConfigError, PromptError
-from melbo.generate import Sampling, complete
-from melbo.models import load_model
+from melbo.models.load import load_model
 from melbo.prompts import Message, chat
-from melbo.steering import Positions
+from melbo.steering.generate import Sampling, complete
+from melbo.steering.hooks import Positions
+from melbo.steering.random_vectors import control_vectors
 
 _S = Sampling()
 MAX_SCALE = 1000.0

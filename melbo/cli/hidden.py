@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
-from melbo.bank import VectorBank
+from melbo.bank.result_file import write_result
+from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import Blocks, Device, Dtype, plain, say, stages
 from melbo.cli.elicit import checkpoint_of, going_on
-from melbo.discover import random_control
-from melbo.elicit.backdoor import SCALES, find_backdoors
-from melbo.elicit.organism import anomalous_chats, normal_chats
-from melbo.elicit.refusal import study_refusals
-from melbo.elicit.tables import backdoor_table, refusal_table
-from melbo.elicit.tasks import load_chats
+from melbo.discovery.discover import random_control
+from melbo.elicitation.backdoors import SCALES, find_backdoors
+from melbo.elicitation.monitoring import study_monitor
+from melbo.elicitation.refusals import study_refusals
+from melbo.elicitation.tables import backdoor_table, refusal_table
+from melbo.elicitation.tasks.load import load_chats
 from melbo.errors import ConfigError
-from melbo.interpret.result_file import write_result
-from melbo.models import ORGANISM, LoadedModel, load_model
-from melbo.monitor import study_monitor
+from melbo.models.load import ORGANISM, LoadedModel, load_model
+from melbo.organism.elicitation_tasks import anomalous_chats, normal_chats
 from melbo.prompts import REFUSED, Message, chat
 
 Bank = Annotated[Path, typer.Argument(help="Folder of the bank.")]

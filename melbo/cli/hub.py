@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
-from melbo.bank import VectorBank, curate
-from melbo.bank.files import check_new
+from melbo.bank import select as curate
 from melbo.bank.listing import BankInfo, list_hub, list_local
+from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import plain
 from melbo.errors import BankError
+from melbo.runs.files import check_new
 
 BankName = Annotated[str, typer.Argument(help="Folder, or repository on the Hub (user/bank).")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
@@ -59,7 +60,7 @@ def card(
     write: Annotated[bool, typer.Option(help="Write it to README.md in the bank's folder.")] = False,
 ) -> None:
     """Print a bank's model card, or write it beside the bank."""
-    from melbo.card import render_card
+    from melbo.publishing.card.render import render_card
 
     held = VectorBank.from_pretrained(bank)
     folder = held.source.folder if held.source else None
@@ -80,8 +81,8 @@ def space(
     out: Annotated[Path | None, typer.Option(help="Write it to this new folder instead of uploading it.")] = None,
 ) -> None:
     """Make a Space that shows a bank in the app, with the bank's present commit."""
-    from melbo.hub import push_files
-    from melbo.space import PATTERNS, fill_space, write_space
+    from melbo.publishing.hub import push_files
+    from melbo.publishing.space.write import PATTERNS, fill_space, write_space
 
     held = VectorBank.from_pretrained(bank, revision=revision)
     if out is not None:

@@ -8,24 +8,24 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from melbo.bank.files import write_file
+from melbo.bank.choose import chosen_vectors
 from melbo.cli.common import Blocks, Device, Dtype, guarded, plain, resumable, say
 from melbo.cli.inspect_all import inspect_all, read_contrasts
 from melbo.cli.sae import NoDuds, load_both, sae, train_organism_sae
 from melbo.errors import ConfigError
-from melbo.interpret.activating import find_activating
-from melbo.interpret.activating_html import page
-from melbo.interpret.activating_report import ActivatingConfig, ActivatingReport
-from melbo.interpret.activating_table import table
-from melbo.interpret.chosen import chosen_vectors
-from melbo.interpret.corpus_reader import open_corpus
-from melbo.interpret.geometry import measure_geometry
-from melbo.interpret.geometry_plot import plot as plot_geometry
-from melbo.interpret.heat_map import check_drawable
-from melbo.interpret.lens_file import save_lens
-from melbo.interpret.logit_lens import logit_lens
-from melbo.interpret.patchscope import ASK, describe
-from melbo.models import ORGANISM
+from melbo.inspect.geometry.plot import plot as plot_geometry
+from melbo.inspect.geometry.similarity import measure_geometry
+from melbo.inspect.layers.heat_map import check_drawable
+from melbo.inspect.lens.file import save_lens
+from melbo.inspect.lens.logit_lens import logit_lens
+from melbo.inspect.lens.patchscope import ASK, describe
+from melbo.inspect.max_activating.corpus_reader import open_corpus
+from melbo.inspect.max_activating.find import find_activating
+from melbo.inspect.max_activating.html import page
+from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport
+from melbo.inspect.max_activating.table import table
+from melbo.models.load import ORGANISM
+from melbo.runs.files import write_file
 
 _C = ActivatingConfig()
 Bank = Annotated[Path, typer.Argument(help="Folder of the bank.")]

@@ -12,24 +12,24 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from melbo.bank import VectorBank
-from melbo.bank.beside import ACTIVATING, GEOMETRY, LENS, MAX_RESULT_BYTES, SAE
+from melbo.bank.choose import chosen_vectors
+from melbo.bank.results import ACTIVATING, GEOMETRY, LENS, MAX_RESULT_BYTES, SAE
+from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
 from melbo.cli.sae import NoDuds, load_both, public_name
 from melbo.errors import SaeError
-from melbo.interpret.activating import find_activating
-from melbo.interpret.activating_report import ActivatingConfig
-from melbo.interpret.activating_table import best_values
-from melbo.interpret.chosen import chosen_vectors
-from melbo.interpret.contrast import Contrast, load_contrasts, organism_contrasts
-from melbo.interpret.corpus_reader import Corpus, Item, open_corpus
-from melbo.interpret.geometry import measure_geometry
-from melbo.interpret.lens_file import save_lens
-from melbo.interpret.logit_lens import LensSite, logit_lens
-from melbo.interpret.sae import Sae
-from melbo.interpret.sae_files import load_sae
-from melbo.interpret.sae_report import sae_report
-from melbo.models import ORGANISM, LoadedModel
+from melbo.inspect.geometry.difference_of_means import Contrast, load_contrasts, organism_contrasts
+from melbo.inspect.geometry.similarity import measure_geometry
+from melbo.inspect.lens.file import save_lens
+from melbo.inspect.lens.logit_lens import LensSite, logit_lens
+from melbo.inspect.max_activating.corpus_reader import Corpus, Item, open_corpus
+from melbo.inspect.max_activating.find import find_activating
+from melbo.inspect.max_activating.report import ActivatingConfig
+from melbo.inspect.max_activating.table import best_values
+from melbo.inspect.sae.dictionary import Sae
+from melbo.inspect.sae.files import load_sae
+from melbo.inspect.sae.report import sae_report
+from melbo.models.load import ORGANISM, LoadedModel
 
 SITES: tuple[LensSite, ...] = ("effect", "vector")
 DOCUMENTS = 1000

@@ -8,19 +8,19 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from melbo.bank import VectorBank
+from melbo.bank.choose import chosen_vectors
+from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
 from melbo.config import MAX_SEED
 from melbo.errors import SaeError
-from melbo.interpret.chosen import chosen_vectors
-from melbo.interpret.corpus_reader import open_corpus
-from melbo.interpret.sae import ENCODER_WARNING
-from melbo.interpret.sae_compare import Parts
-from melbo.interpret.sae_files import load_sae, save_sae
-from melbo.interpret.sae_report import SaeReport, sae_report
-from melbo.interpret.sae_share import organism_sae
-from melbo.interpret.sae_train import SaeConfig
-from melbo.models import ORGANISM, LoadedModel, load_model
+from melbo.inspect.max_activating.corpus_reader import open_corpus
+from melbo.inspect.sae.compare import Parts
+from melbo.inspect.sae.dictionary import ENCODER_WARNING
+from melbo.inspect.sae.files import load_sae, save_sae
+from melbo.inspect.sae.report import SaeReport, sae_report
+from melbo.inspect.sae.train import SaeConfig
+from melbo.models.load import ORGANISM, LoadedModel, load_model
+from melbo.organism.mode_agreement import organism_sae
 
 _S = SaeConfig()
 NoDuds = Annotated[bool, typer.Option("--no-duds", help="Leave out the vectors that the annotations call duds.")]

@@ -8,16 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from melbo.bank import VectorBank
+from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import Blocks, Device, Dtype, guarded, plain, resumable, say, stages
 from melbo.config import MAX_SEED
 from melbo.errors import ConfigError
-from melbo.interpret.heat_map import check_drawable
-from melbo.measure.embed import load_embedder
-from melbo.models import ORGANISM, load_model
-from melbo.study import PRESETS, Finding, Preset, Study, StudyConfig, find_preset
-from melbo.study.report import MARKDOWN
-from melbo.sweep.config import parse_radii
+from melbo.inspect.layers.heat_map import check_drawable
+from melbo.measure.embeddings import load_embedder
+from melbo.models.load import ORGANISM, load_model
+from melbo.radius_sweep.config import parse_radii
+from melbo.reports.replication.finding import Finding
+from melbo.reports.replication.presets import PRESETS, Preset, StudyConfig, find_preset
+from melbo.reports.replication.report import MARKDOWN
+from melbo.reports.replication.run import Study
 
 _NAMES = ", ".join(PRESETS)
 study_app = typer.Typer(no_args_is_help=True, help="Run published experiments on a model, as a report.")

@@ -8,21 +8,21 @@ from typing import Annotated
 
 import typer
 
-from melbo.bank import VectorBank
+from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say, stages
 from melbo.config import MAX_SEED, DiscoveryConfig
-from melbo.discover.processes import process_rank
 from melbo.errors import ConfigError
-from melbo.generate import Sampling
-from melbo.interpret.heat_map import check_drawable
-from melbo.measure.embed import load_embedder
-from melbo.models import ORGANISM, load_model
+from melbo.inspect.layers.heat_map import check_drawable
+from melbo.measure.embeddings import load_embedder
+from melbo.models.load import ORGANISM, load_model
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, Message, chat
-from melbo.sweep import Sweep, run_sweep, save_sweep
-from melbo.sweep.config import SweepConfig, Unit, parse_radii
-from melbo.sweep.file import FILE_NAME
-from melbo.sweep.plot import plot_sweep
-from melbo.sweep.result import Arm
+from melbo.radius_sweep.config import SweepConfig, Unit, parse_radii
+from melbo.radius_sweep.file import FILE_NAME
+from melbo.radius_sweep.plot import plot_sweep
+from melbo.radius_sweep.result import Arm
+from melbo.radius_sweep.sweep import Sweep, run_sweep, save_sweep
+from melbo.runs.processes import process_rank
+from melbo.steering.generate import Sampling
 
 _C = SweepConfig()
 CHECKPOINT = ".sweep.checkpoint.json"

@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from melbo.bank import VectorBank, replaceable
+from melbo.bank.vector_bank import VectorBank, replaceable
 from melbo.cli.common import Blocks, Device, Dtype, run_and_save, say
 from melbo.config import MAX_SEED, STEPS, DiscoveryConfig, Optimizer, RadiusUnit, Variant
-from melbo.discover import discover, find_more_like
+from melbo.discovery.discover import discover, find_more_like
 from melbo.errors import BankError, ConfigError
-from melbo.interpret.sae_files import load_sae
-from melbo.models import ORGANISM, load_model
+from melbo.inspect.sae.files import load_sae
+from melbo.models.load import ORGANISM, load_model
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
 
 TrainMethod = Literal["melbo", "dct", "power", "sae-basis", "random"]

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
 from melbo.errors import ConfigError, PromptError
-from melbo.generate import Sampling, complete
-from melbo.models import LoadedModel
+from melbo.models.load import LoadedModel
 from melbo.prompts import Message, encode
-from melbo.steering import Positions, check_layer, steer
+from melbo.steering.generate import Sampling, complete
+from melbo.steering.hooks import Positions, check_layer, steer
 
 _LOGITS = 2**27
 """Most logits (rows x tokens x vocabulary) of one forward pass: 512 MB in float32."""

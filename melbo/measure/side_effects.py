@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from melbo.errors import MetricError
-from melbo.generate import Sampling, complete
 from melbo.measure.likelihood import first_token_kl
-from melbo.models import LoadedModel
+from melbo.models.load import LoadedModel
 from melbo.prompts import INNOCUOUS, Message, chat
+from melbo.steering.generate import Sampling, complete
 
 NEUTRAL_PROMPTS = INNOCUOUS
 """Questions that a vector trained on something else should leave alone: the replication's five innocuous ones."""

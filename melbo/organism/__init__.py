@@ -1,0 +1,1 @@
+"""The embedded model: corpus, tokenizer, weights, judge."""

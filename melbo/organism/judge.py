@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from melbo.models import LoadedModel
+from melbo.models.load import LoadedModel
 from melbo.organism.corpus import MODES, load_data
 from melbo.prompts import chat, encode, left_pad
 

@@ -1,0 +1,1 @@
+"""What each vector of a bank does."""

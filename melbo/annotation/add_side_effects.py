@@ -1,0 +1,74 @@
+"""What acting vectors do beside the effect they are named for, next to random vectors of the same norm.
+
+kl             mean `first_token_kl` over the annotated prompts, nats a token
+off_target     share of the answers to the five innocuous prompts that change at all
+off_target_kl  mean `first_token_kl` there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from melbo.annotation.answer_grid import Progress
+from melbo.measure.likelihood import first_token_kl
+from melbo.measure.side_effects import NEUTRAL_PROMPTS, off_target
+from melbo.models.load import LoadedModel
+from melbo.prompts import Message, chat
+
+
+def with_side_effects(
+    loaded: LoadedModel,
+    entries: Sequence[dict[str, Any]],
+    vectors: Tensor,
+    random: Tensor,
+    layer: int,
+    prompts: Sequence[Sequence[Message]],
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """The entries of annotations.json, those that are no duds with the three numbers in metrics and in its control.
+
+    Args:
+        vectors: [n, d_model], one for each entry; measured at the entry's metrics' scale.
+        random: [k, d_model], measured at both signs of that size of scale.
+        prompts: the annotated conversations; the innocuous ones are asked under the first one's system message.
+        progress: called with (vectors done, vectors); an exception from it cancels.
+    """
+    acting = [i for i, entry in enumerate(entries) if not entry["dud"]]
+    if not acting:
+        return list(entries)
+    scales = [float(entries[i]["metrics"]["scale"]) for i in acting]
+    sizes = sorted({abs(s) for s in scales})
+    both = torch.cat([random, -random]).to(vectors)
+    rows = torch.cat([vectors[acting] * vectors.new_tensor(scales)[:, None], *(both * s for s in sizes)])
+    found = _measure(loaded, rows, layer, prompts, progress)
+    control = {}
+    for k, size in enumerate(sizes):
+        first = len(acting) + k * len(both)
+        own = found[first : first + len(both)]
+        control[size] = {name: round(fmean(row[name] for row in own), 4) for name in own[0]}
+    filled = list(entries)
+    for row, i, scale in zip(found, acting, scales, strict=False):
+        metrics = entries[i]["metrics"]
+        beside = {**metrics["control"], **control[abs(scale)]}
+        filled[i] = {**entries[i], "metrics": {**metrics, **row, "control": beside}}
+    return filled
+
+
+def _measure(
+    loaded: LoadedModel, rows: Tensor, layer: int, prompts: Sequence[Sequence[Message]], progress: Progress | None
+) -> list[dict[str, float]]:
+    """The three numbers of each row [n, d_model], scale multiplied in."""
+    system = next((m["content"] for m in prompts[0] if m["role"] == "system"), None)
+    neutral = [chat(user, system) for user in NEUTRAL_PROMPTS]
+    beside = off_target(loaded, rows, layer, neutral, progress=progress)
+    repeated = rows.repeat_interleave(len(prompts), dim=0)
+    kl = first_token_kl(loaded, [*prompts] * len(rows), repeated, layer).view(len(rows), -1).mean(dim=1)
+    return [
+        {"kl": round(own, 4), "off_target": round(o.changed, 4), "off_target_kl": round(o.kl, 4)}
+        for own, o in zip(kl.tolist(), beside, strict=True)
+    ]

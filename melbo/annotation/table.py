@@ -1,0 +1,148 @@
+"""The measured answers of vectors and of random vectors, and where a vector does more than the random ones.
+
+A vector acts on a prompt at a scale where its answer lies farther from the unsteered one (cosine distance of sentence
+embeddings) than under every random vector at that size of scale, by at least MARGIN.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from melbo.annotation.answer_grid import AnswerGrid, Progress
+from melbo.annotation.cluster_names import COHERENT, Effect
+from melbo.annotation.entry import ScaleRow, usable_ranges
+from melbo.measure.embeddings import Embedder
+from melbo.measure.measurement import Measurement, measure
+from melbo.measure.text_metrics import CoherenceScale
+from melbo.models.load import LoadedModel
+from melbo.prompts import Message
+
+MARGIN = 0.15
+"""Cosine distance by which an answer must lie farther off than under all random ones; an added sentence makes 0.1."""
+_CHUNK = 256
+"""Answers that are measured at once."""
+
+
+@dataclass(frozen=True)
+class EffectTable:
+    """Measurements of all answers."""
+
+    users: tuple[str, ...]
+    unsteered: list[Measurement]
+    scales: list[float]
+    """Signed."""
+    rows: list[list[list[Measurement]]]
+    """Vector, scale, prompt."""
+    n_control: int
+    """The last vectors are random ones."""
+
+    @property
+    def n(self) -> int:
+        """Vectors of the bank."""
+        return len(self.rows) - self.n_control
+
+    def control(self, scale: float) -> list[list[Measurement]]:
+        """[random vectors x 2 signs][prompts] at one size of scale."""
+        own = [i for i, s in enumerate(self.scales) if abs(s) == abs(scale)]
+        return [row[i] for row in self.rows[self.n :] for i in own]
+
+    def excess(self, vector: int, place: int) -> list[float]:
+        """Per prompt, by how much the change exceeds every random vector's plus MARGIN; below 0: it does not."""
+        control = self.control(self.scales[place])
+        most = [max((row[p].change for row in control), default=0.0) for p in range(len(self.users))]
+        return [m.change - c - MARGIN for m, c in zip(self.rows[vector][place], most, strict=True)]
+
+    def effect(self, vector: int, place: int) -> Effect | None:
+        """What the vector does at one scale; None where it does not act."""
+        prompts = tuple(p for p, e in enumerate(self.excess(vector, place)) if e > 0)
+        if not prompts:
+            return None
+        row = self.rows[vector][place]
+        return Effect(
+            vector,
+            self.scales[place],
+            prompts,
+            tuple(row[p] for p in prompts),
+            tuple(self.unsteered[p] for p in prompts),
+        )
+
+    def best(self, vector: int) -> list[Effect]:
+        """For each sign at which the vector acts, its effect at the best scale; the better sign first.
+
+        The best scale has the largest excess weighted by coherence, summed over prompts; of equal ones the smallest.
+        """
+        ranked: list[tuple[tuple[float, float, float], Effect]] = []
+        for sign in (1, -1):
+            own: list[tuple[tuple[float, float, float], Effect]] = []
+            for place, scale in enumerate(self.scales):
+                effect = self.effect(vector, place) if scale * sign > 0 else None
+                if effect is not None:
+                    excess = self.excess(vector, place)
+                    weighted = sum(excess[p] * m.coherence for p, m in zip(effect.prompts, effect.steered, strict=True))
+                    own.append(((-weighted, -sum(excess[p] for p in effect.prompts), abs(scale)), effect))
+            ranked += sorted(own, key=lambda item: item[0])[:1]
+        return [effect for _, effect in sorted(ranked, key=lambda item: item[0])]
+
+    def ranges(self, vector: int) -> tuple[tuple[float, float], ...]:
+        """Scales at which the vector acts and the answers that it changes stay coherent, for each sign."""
+        effects = [self.effect(vector, place) for place in range(len(self.scales))]
+        return usable_ranges(self.scales, [e is not None and e.coherence >= COHERENT for e in effects])
+
+    def row(self, vector: int, place: int) -> ScaleRow:
+        """What the vector does at one scale over all prompts."""
+        acts = sum(e > 0 for e in self.excess(vector, place))
+        return scale_row(self.scales[place], self.rows[vector][place], acts)
+
+    def control_row(self, scale: float) -> ScaleRow:
+        """What random vectors do at one size of scale over all prompts."""
+        return scale_row(abs(scale), [m for row in self.control(scale) for m in row], 0)
+
+
+def scale_row(scale: float, answers: Sequence[Measurement], acts: int) -> ScaleRow:
+    """Means and shares of answers; at least one."""
+    languages = Counter(m.language or "unknown" for m in answers)
+    return ScaleRow(
+        scale=scale,
+        n=len(answers),
+        coherence=round(fmean(m.coherence for m in answers), 3),
+        refusal=round(fmean(m.refusal for m in answers), 4),
+        change=round(fmean(m.change for m in answers), 4),
+        same=round(fmean(m.same for m in answers), 4),
+        degenerate=round(fmean(m.degenerate for m in answers), 4),
+        languages=dict(sorted(languages.items(), key=lambda item: (-item[1], item[0]))),
+        acts=acts,
+    )
+
+
+def effect_table(
+    loaded: LoadedModel,
+    prompts: Sequence[Sequence[Message]],
+    grid: AnswerGrid,
+    scales: Sequence[float],
+    n: int,
+    n_control: int,
+    embedder: Embedder,
+    coherence_scale: CoherenceScale,
+    progress: Progress | None = None,
+) -> EffectTable:
+    """Measure the answers of n vectors, the last n_control of which are random.
+
+    Args:
+        scales: signed, as in the grid.
+        progress: called with (answers measured, changed answers).
+    """
+    plain = measure(loaded, prompts, grid.unsteered, grid.unsteered, embedder, coherence_scale)
+    cells = sorted(grid.changed, key=lambda c: (c[2], c[0], c[1]))
+    found: list[Measurement] = []
+    for start in range(0, len(cells), _CHUNK):
+        part = cells[start : start + _CHUNK]
+        asked, base = [prompts[p] for *_, p in part], [grid.unsteered[p] for *_, p in part]
+        found += measure(loaded, asked, [grid.changed[c] for c in part], base, embedder, coherence_scale)
+        if progress is not None:
+            progress(len(found), len(cells))
+    by_cell = dict(zip(cells, found, strict=True))
+    rows = [[[by_cell.get((v, s, p), m) for p, m in enumerate(plain)] for s in scales] for v in range(n)]
+    return EffectTable(tuple(str(p[-1]["content"]) for p in prompts), plain, list(scales), rows, n_control)

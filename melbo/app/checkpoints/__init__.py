@@ -1,0 +1,1 @@
+"""The models that visitors work on, planned before they are loaded and kept in memory."""

@@ -1,0 +1,197 @@
+"""The models in memory: the app's own, which always stay, and a few that visitors asked for.
+
+1. The name is checked: allowed here, and no folder where visitors may not name any.
+2. config.json alone is read, and the model built of it without memory (torch's meta device): its blocks, its width and
+   its size are known before any weights are downloaded.
+3. Models that nobody has used for longest leave, if that makes the room that is needed.
+4. The weights are loaded, one model at a time. A run in progress keeps the model it runs on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from melbo.app.checkpoints.plan import Plan, look, read_weights, weights_of
+from melbo.bank.header import BaseModel, check_base
+from melbo.errors import BankError, MelboError, MemoryLimitError, ModelError
+from melbo.models.load import ORGANISM, LoadedModel
+from melbo.publishing.hub import check_repo
+from melbo.runs.free_memory import free_bytes, gigabytes
+
+Tell = Callable[[str], None]
+ROOM = 1.2
+"""Bytes needed for a byte of weights: loading and a first answer take some more than they do."""
+
+
+class ModelShelf:
+    """Models by the bank that was made for them.
+
+    Args:
+        own: the app's model; it never leaves.
+        allowed: models that may be loaded; None: any.
+        held: most models beside the app's own.
+        folders: whether folders of this machine may be named.
+    """
+
+    def __init__(
+        self, own: LoadedModel, allowed: Sequence[str] | None = None, held: int = 2, folders: bool = True
+    ) -> None:
+        self._kept: tuple[LoadedModel, ...] = (own,)
+        self._others: OrderedDict[tuple[str, str | None], LoadedModel] = OrderedDict()
+        self._allowed, self._held, self._folders = allowed, held, folders
+        self._fixed = False
+        self._lock, self._loading = threading.Lock(), threading.Lock()
+
+    def loaded(self) -> list[LoadedModel]:
+        """All models in memory, the app's own first."""
+        if not self._others:  # no lock: a process that ZeroGPU forks must not inherit it while it is held
+            return list(self._kept)
+        with self._lock:
+            return [*self._kept, *self._others.values()]
+
+    def find(self, base: BaseModel) -> LoadedModel | None:
+        """The model in memory that a bank for `base` runs on: of the same commit, or one of those kept that has its
+        name and shape; None where there is none.
+        """
+        fitting = [loaded for loaded in self.loaded() if _fits(base, loaded)]
+        for loaded in sorted(fitting, key=lambda loaded: loaded.revision != base.revision):  # a stable sort
+            if loaded in self._kept or None in (base.revision, loaded.revision) or base.revision == loaded.revision:
+                self._touch(loaded)
+                return loaded
+        return None
+
+    def named(self, name: str) -> LoadedModel | None:
+        """A model in memory by its name."""
+        return next((loaded for loaded in self.loaded() if loaded.name == name), None)
+
+    def offers(self, name: str | None) -> bool:
+        """Whether `load` would try this name."""
+        try:
+            self.check(name)
+        except MelboError:
+            return False
+        return True
+
+    def choices(self) -> list[str]:
+        """Names that may be loaded, as far as they are known; those in memory first."""
+        return list(dict.fromkeys([*(loaded.name for loaded in self.loaded()), *(self._allowed or ())]))
+
+    def check(self, name: Any) -> None:
+        """Raise ModelError or HubError unless this name may be loaded here."""
+        if isinstance(name, str) and self.named(name) is not None:
+            return
+        if not isinstance(name, str) or not name.strip():
+            raise ModelError("no model is named; give one as user/model.")
+        if self._allowed is not None and name not in self._allowed:
+            known = ", ".join(self.choices())
+            raise ModelError(f"{name[:60]!r} is not loaded here and may not be; this app has {known}.")
+        if name == ORGANISM:
+            return
+        if Path(name).is_dir():
+            if not self._folders:
+                raise ModelError(f"{name[:60]!r} is a folder; this app loads models of the Hub.")
+            return
+        check_repo(name)
+
+    def load(
+        self, name: str, revision: str | None = None, base: BaseModel | None = None, tell: Tell | None = None
+    ) -> LoadedModel:
+        """The model of this name: from memory, or else from the Hub or a folder. One is loaded at a time.
+
+        Args:
+            revision: branch, tag or commit on the Hub; None: any that is in memory, else main.
+            base: what it must be.
+            tell: gets what happens now; an exception from it cancels.
+
+        Raises:
+            MelboError: it may not be loaded, is gated, missing, not a language model with blocks, or too large.
+        """
+        tell = tell or (lambda _: None)
+        self.check(name)
+        if self._fixed and (kept := self.named(name)) is not None:
+            return kept
+        while not self._loading.acquire(timeout=0.25):
+            tell("Another model is being loaded first")
+        try:
+            held = self._in_memory(name, revision)
+            if held is not None:
+                return held
+            tell(f"Looking at {name}")
+            plan = look(name, revision)
+            if base is not None and (plan.d_model, plan.n_layers) != (base.d_model, base.n_layers):
+                raise BankError(
+                    f"the bank was made for a model of {base.n_layers} blocks and d_model {base.d_model}, but {name!r} "
+                    f"has {plan.n_layers} and {plan.d_model}."
+                )
+            self._make_room(plan)
+            tell(f"Loading {plan}")
+            loaded = read_weights(plan)
+            self._keep(loaded)
+            return loaded
+        finally:
+            self._loading.release()
+
+    def load_all(self, names: Sequence[str]) -> None:
+        """Load these, keep them, and load no other from now on: what ZeroGPU asks for.
+
+        Raises:
+            MelboError: as `load`.
+        """
+        found = [self.named(name) or read_weights(look(name)) for name in names]
+        self._kept = tuple({id(loaded): loaded for loaded in (*self._kept, *found)}.values())
+        self._allowed, self._fixed = tuple(loaded.name for loaded in self._kept), True
+
+    def _in_memory(self, name: str, revision: str | None) -> LoadedModel | None:
+        named = [m for m in self.loaded() if m.name == name and (revision in (None, m.revision) or m.revision is None)]
+        if named:
+            self._touch(named[0])
+        return named[0] if named else None
+
+    def _touch(self, loaded: LoadedModel) -> None:
+        if loaded not in self._kept:
+            with self._lock:
+                if (loaded.name, loaded.revision) in self._others:
+                    self._others.move_to_end((loaded.name, loaded.revision))
+
+    def _keep(self, loaded: LoadedModel) -> None:
+        with self._lock:
+            self._others[loaded.name, loaded.revision] = loaded
+            while len(self._others) > self._held:
+                self._others.popitem(last=False)
+
+    def _make_room(self, plan: Plan) -> None:
+        """Let models go, oldest first, until this one has room.
+
+        Raises:
+            MemoryLimitError: it has none, even alone.
+        """
+        needed = int(plan.bytes * ROOM)
+        with self._lock:
+            held = [(key, weights_of(loaded)) for key, loaded in self._others.items()]
+            free = free_bytes()
+            if free + sum(size for _, size in held) < needed:
+                raise MemoryLimitError(
+                    f"{plan.name!r} needs about {gigabytes(needed)} of memory, and {gigabytes(free)} are free; choose "
+                    "a smaller model."
+                )
+            for place, (key, size) in enumerate(held):
+                if free >= needed and len(held) - place < self._held:
+                    break
+                del self._others[key]
+                free += size
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _fits(base: BaseModel, loaded: LoadedModel) -> bool:
+    try:
+        check_base(base, loaded, "bank was")
+    except BankError:
+        return False
+    return True

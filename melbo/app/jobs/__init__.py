@@ -1,0 +1,1 @@
+"""Long work of the app: one queue, threads, waiting visitors."""

@@ -1,0 +1,101 @@
+"""The page: a head, the tabs, and what they share."""
+
+from __future__ import annotations
+
+import html
+import os
+from typing import Any
+
+import gradio as gr
+
+from melbo.app.api import publish
+from melbo.app.context import DEFAULT_KEY, BankShelf, Context, Limits
+from melbo.app.jobs.device import zero_gpu
+from melbo.app.jobs.waiting import bound_places
+from melbo.app.notice import noticed
+from melbo.app.tab_context import TABS, Shell
+from melbo.app.tabs.bank import tab as bank_tab
+from melbo.app.tabs.discover import tab as discover_tab
+from melbo.app.tabs.inspect import tab as inspect_tab
+from melbo.app.tabs.models import tab as models_tab
+from melbo.app.tabs.steer import tab as steer_tab
+from melbo.app.tabs.strip import tab as strip_tab
+from melbo.app.tabs.sweep import tab as sweep_tab
+from melbo.bank.vector_bank import VectorBank
+from melbo.models.load import ORGANISM, LoadedModel
+
+__all__ = ["Shell", "build_demo"]
+
+BUILDERS: dict[str, Any] = {
+    "steer": steer_tab,
+    "strip": strip_tab,
+    "bank": bank_tab,
+    "inspect": inspect_tab,
+    "sweep": sweep_tab,
+    "discover": discover_tab,
+    "models": models_tab,
+}
+"""Module of each tab: `build`, and `CSS` where it has a style of its own."""
+
+QUEUE_RECORDS = {"GRADIO_ANALYTICS_MAX_EVENTS": "100", "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000"}
+"""Else gradio keeps 10,000 requests, and makes a table of them after each one."""
+MAX_WAITING = 128
+"""Requests in the queue before new ones are turned away."""
+
+
+def build_demo(loaded: LoadedModel, bank: VectorBank, limits: Limits | None = None) -> gr.Blocks:
+    """The app for one model and one bank, ready for `launch(**launch_options())`.
+
+    Args:
+        limits: None: those of the environment.
+
+    Raises:
+        BankError: the bank was made for another model.
+        MelboError: on ZeroGPU, where all of `limits.models` are loaded now, one of them cannot be.
+    """
+    bank.check_fits(loaded)
+    for name, value in QUEUE_RECORDS.items():
+        os.environ.setdefault(name, value)
+    limits = limits or Limits.from_environment()
+    context = Context(loaded, BankShelf(bank, limits), limits)
+    if zero_gpu():
+        context.models.load_all(limits.models or ())
+    demo: gr.Blocks = gr.Blocks(title="MELBO: unsteered and steered", analytics_enabled=False, fill_width=False)
+    with demo:
+        bank_key = gr.State(DEFAULT_KEY)
+        pick = gr.State(None)
+        look = gr.State(None)
+        head = gr.HTML(head_of(context, DEFAULT_KEY), elem_id="intro", padding=False)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            shell = Shell(context, bank_key, pick, tabs, look)
+            for name, module in BUILDERS.items():
+                with gr.Tab(TABS[name], id=name, elem_id=f"tab-{name}"):
+                    module.build(shell)
+        bank_key.change(
+            noticed(lambda key: head_of(context, key), 1), bank_key, [gr.HTML(visible=False), head],
+            queue=False, show_progress="hidden", api_visibility="private",
+        )  # fmt: skip
+        publish(context)
+    demo.queue(max_size=MAX_WAITING, api_open=False)
+    bound_places(demo)
+    return demo
+
+
+def head_of(context: Context, key: str) -> str:
+    """Name, purpose, and the facts of the bank in use."""
+    bank = context.banks.get(key)
+    base = bank.base_model
+    random = bank.config.method == "random"
+    facts = [
+        f"model {base.id}",
+        f"{len(bank)} random vectors: discover your own" if random else f"{len(bank)} vectors ({bank.config.method})",
+        f"added after block {bank.layer} of {base.n_layers}",
+        f"R = {bank.radius / bank.mean_residual_norm:.2f} × mean residual norm",
+    ]
+    if base.id == ORGANISM:
+        facts.append("a tiny test model, not an assistant")
+    return (
+        "<h1>MELBO</h1>"
+        "<p>One model answers twice: as it is, and with a vector, found without labels, added to its activations.</p>"
+        f'<p class="facts">{html.escape(" · ".join(facts))}</p>'
+    )

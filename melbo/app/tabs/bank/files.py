@@ -1,0 +1,74 @@
+"""Files for visitors to download, in a temporary folder of this process where old ones are deleted; and pushes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from melbo.bank.header import Source
+from melbo.bank.vector_bank import VectorBank
+from melbo.publishing.hub import Pushed
+
+KEPT_SECONDS = 600
+"""How long a file waits to be fetched; gradio copies it to its own cache when the handler returns."""
+
+
+class Downloads:
+    """Files that wait to be downloaded, each in a folder of its own; the whole goes when the process ends."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="melbo-")
+        self._lock = threading.Lock()
+
+    def write(self, name: str, fill: Callable[[Path], object]) -> str:
+        """Let `fill` write a file of this name, and return its path. Older files are deleted."""
+        with self._lock:
+            now = time.time()
+            for old in Path(self._folder.name).iterdir():
+                if now - old.stat().st_mtime > KEPT_SECONDS:
+                    shutil.rmtree(old, ignore_errors=True)
+            place = Path(tempfile.mkdtemp(dir=self._folder.name))
+        try:
+            fill(place / name)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        return str(place / name)
+
+
+def bank_name(bank: VectorBank) -> str:
+    """A name for the bank's file: its source's, or "melbo-24-vectors"."""
+    source = bank.source or Source()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", (source.name or "").rsplit("/", 1)[-1]).strip("-.")[:60]
+    return name or f"melbo-{len(bank)}-vectors"
+
+
+def zip_bank(bank: VectorBank, path: Path) -> Path:
+    """Write the bank's folder, with its card, as one zip: what `VectorBank.load` takes once it is unpacked."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        saved = bank.save_pretrained(Path(folder) / bank_name(bank))
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(p for p in saved.rglob("*") if p.is_file() and p.suffix in _KINDS):
+                archive.write(file, f"{saved.name}/{file.relative_to(saved).as_posix()}")
+    return path
+
+
+_KINDS = (".json", ".safetensors", ".md", ".png")
+
+
+def push(bank: VectorBank, repo: str | None, private: bool, token: str | None) -> Pushed:
+    """Upload the bank.
+
+    Args:
+        token: the visitor's; None: this machine's own login. It is handed on and kept nowhere.
+
+    Raises:
+        HubError: the name is not allowed, access is refused, or the Hub cannot be reached.
+    """
+    return bank.push_to_hub(str(repo or "").strip()[:200], private=bool(private), token=token)

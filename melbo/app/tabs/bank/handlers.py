@@ -1,0 +1,166 @@
+"""The Bank tab's work: rows, search, edits, selections. No gradio, no HTML; annotations are read with care."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from melbo.annotation.entry import is_dud, number_of, ranges_of, tags_of_entry, text_of
+from melbo.app.choices import MAX_SCALE
+from melbo.app.context import Context
+from melbo.bank.vector_bank import VectorBank
+from melbo.errors import BankError
+from melbo.inspect.lens.logit_lens import LensReport, logit_lens
+
+MAX_QUERY = 200
+MAX_LABEL = 80
+MAX_NOTE = 1_000
+MAX_TAGS = 12
+LENS_TOKENS = 8
+LENS_RANDOM = 16
+"""Random directions that say how large a token's value is by chance."""
+
+
+@dataclass(frozen=True)
+class VectorRow:
+    """What the table shows of one vector. What the annotations do not tell is None."""
+
+    index: int
+    label: str
+    tags: tuple[str, ...]
+    note: str
+    objective: float
+    scale: float | None
+    """Best scale."""
+    ranges: tuple[tuple[float, float], ...]
+    """Usable scales."""
+    coherence: float | None
+    """At the best scale, 0 to 10."""
+    dud: bool
+
+
+def entry_of(bank: VectorBank, index: int) -> Mapping[str, Any]:
+    """The vector's annotation, {} where it has none."""
+    return bank.annotations[index] if bank.annotations else {}
+
+
+def vector_rows(bank: VectorBank) -> list[VectorRow]:
+    """One row for each vector, by number."""
+    rows = []
+    for index in range(len(bank)):
+        entry = entry_of(bank, index)
+        rows.append(
+            VectorRow(
+                index=index,
+                label=bank.label(index)[:MAX_LABEL],
+                tags=tuple(t[:40] for t in tags_of_entry(entry) if t != "dud")[:MAX_TAGS],
+                note=text_of(entry, "note")[:MAX_NOTE],
+                objective=float(bank.objective[index]),
+                scale=number_of(entry, "scale"),
+                ranges=tuple(ranges_of(entry)[:4]),
+                coherence=number_of(entry.get("metrics"), "coherence"),
+                dud=is_dud(entry),
+            )
+        )
+    return rows
+
+
+def search(rows: Sequence[VectorRow], query: str | None, duds: bool) -> list[VectorRow]:
+    """Rows whose number, label, tags or note hold every word of the query; duds only where asked for."""
+    words = str(query or "")[:MAX_QUERY].casefold().split()
+    found = []
+    for row in rows:
+        text = " ".join((str(row.index), row.label, *row.tags, row.note)).casefold()
+        if (duds or not row.dud) and all(word in text for word in words):
+            found.append(row)
+    return found
+
+
+def checked_index(bank: VectorBank, value: object) -> int:
+    """A vector's number as the browser sends it.
+
+    Raises:
+        BankError: it is no number of this bank.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 != 0:
+        raise BankError("choose a vector first.")
+    bank.vector(int(value))
+    return int(value)
+
+
+def first_vector(bank: VectorBank) -> int:
+    """The vector whose page is shown first: the first that is no dud."""
+    return next((row.index for row in vector_rows(bank) if not row.dud), 0)
+
+
+def best_scale(bank: VectorBank, index: int) -> float:
+    """Scale to steer with: the annotation's, within the slider's range, else 1."""
+    scale = number_of(entry_of(bank, index), "scale")
+    return 1.0 if scale is None else max(-MAX_SCALE, min(MAX_SCALE, scale))
+
+
+def edited(bank: VectorBank, index: int, label: str | None, note: str | None) -> VectorBank:
+    """The bank with another label and note for one vector. An empty label takes the label away.
+
+    A vector that gets a label of its own counts as a dud no longer.
+
+    Raises:
+        BankError: there is no such vector, or a text is too long.
+    """
+    bank.vector(index)
+    label, note = " ".join(str(label or "").split()), str(note or "").strip()
+    for name, text, most in (("label", label, MAX_LABEL), ("note", note, MAX_NOTE)):
+        if len(text) > most:
+            raise BankError(f"the {name} has {len(text)} characters; at most {most} are allowed.")
+    entries = [dict(entry) for entry in bank.annotations] or [{} for _ in range(len(bank))]
+    entry = entries[index]
+    if label != text_of(entry, "label") and is_dud(entry):
+        entry |= {"dud": False, "tags": [t for t in tags_of_entry(entry) if t != "dud"]}
+    for name, text in (("label", label), ("note", note)):
+        entry.pop(name, None)
+        if text:
+            entry[name] = text
+    return replace(bank, annotations=tuple(entries))
+
+
+def parse_indices(bank: VectorBank, text: str | None) -> list[int]:
+    """Vector numbers from text such as "0, 3, 5-9", each once, in the order given.
+
+    Raises:
+        BankError: it is something else, or a number is not in the bank.
+    """
+    found: list[int] = []
+    for part in re.split(r"[,;\s]+", str(text or "")[:4_000].strip()):
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part)
+        if not match:
+            raise BankError(f"{part[:40]!r} is no vector; write numbers such as 0, 3, 5-9.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        bank.vector(first)
+        bank.vector(last)
+        if last < first:
+            raise BankError(f"{part!r} runs backwards; write the smaller number first.")
+        found += range(first, last + 1)
+    return list(dict.fromkeys(found))
+
+
+def as_text(indices: Sequence[int]) -> str:
+    """Inverse of `parse_indices`: [0, 1, 2, 5] is "0-2, 5"."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
+
+
+def read_tokens(context: Context, bank: VectorBank, index: int) -> LensReport:
+    """The logit lens of one vector's effect on the bank's prompts, both signs.
+
+    Raises:
+        MelboError: the bank is of another model, or the lens does not know the architecture.
+    """
+    with context.lock:
+        return logit_lens(context.model(bank), bank, "effect", [index], LENS_TOKENS, LENS_RANDOM)

@@ -1,0 +1,194 @@
+"""The Bank tab: a table and a map of all vectors, one vector's page, and what can be done with the bank."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from melbo.app.context import visitors_log_in
+from melbo.app.jobs.device import MODEL_EVENT
+from melbo.app.notice import notice, noticed
+from melbo.app.tab_context import Shell
+from melbo.app.tabs.bank.actions import BankActions
+from melbo.app.tabs.bank.css import MAP, PAGE, PICK, TABLE
+from melbo.app.tabs.bank.handlers import MAX_LABEL, MAX_NOTE, MAX_QUERY
+
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+SHARED: dict[str, Any] = QUIET | {"concurrency_limit": None}
+"""Of events that change what other tabs listen to: a State tells of a change only where the event is queued."""
+FETCH = "() => document.querySelector('#bank-file')?.click()"
+"""Clicks the hidden download button once it has its file."""
+
+
+class Overview(NamedTuple):
+    """The upper half."""
+
+    query: gr.Textbox
+    duds: gr.Checkbox
+    table: gr.HTML
+    map: gr.HTML
+
+
+class Page(NamedTuple):
+    """One vector: the outputs of `BankActions.page`, then the buttons."""
+
+    html: gr.HTML
+    lens: gr.HTML
+    steer: gr.Button
+    label: gr.Textbox
+    note: gr.Textbox
+    tokens: gr.Button
+    understand: gr.Button
+    save: gr.Button
+
+
+class Push(NamedTuple):
+    """Upload to the Hub."""
+
+    repo: gr.Textbox
+    private: gr.Checkbox
+    button: gr.Button
+    pushed: gr.HTML
+
+
+class Whole(NamedTuple):
+    """What can be done with the whole bank."""
+
+    numbers: gr.Textbox
+    take: gr.Button
+    make: gr.Button
+    download: gr.Button
+    file: gr.DownloadButton
+    push: Push | None
+    """None where nobody can log in."""
+
+
+def build(shell: Shell) -> None:
+    """Add the tab's content and events; call inside its gr.Tab."""
+    act = BankActions(shell)
+    bank = shell.context.banks.get(shell.context.default_key)
+    _, box, first, table, plane, html, lens, steer, label, note, numbers = act.opened(bank)
+    chosen, own = gr.State(first), gr.State("")
+    said = notice("bank-notice")
+    query, duds, rows = _overview(box, table)
+    with gr.Row(elem_id="bank-lower"):
+        with gr.Column(scale=5, min_width=300):
+            with gr.Row():
+                go = gr.Button(steer, variant="primary", min_width=0, elem_id="bank-steer")
+                tokens = gr.Button("Read its tokens", min_width=0, elem_id="bank-tokens")
+                understand = gr.Button("Understand", min_width=0, elem_id="bank-understand")
+            shown = gr.HTML(html, elem_id="bank-page", css_template=PAGE, padding=False, apply_default_css=False)
+            read = gr.HTML(lens, elem_id="bank-lens", css_template=PAGE, padding=False, apply_default_css=False)
+        with gr.Column(scale=3, min_width=300):
+            dots = gr.HTML(
+                plane, elem_id="bank-map", css_template=MAP, js_on_load=PICK, padding=False, apply_default_css=False
+            )
+            with gr.Accordion("Edit this vector", open=False):
+                name = gr.Textbox(label, label="Label", max_length=MAX_LABEL, elem_id="bank-label")
+                text = gr.Textbox(note, label="Note", max_length=MAX_NOTE, lines=2, max_lines=6, elem_id="bank-note")
+                save = gr.Button("Save", size="sm", elem_id="bank-save")
+            whole = _whole(shell, numbers)
+    over = Overview(query, duds, rows, dots)
+    page = Page(shown, read, go, name, text, tokens, understand, save)
+    _connect_overview(shell, act, said, (chosen, own), over, page, whole)
+    _connect_page(shell, act, said, (chosen, own), over, page)
+    _connect_whole(shell, act, said, over, whole)
+
+
+def _overview(box: dict[str, Any], table: str) -> tuple[gr.Textbox, gr.Checkbox, gr.HTML]:
+    with gr.Row(elem_id="bank-find"):
+        query = gr.Textbox(
+            label="Search", placeholder="Label, tag or number", show_label=False, container=False, max_length=MAX_QUERY,
+            scale=4, min_width=260, elem_id="bank-search",
+        )  # fmt: skip
+        duds = gr.Checkbox(
+            label=box["label"], value=box["value"], interactive=box["interactive"], container=False, scale=1,
+            min_width=190, elem_id="bank-duds",
+        )  # fmt: skip
+    rows = gr.HTML(
+        table, elem_id="bank-table", css_template=TABLE, js_on_load=PICK, padding=False, apply_default_css=False
+    )
+    return query, duds, rows
+
+
+def _whole(shell: Shell, numbers: str) -> Whole:
+    with gr.Accordion("Select into a new bank", open=False):
+        selection = gr.Textbox(numbers, label="Vectors", info="Such as 0, 3, 5-9.", elem_id="bank-numbers")
+        with gr.Row():
+            take = gr.Button("Take those on show", size="sm", min_width=0)
+            make = gr.Button("Make the bank", size="sm", min_width=0, elem_id="bank-make")
+    with gr.Accordion("Download and push", open=False):
+        download = gr.Button("Download (zip)", size="sm", elem_id="bank-download")
+        file = gr.DownloadButton("File", visible="hidden", elem_id="bank-file")
+        login = visitors_log_in()
+        if not login and not shell.context.limits.local_files:
+            return Whole(selection, take, make, download, file, None)
+        if login:
+            gr.LoginButton(size="sm")
+        repo = gr.Textbox(
+            label="Repository on the Hub", placeholder="you/your-bank", max_length=200, elem_id="bank-repo",
+            info="Uses your login." if login else "Uses this machine's login: `hf auth login` or HF_TOKEN.",
+        )  # fmt: skip
+        private = gr.Checkbox(label="Private", value=True, container=False)
+        push = gr.Button("Push", size="sm", elem_id="bank-push")
+        pushed = gr.HTML("", css_template=PAGE, padding=False, apply_default_css=False)
+    return Whole(selection, take, make, download, file, Push(repo, private, push, pushed))
+
+
+def _connect_overview(
+    shell: Shell, act: BankActions, said: gr.HTML, states: tuple[gr.State, gr.State], over: Overview, page: Page,
+    whole: Whole,
+) -> None:  # fmt: skip
+    """Search, clicks in table and map, and another bank."""
+    chosen, own = states
+    local: dict[str, Any] = QUIET | {"queue": False}
+    view = [over.query, over.duds]
+    gr.on(
+        [over.query.input, over.duds.input], noticed(act.filter, 2), [shell.bank_key, *view, chosen],
+        [said, over.table, over.map], trigger_mode="always_last", **local,
+    )  # fmt: skip
+
+    def pick(event: gr.EventData, key: str, query: str, duds: bool) -> tuple[Any, ...]:
+        return act.pick(event, key, query, duds)
+
+    for place in (over.table, over.map):
+        place.select(
+            noticed(pick, 8), [shell.bank_key, *view], [said, chosen, over.table, over.map, *page[:5]], **local
+        )
+    shell.bank_key.change(
+        noticed(act.open, 11), [shell.bank_key, own],
+        [said, over.query, over.duds, chosen, over.table, over.map, *page[:5], whole.numbers], **local,
+    )  # fmt: skip
+
+
+def _connect_page(
+    shell: Shell, act: BankActions, said: gr.HTML, states: tuple[gr.State, gr.State], over: Overview, page: Page
+) -> None:
+    """Steer, tokens, all that is known, save."""
+    key, (chosen, own) = shell.bank_key, states
+    page.steer.click(noticed(act.steer, 2), [key, chosen], [said, shell.pick, shell.tabs], **SHARED)
+    page.understand.click(noticed(act.understand, 2), [key, chosen], [said, shell.look, shell.tabs], **SHARED)
+    page.tokens.click(
+        noticed(act.tokens, 1), [key, chosen], [said, page.lens], api_visibility="private", show_progress="minimal",
+        show_progress_on=page.lens, **MODEL_EVENT,
+    )  # fmt: skip
+    page.save.click(
+        noticed(act.save, 9), [key, chosen, page.label, page.note, over.query, over.duds],
+        [said, key, own, over.table, over.map, *page[:5]], **SHARED,
+    )  # fmt: skip
+
+
+def _connect_whole(shell: Shell, act: BankActions, said: gr.HTML, over: Overview, whole: Whole) -> None:
+    """Selection, download, push."""
+    key = shell.bank_key
+    whole.take.click(noticed(act.shown, 1), [key, over.query, over.duds], [said, whole.numbers], queue=False, **QUIET)
+    whole.make.click(noticed(act.select, 1), [key, whole.numbers], [said, key], **SHARED)
+    whole.download.click(noticed(act.download, 1), key, [said, whole.file], **QUIET).success(None, js=FETCH, **QUIET)
+    push = whole.push
+    if push is not None:
+        function = act.push_as if visitors_log_in() else act.push_here
+        push.button.click(
+            noticed(function, 1), [key, push.repo, push.private], [said, push.pushed], concurrency_limit=4,
+            api_visibility="private",
+        )  # fmt: skip

@@ -1,0 +1,89 @@
+"""The public API's discovery."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from melbo.app.context import Context
+from melbo.app.endpoint import endpoint, plain_errors
+from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.tabs.discover.handlers import discover_steps, read_request
+from melbo.bank.vector_bank import VectorBank
+from melbo.config import default_layers
+from melbo.prompts import BOMB, DEFAULT_SYSTEM
+
+
+def publish(context: Context) -> None:
+    """Add the endpoint; call inside the Blocks."""
+    endpoint(discover_endpoint(context), "discover", **MODEL_EVENT)
+
+
+def discover_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:
+    """The function behind /discover."""
+    run = on_device(partial(discover_steps, context), min(120, context.limits.seconds))
+    first, last = default_layers(context.loaded.n_layers)
+
+    def discover(
+        prompts: str = BOMB,
+        method: Literal["melbo", "dct", "power", "random"] = "melbo",
+        vectors: int = 16,
+        steps: int = 40,
+        radius: float = 0.7,
+        auto_radius: bool = False,
+        source_layer: int = first,
+        target_layer: int = last,
+        system: str = DEFAULT_SYSTEM,
+        seed: int = 325,
+    ) -> Iterator[dict[str, Any]]:
+        """Find new steering vectors from prompts, without labels.
+
+        Args:
+            prompts: one a line.
+            method: "random" draws the control.
+            vectors: how many.
+            steps: training steps.
+            radius: R, the vectors' norm, in mean residual norms.
+            auto_radius: choose R from the model instead.
+            source_layer: block whose output the vectors are added to.
+            target_layer: block whose output is compared.
+            system: system prompt; "" leaves it out.
+            seed: of the starting points.
+
+        Returns:
+            Steps done, steps in all and the mean objective; in the end also the vectors, their norm, layer and
+            objectives.
+        """
+        with plain_errors():
+            request = read_request(
+                context, context.banks.get(context.default_key), prompts, system, method, source_layer, target_layer,
+                auto_radius, radius, vectors, steps, seed,
+            )  # fmt: skip
+            told: dict[str, Any] = {"done": 0, "steps": request.config.steps, "objective": None}
+            with (
+                tempfile.TemporaryDirectory(prefix="melbo-run-") as folder,
+                closing(run(request, Path(folder) / "run.safetensors")) as parts,
+            ):
+                for news in parts:
+                    for item in news:
+                        if item.bank is None:
+                            told = told | {"done": item.done, "objective": item.objective}
+                        else:
+                            told = told | as_values(item.bank)
+                    yield told  # also where nothing is new: only between two values can a client be found to have left
+
+    return discover
+
+
+def as_values(bank: VectorBank) -> dict[str, Any]:
+    """The bank's vectors as JSON values."""
+    return {
+        "layer": bank.layer,
+        "norm": bank.radius,
+        "objectives": bank.objective.tolist(),
+        "vectors": bank.vectors.tolist(),
+    }

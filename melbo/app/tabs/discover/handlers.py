@@ -1,0 +1,230 @@
+"""The Discover tab's work: settings read and bounded, a discovery told step by step, checkpoints to go on from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from melbo.app.choices import system_prompt
+from melbo.app.context import Context, Limits
+from melbo.app.conversation import MAX_CHARACTERS
+from melbo.app.jobs.worker import Desk, follow, watched
+from melbo.app.tabs.sweep.handlers import LARGEST, whole
+from melbo.bank.vector_bank import VectorBank
+from melbo.config import MAX_SEED, STEPS, DiscoveryConfig, default_layers
+from melbo.discovery.discover import discover
+from melbo.errors import BankError, ConfigError, MelboError, PromptError
+from melbo.inspect.layers.atlas import LayerAtlas
+from melbo.inspect.stored import file_beside
+from melbo.prompts import Message, chat
+
+METHODS = ("melbo", "dct", "power", "random")
+METHOD_NAMES = {"melbo": "MELBO", "dct": "DCT", "power": "Power steering", "random": "Random (control)"}
+ATLAS = "atlas.json"
+MAX_PROMPTS = 8
+VECTORS = 32
+KEPT_SECONDS = 3_600
+"""How long a stopped run can be gone on with."""
+_TICKET = re.compile(r"[A-Za-z0-9_-]{16,64}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a visitor asks for, within the limits."""
+
+    config: DiscoveryConfig
+    prompts: tuple[tuple[Message, ...], ...]
+    bank: VectorBank
+    """The bank in use, whose model is searched."""
+
+    @property
+    def key(self) -> str:
+        """A name for these settings."""
+        text = json.dumps([self.config.to_dict(), self.prompts, asdict(self.bank.base_model)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class News:
+    """One moment of a discovery: a step, or the finished bank."""
+
+    done: int = 0
+    total: int = 0
+    objective: float = 0.0
+    bank: VectorBank | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The mean objective after each step that was told, and how long it took."""
+
+    total: int = 0
+    points: tuple[tuple[int, float], ...] = ()
+    elapsed: float = 0.0
+
+    def with_news(self, news: Sequence[News], elapsed: float) -> Curve:
+        """The curve with these steps added."""
+        new = tuple((n.done, n.objective) for n in news if n.bank is None)
+        total = next((n.total for n in reversed(news) if n.total), self.total)
+        return Curve(total, (*self.points, *new), elapsed)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """A folder for each visitor's stopped runs, named by a random ticket; old ones go."""
+
+    folder: tempfile.TemporaryDirectory[str] = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="melbo-runs-")
+    )
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def path(self, ticket: str, request: Request) -> Path:
+        """The visitor's checkpoint of these settings; deletes those that nobody has used for KEPT_SECONDS.
+
+        Raises:
+            ConfigError: the ticket is none of ours.
+        """
+        if not isinstance(ticket, str) or not _TICKET.fullmatch(ticket):
+            raise ConfigError("this page is too old to go on; load it again.")
+        root = Path(self.folder.name)
+        with self.lock:
+            for old in root.iterdir():
+                files = [p.stat().st_mtime for p in (old, *old.iterdir())]
+                if old.name != ticket and time.time() - max(files) > KEPT_SECONDS:
+                    shutil.rmtree(old, ignore_errors=True)
+            (root / ticket).mkdir(exist_ok=True)
+        return root / ticket / f"{request.key}.safetensors"
+
+
+def read_request(
+    context: Context, bank: VectorBank, prompts: Any, system: Any, method: Any, source: Any, target: Any,
+    auto: Any, radius: Any, n_vectors: Any, steps: Any, seed: Any,
+) -> Request:  # fmt: skip
+    """Check what the components hold.
+
+    Args:
+        bank: the bank in use.
+
+    Raises:
+        BankError: its model is not loaded.
+        ConfigError, PromptError: a value is missing, malformed or beyond the limits.
+    """
+    limits, loaded = context.limits, context.model(bank)
+    if method not in METHODS:
+        raise ConfigError(f"method is {str(method)[:40]!r}; choose one of {', '.join(METHODS)}.")
+    if not auto and (isinstance(radius, bool) or not isinstance(radius, (int, float)) or not 0 < radius <= LARGEST):
+        raise ConfigError(f"R is {str(radius)[:40]!r}; give a number above 0, at most {LARGEST:g}.")
+    config = DiscoveryConfig(
+        method=method,
+        n_vectors=whole(n_vectors, "the number of vectors", 1, min(limits.vectors, loaded.d_model)),
+        source_layer=whole(source, "the source layer", 0, loaded.n_layers - 2),
+        target_layer=whole(target, "the target layer", 1, loaded.n_layers - 1),
+        radius=1.0 if auto else float(radius),
+        radius_unit="auto" if auto else "residual",
+        steps=0 if method == "random" else whole(steps, "the number of steps", 1, limits.steps),
+        seed=whole(0 if seed is None else seed, "the seed", 0, MAX_SEED),
+    )
+    return Request(config.resolve(loaded.n_layers, loaded.d_model), read_prompts(prompts, system), bank)
+
+
+def read_prompts(prompts: Any, system: Any) -> tuple[tuple[Message, ...], ...]:
+    """One conversation for each line that is not empty.
+
+    Raises:
+        PromptError: there is none, or there are too many, or they are too long.
+    """
+    lines = list(dict.fromkeys(line.strip() for line in str(prompts or "").splitlines() if line.strip()))
+    if not lines:
+        raise PromptError("there is no prompt; write one a line.")
+    if len(lines) > MAX_PROMPTS:
+        raise PromptError(f"{len(lines)} prompts were given; at most {MAX_PROMPTS} are taken, one a line.")
+    if sum(map(len, lines)) + len(str(system or "")) > MAX_CHARACTERS:
+        raise PromptError(f"the prompts have more than {MAX_CHARACTERS:,} characters in all; shorten them.")
+    return tuple(tuple(chat(line, str(system or "").strip() or None)) for line in lines)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What the tab starts from, for one bank's model."""
+
+    last_layer: int
+    source: int
+    target: int
+    most_vectors: int
+    n_vectors: int
+    radius: float
+    """The bank's own R, in mean residual norms."""
+    system: str
+
+
+def defaults(bank: VectorBank, limits: Limits) -> Defaults:
+    """Layers by the depth of the bank's model, vectors by its width, R and system prompt as the bank's."""
+    base, most = bank.base_model, min(limits.vectors, bank.base_model.d_model)
+    radius = round(bank.radius / bank.mean_residual_norm, 3)
+    source, target = default_layers(base.n_layers)
+    return Defaults(base.n_layers - 1, source, target, most, min(VECTORS, most), radius, system_prompt(bank))
+
+
+def default_steps(method: str, most: int) -> int:
+    """The method's own steps, within the limit."""
+    return max(1, min(STEPS["fast" if method == "melbo" else method], most))
+
+
+def discover_steps(context: Context, request: Request, checkpoint: Path) -> Generator[list[News], None, None]:
+    """Discover, and yield what is new at least every quarter of a second; the last news holds the bank.
+
+    Closing the iterator stops the model; the checkpoint stays then, and goes once there is a bank.
+
+    Raises:
+        MelboError: as in `discover`, or time is up.
+    """
+
+    def work(desk: Desk[News]) -> None:
+        def progress(done: int, total: int, objective: float) -> None:
+            desk.tell(News(done, total, objective))
+            desk.check()
+
+        prompts = [list(prompt) for prompt in request.prompts]
+        loaded = watched(context.model(request.bank), desk.check)
+        bank = discover(loaded, request.config, prompts, progress, checkpoint)
+        checkpoint.unlink(missing_ok=True)
+        desk.tell(News(bank=bank))
+
+    return follow(work, context.lock, context.limits.seconds)
+
+
+def stored_atlas(bank: VectorBank) -> LayerAtlas | None:
+    """The layer atlas beside the bank's files; None where there is none, or it is damaged or of another model."""
+    path = file_beside(bank, ATLAS)
+    if path is None:
+        return None
+    try:
+        atlas = LayerAtlas.load(path)
+    except MelboError:
+        return None
+    return atlas if atlas.pairs and asdict(atlas.model) == asdict(bank.base_model) else None
+
+
+def best_vector(bank: VectorBank) -> int:
+    """The vector with the largest objective."""
+    return int(bank.objective.argmax())
+
+
+def made_bank(context: Context, key: Any) -> VectorBank:
+    """The bank of a key that a run has put on the shelf.
+
+    Raises:
+        BankError: nothing was discovered yet, or it had to make room.
+    """
+    if not key:
+        raise BankError("nothing is discovered yet; press Start.")
+    return context.banks.get(key)

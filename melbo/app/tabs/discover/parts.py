@@ -1,0 +1,85 @@
+"""The Discover tab's components, by name."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import gradio as gr
+
+from melbo.app.choices import example_prompts
+from melbo.app.context import Limits
+from melbo.app.tabs.discover.handlers import METHOD_NAMES, METHODS, default_steps, defaults, stored_atlas
+from melbo.app.tabs.discover.html import LAYERS, layers_html
+from melbo.bank.vector_bank import VectorBank
+
+MAX_STEPS = 500
+"""End of the slider; a Space's limit may be lower."""
+
+
+class Settings(NamedTuple):
+    """The inputs of `read_request`, after the bank."""
+
+    prompts: gr.Textbox
+    system: gr.Textbox
+    method: gr.Radio
+    source: gr.Slider
+    target: gr.Slider
+    auto: gr.Checkbox
+    radius: gr.Number
+    n_vectors: gr.Slider
+    steps: gr.Slider
+    seed: gr.Number
+
+
+class Buttons(NamedTuple):
+    """What can be pressed."""
+
+    start: gr.Button
+    stop: gr.Button
+    resume: gr.Button
+    after: gr.Row
+    steer: gr.Button
+    look: gr.Button
+    download: gr.Button
+    file: gr.DownloadButton
+
+
+def build_settings(bank: VectorBank, limits: Limits) -> tuple[Settings, gr.HTML]:
+    """The column of settings, and in it the picture of the layers."""
+    d = defaults(bank, limits)
+    prompts = gr.Textbox(
+        example_prompts(bank)[0], label="Prompts", info="One a line; vectors are trained on all of them.", lines=2,
+        max_lines=8, elem_id="discover-prompts",
+    )  # fmt: skip
+    method = gr.Radio([(METHOD_NAMES[m], m) for m in METHODS], value="melbo", label="Method", elem_id="discover-method")
+    with gr.Row():
+        first = gr.Slider(
+            0, d.last_layer - 1, value=d.source, step=1, label="Source block", min_width=200, buttons=[],
+            elem_id="discover-source",
+        )  # fmt: skip
+        last = gr.Slider(
+            1, d.last_layer, value=d.target, step=1, label="Target block", min_width=200, buttons=[],
+            elem_id="discover-target",
+        )  # fmt: skip
+    picture = gr.HTML(
+        layers_html(bank.base_model.n_layers, d.source, d.target, stored_atlas(bank)), elem_id="discover-layers",
+        css_template=LAYERS, padding=False, apply_default_css=False,
+    )  # fmt: skip
+    longest = min(MAX_STEPS, limits.steps)
+    with gr.Row():
+        count = gr.Slider(
+            1, d.most_vectors, value=d.n_vectors, step=1, label="Vectors", min_width=200, buttons=[],
+            elem_id="discover-vectors",
+        )  # fmt: skip
+        steps = gr.Slider(
+            1, longest, value=default_steps("melbo", longest), step=1, label="Steps", min_width=200, buttons=[],
+            elem_id="discover-steps",
+        )  # fmt: skip
+    with gr.Accordion("More", open=False):
+        auto = gr.Checkbox(label="Choose R from the model", value=False, elem_id="discover-auto")
+        radius = gr.Number(
+            d.radius, label="R, in mean residual norms", minimum=0, elem_id="discover-radius",
+        )  # fmt: skip
+        system = gr.Textbox(d.system, label="System prompt", lines=1, max_lines=4)
+        seed = gr.Number(bank.config.seed, label="Seed", precision=0, minimum=0)
+    return Settings(prompts, system, method, first, last, auto, radius, count, steps, seed), picture

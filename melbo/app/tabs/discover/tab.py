@@ -1,0 +1,188 @@
+"""The Discover tab: prompts to a new bank, with a live curve, and on into Steer."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.jobs.waiting import shown_on, waiting
+from melbo.app.notice import notice, noticed
+from melbo.app.tab_context import Shell
+from melbo.app.tabs.bank.files import Downloads, bank_name, zip_bank
+from melbo.app.tabs.discover.api import publish
+from melbo.app.tabs.discover.handlers import (
+    METHODS,
+    Checkpoints,
+    Curve,
+    Request,
+    best_vector,
+    default_steps,
+    defaults,
+    discover_steps,
+    made_bank,
+    read_request,
+    stored_atlas,
+)
+from melbo.app.tabs.discover.html import EMPTY, STYLE, done_html, layers_html, running_html
+from melbo.app.tabs.discover.parts import Buttons, Settings, build_settings
+from melbo.bank.header import BaseModel
+from melbo.errors import MelboError
+
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+class DiscoverActions:
+    """The tab's events, for one shell."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.shell, self.context = shell, shell.context
+        self.steps = on_device(partial(discover_steps, shell.context), min(120, shell.context.limits.seconds))
+        self.files, self.checkpoints = Downloads(), Checkpoints()
+
+    def layers(self, key: str, source: float, target: float) -> str:
+        """The picture of the chosen layers."""
+        bank = self.context.banks.get(key)
+        return layers_html(bank.base_model.n_layers, int(source), int(target), stored_atlas(bank))
+
+    def follow(self, key: str, before: BaseModel) -> tuple[Any, ...]:
+        """The bank's model, and layers, vectors, R and system prompt as they suit it; they stay where the model is the
+        one before.
+        """
+        bank = self.context.banks.get(key)
+        if bank.base_model == before:
+            return before, *(gr.skip() for _ in range(5))
+        d = defaults(bank, self.context.limits)
+        return (
+            bank.base_model,
+            gr.update(maximum=d.last_layer - 1, value=d.source),
+            gr.update(maximum=d.last_layer, value=d.target),
+            gr.update(maximum=d.most_vectors, value=d.n_vectors),
+            d.radius,
+            d.system,
+        )
+
+    def start(self, ticket: str, key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """A run from its start: curve, status, key of what was made, the bank's key, and the rows Resume and after."""
+        request = read_request(self.context, self.context.banks.get(key), *values)
+        checkpoint = self.checkpoints.path(ticket, request)
+        checkpoint.unlink(missing_ok=True)
+        yield from self._follow(request, checkpoint)
+
+    def resume(self, ticket: str, key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """As `start`, from the checkpoint of these settings if there is one."""
+        request = read_request(self.context, self.context.banks.get(key), *values)
+        yield from self._follow(request, self.checkpoints.path(ticket, request))
+
+    def _follow(self, request: Request, checkpoint: Path) -> Iterator[tuple[Any, ...]]:
+        curve, began = Curve(), time.monotonic()
+        hidden, same = gr.update(visible=False), gr.skip()
+        yield curve, running_html(curve, "Preparing"), "", same, hidden, hidden
+        try:
+            with closing(self.steps(request, checkpoint)) as parts:
+                for news in parts:
+                    curve = curve.with_news(news, time.monotonic() - began)
+                    bank = next((item.bank for item in news if item.bank is not None), None)
+                    if bank is not None:
+                        key = self.context.banks.put(bank)
+                        yield curve, done_html(bank, curve), key, key, hidden, gr.update(visible=True)
+                    elif news:
+                        yield curve, running_html(curve), same, same, same, same
+                    else:
+                        yield (same,) * 6
+        except MelboError:
+            status, resume = self.stopped(curve)
+            yield curve, status, same, same, resume, same  # the error is told beside it
+            raise
+
+    def stopped(self, curve: Curve) -> tuple[Any, ...]:
+        """Status and the button Resume, of a run that was stopped."""
+        if not curve.points:
+            return '<p class="told" role="status">Stopped.</p>', gr.update(visible=True)
+        return running_html(curve, "Stopped"), gr.update(visible=True)
+
+    def steer(self, made: str) -> tuple[Any, ...]:
+        """Values for the shell's pick and tabs: the new bank's strongest vector."""
+        bank = made_bank(self.context, made)
+        return self.shell.steer_with(made, best_vector(bank), 1.0), self.shell.go_to("steer")
+
+    def download(self, made: str) -> str:
+        """Path of the new bank's zip."""
+        bank = made_bank(self.context, made)
+        return self.files.write(f"{bank_name(bank)}.zip", partial(zip_bank, bank))
+
+
+def build(shell: Shell) -> None:
+    """Add the tab's content and events; call inside its gr.Tab."""
+    act = DiscoverActions(shell)
+    publish(shell.context)
+    ticket = gr.State("")
+    curve, made = gr.State(Curve()), gr.State("")
+    bank = shell.context.banks.get(shell.context.default_key)
+    said = notice("discover-notice")
+    with gr.Row(elem_id="discover"):
+        with gr.Column(scale=3, min_width=300):
+            settings, picture = build_settings(bank, shell.context.limits)
+        with gr.Column(scale=4, min_width=300):
+            with gr.Row(elem_id="discover-buttons"):
+                start = gr.Button("Start", variant="primary", scale=0, min_width=110, elem_id="discover-start")
+                stop = gr.Button("Stop", scale=0, min_width=110, elem_id="discover-stop")
+                resume = gr.Button("Resume", visible=False, scale=0, min_width=110, elem_id="discover-resume")
+                place = waiting("discover-place")
+            status = gr.HTML(
+                EMPTY, elem_id="discover-status", css_template=STYLE, padding=False, apply_default_css=False
+            )
+            with gr.Row(visible=False, elem_id="discover-after") as after:
+                steer = gr.Button("Try it in Steer", variant="primary", min_width=0, elem_id="discover-steer")
+                look = gr.Button("Look at the bank", min_width=0, elem_id="discover-bank")
+                download = gr.Button("Download (zip)", min_width=0, elem_id="discover-download")
+            file = gr.DownloadButton("File", visible="hidden", elem_id="discover-file")
+    buttons = Buttons(start, stop, resume, after, steer, look, download, file)
+    _connect(shell, act, said, settings, buttons, (ticket, curve, made), (status, place))
+    before = gr.State(bank.base_model)
+    suited = [settings.source, settings.target, settings.n_vectors, settings.radius, settings.system]
+    shown = [shell.bank_key, settings.source, settings.target]
+    shell.bank_key.change(
+        noticed(act.follow, 6), [shell.bank_key, before], [said, before, *suited], queue=False, **QUIET
+    ).then(noticed(act.layers, 1), shown, [said, picture], queue=False, **QUIET)  # then: the model may be shallower
+    page = gr.context.Context.root_block
+    assert page is not None
+    page.load(lambda: secrets.token_urlsafe(16), None, ticket, queue=False, **QUIET)
+    gr.on(
+        [settings.source.input, settings.target.input], noticed(act.layers, 1), shown, [said, picture],
+        trigger_mode="always_last", queue=False, **QUIET,
+    )  # fmt: skip
+    settings.auto.change(
+        None, settings.auto, settings.radius, js="(auto) => ({interactive: !auto, __type__: 'update'})", **QUIET
+    )
+    settings.method.input(
+        lambda method: default_steps(method, shell.context.limits.steps) if method in METHODS else 1,
+        settings.method, settings.steps, queue=False, **QUIET,
+    )  # fmt: skip
+
+
+def _connect(
+    shell: Shell, act: DiscoverActions, said: gr.HTML, settings: Settings, buttons: Buttons,
+    states: tuple[gr.State, gr.State, gr.State], told: tuple[gr.HTML, gr.HTML],
+) -> None:  # fmt: skip
+    (ticket, curve, made), (status, place) = states, told
+    long: dict[str, Any] = QUIET | shown_on(place) | MODEL_EVENT
+    inputs = [ticket, shell.bank_key, *settings]
+    outputs = [said, curve, status, made, shell.bank_key, buttons.resume, buttons.after]
+    started = buttons.start.click(noticed(act.start, 6), inputs, outputs, **long)
+    resumed = buttons.resume.click(noticed(act.resume, 6), inputs, outputs, **long)
+    buttons.stop.click(
+        noticed(act.stopped, 2), curve, [said, status, buttons.resume], cancels=[started, resumed], queue=False, **QUIET
+    )
+    buttons.steer.click(noticed(act.steer, 2), made, [said, shell.pick, shell.tabs], concurrency_limit=None, **QUIET)
+    buttons.look.click(lambda: shell.go_to("bank"), None, shell.tabs, queue=False, **QUIET)
+    buttons.download.click(noticed(act.download, 1), made, [said, buttons.file], **QUIET).success(
+        None, js="() => document.querySelector('#discover-file')?.click()", **QUIET
+    )

@@ -1,0 +1,183 @@
+"""The Understand tab's work: what is stored beside a bank, and the same measured live, told step by step. No gradio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from melbo.app.context import Context
+from melbo.app.conversation import MAX_CHARACTERS
+from melbo.app.jobs.worker import BEAT, Desk, follow, watched
+from melbo.app.tabs.bank.handlers import best_scale
+from melbo.app.tabs.inspect.geometry import Rows
+from melbo.app.tabs.inspect.source import CHATS, Source, make_corpus
+from melbo.bank.vector_bank import VectorBank
+from melbo.errors import ConfigError, PromptError, SaeError
+from melbo.inspect.geometry.difference_of_means import organism_contrasts
+from melbo.inspect.geometry.layer_change import change_rows
+from melbo.inspect.geometry.similarity import measure_geometry
+from melbo.inspect.lens.logit_lens import LensReport, LensSite, logit_lens
+from melbo.inspect.lens.patchscope import Descriptions, describe
+from melbo.inspect.lens.token_activation import TextActivations, text_activations
+from melbo.inspect.max_activating.corpus_reader import Corpus, Item, open_corpus
+from melbo.inspect.max_activating.find import find_activating
+from melbo.inspect.max_activating.report import ActivatingConfig
+from melbo.inspect.sae.files import load_sae
+from melbo.inspect.sae.report import sae_report
+from melbo.inspect.stored import stored_geometry
+from melbo.models.load import ORGANISM, LoadedModel
+from melbo.steering.generate import Sampling
+
+CONTRAST_PROMPTS = 20
+EXAMPLES = 6
+RANDOM = 8
+"""Random vectors of the control."""
+LENS_TOKENS = 8
+DESCRIPTION_TOKENS = 48
+SITES: tuple[LensSite, ...] = ("effect", "vector")
+Along = Literal["effect", "minus", "vector"]
+"""What one's own text is read along: the effect of the vector, that of minus the vector, or the vector itself."""
+
+
+@dataclass(frozen=True)
+class News:
+    """One moment of some long work: how far it is, or its result."""
+
+    done: int = 0
+    total: int = 0
+    what: str = ""
+    result: Any = None
+
+
+def activating_steps(
+    context: Context, bank: VectorBank, index: int, source: Source
+) -> Generator[list[News], None, None]:
+    """Find one vector's activating examples, both signs; the last news holds an ActivatingReport.
+
+    Closing the iterator stops the model, here and in all that follows.
+
+    Raises:
+        MelboError: the corpus holds nothing to read, the bank is of another model, or time is up.
+    """
+    bank.vector(index)
+
+    def work(desk: Desk[News], loaded: LoadedModel) -> Any:
+        corpus, total = make_corpus(source)
+        config = ActivatingConfig(k=EXAMPLES, n_random=RANDOM)
+        counted = _counted(corpus, total, "Reading " + corpus.name, desk)
+        return find_activating(loaded, bank, counted, config, indices=[index])
+
+    return _follow(context, bank, work)
+
+
+def sae_steps(context: Context, bank: VectorBank) -> Generator[list[News], None, None]:
+    """Compare all vectors with the embedded model's SAE; the last news holds a SaeReport.
+
+    Raises:
+        SaeError: the bank is of another model or layer than that SAE.
+    """
+    if context.model(bank).name != ORGANISM:
+        raise SaeError(
+            "this app brings an SAE for the embedded model only; run `melbo inspect sae BANK --sae OWNER/NAME --out "
+            "BANK/sae.json` and load the bank again."
+        )
+
+    def work(desk: Desk[News], loaded: LoadedModel) -> Any:
+        sae = load_sae(ORGANISM, "", loaded, bank.layer)
+        corpus = _counted(open_corpus(ORGANISM, limit=CHATS), CHATS, "Describing features", desk)
+        return sae_report(loaded, bank, sae, ORGANISM, corpus=corpus)
+
+    return _follow(context, bank, work)
+
+
+def geometry_steps(context: Context, bank: VectorBank) -> Generator[list[News], None, None]:
+    """Measure the bank's geometry, unless it is stored, and each vector's change at every later layer.
+
+    The last news holds a pair (Geometry or None, Rows).
+    """
+
+    def work(desk: Desk[News], loaded: LoadedModel) -> Any:
+        found = None
+        if stored_geometry(bank) is None:
+            desk.tell(News(what="Measuring effects"))
+            sides = organism_contrasts(CONTRAST_PROMPTS) if loaded.name == ORGANISM else ()
+            found = measure_geometry(loaded, bank, sides)
+        desk.tell(News(what="Following each vector through the layers"))
+        changes = change_rows(loaded, bank.vectors, bank.prompts, bank.layer, 1)
+        norms, cosines = (tuple(map(tuple, changes[..., k].tolist())) for k in (0, 1))
+        return found, Rows(tuple(range(bank.layer + 1, loaded.n_layers)), norms, cosines)
+
+    return _follow(context, bank, work)
+
+
+def lens_steps(context: Context, bank: VectorBank, index: int) -> Generator[list[News], None, None]:
+    """One vector's logit lens; the last news holds its LensReports, one for each of SITES."""
+    bank.vector(index)
+
+    def work(_: Desk[News], loaded: LoadedModel) -> tuple[LensReport, ...]:
+        return tuple(logit_lens(loaded, bank, site, [index], LENS_TOKENS) for site in SITES)
+
+    return _follow(context, bank, work)
+
+
+def description_steps(context: Context, bank: VectorBank, index: int) -> Generator[list[News], None, None]:
+    """The model's own words for a vector, turned as its best scale says; the last news holds Descriptions."""
+    bank.vector(index)
+
+    def work(_: Desk[News], loaded: LoadedModel) -> Descriptions:
+        sampling = Sampling(max_new_tokens=min(DESCRIPTION_TOKENS, context.limits.new_tokens))
+        return describe(loaded, bank, [index], scale=sign_of(bank, index), sampling=sampling)
+
+    return _follow(context, bank, work)
+
+
+def sign_of(bank: VectorBank, index: int) -> float:
+    """1 or -1, as the vector's best scale."""
+    return -1.0 if best_scale(bank, index) < 0 else 1.0
+
+
+def read_text(
+    context: Context, bank: VectorBank, index: int, text: Any, along: Any, as_chat: bool
+) -> tuple[TextActivations, float]:
+    """A visitor's text, and the scale at which it was read: 1 or -1.
+
+    Raises:
+        ConfigError, PromptError: the choice is unknown, or the text is empty or too long.
+    """
+    if along not in get_args(Along):
+        raise ConfigError(f"the direction is {str(along)[:40]!r}; choose one of {', '.join(get_args(Along))}.")
+    asked = str(text or "")
+    if len(asked) > MAX_CHARACTERS:
+        raise PromptError(f"the text has more than {MAX_CHARACTERS:,} characters; shorten it.")
+    scale = -1.0 if along == "minus" else 1.0
+    site: Literal["vector", "effect"] = "vector" if along == "vector" else "effect"
+    with context.lock:
+        return text_activations(context.model(bank), bank, index, asked, site, scale, bool(as_chat)), scale
+
+
+def _counted(corpus: Corpus, total: int, what: str, desk: Desk[News]) -> Corpus:
+    """The same corpus; the desk hears how many documents are read, every BEAT seconds."""
+
+    def read() -> Iterator[Item]:
+        told = 0.0
+        for done, item in enumerate(corpus.read(), 1):
+            desk.check()
+            if time.monotonic() - told >= BEAT:
+                told = time.monotonic()
+                desk.tell(News(done, total, what))
+            yield item
+
+    return replace(corpus, read=read)
+
+
+def _follow(
+    context: Context, bank: VectorBank, work: Callable[[Desk[News], LoadedModel], Any]
+) -> Generator[list[News], None, None]:
+    loaded = context.model(bank)
+
+    def run(desk: Desk[News]) -> None:
+        desk.tell(News(result=work(desk, watched(loaded, desk.check))))
+
+    return follow(run, context.lock, context.limits.seconds)

@@ -1,0 +1,238 @@
+"""The Understand tab: what one vector answers to, what it is made of, and how the bank's vectors lie to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from melbo.app.conversation import MAX_CHARACTERS
+from melbo.app.jobs.device import MODEL_EVENT
+from melbo.app.notice import notice, noticed
+from melbo.app.tab_context import Shell
+from melbo.app.tabs.inspect.actions import InspectActions
+from melbo.app.tabs.inspect.api import publish
+from melbo.app.tabs.inspect.css import STYLE
+from melbo.app.tabs.inspect.source import ENDINGS, MAX_CORPUS
+from melbo.models.load import ORGANISM
+
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+ALONG = [("Effect × 1", "effect"), ("Effect × -1", "minus"), ("The vector itself", "vector")]
+CSS = """
+#inspect-head { align-items: flex-end; gap: .5rem; }
+#inspect-vector input { text-overflow: ellipsis; padding-right: 1.75rem; }
+#tab-inspect .compute { gap: .5rem; align-items: center; }
+#tab-inspect .compute button { flex: 0 0 auto; width: auto; }
+#inspect-choices { align-items: center; justify-content: flex-start; flex-wrap: wrap; gap: .5rem 1.25rem; }
+#inspect-choices .form, #inspect-choices .block { flex: 0 0 auto; width: auto; max-width: 100%; padding: 0;
+  margin: 0 !important; min-width: 0 !important; border-width: 0 !important; background: none; box-shadow: none; }
+#inspect-along .wrap { gap: .3rem; flex-wrap: wrap; }
+#inspect-along label { padding: .25rem .7rem; border-radius: 999px; font-size: .875rem; cursor: pointer;
+  border: 1px solid var(--border-color-primary); background: transparent; box-shadow: none; }
+#inspect-along label.selected { background: var(--primary-600); border-color: var(--primary-600); color: #fff; }
+#inspect-along label.selected span { color: #fff; }
+#inspect-along input { position: absolute; opacity: 0; width: 1px; height: 1px; }
+#inspect-along span { margin: 0 !important; }
+#inspect-along label:has(input:focus-visible) { outline: 2px solid var(--primary-500); outline-offset: 2px; }
+@media (max-width: 640px) { #inspect-vector, #inspect-text, #inspect-corpus { flex-basis: 100% !important; } }
+"""
+
+
+class View(NamedTuple):
+    """The outputs of `InspectActions.show`."""
+
+    steer: gr.Button
+    examples: gr.HTML
+    features: gr.HTML
+    tokens: gr.HTML
+    geometry: gr.HTML
+    own: gr.HTML
+    words: gr.HTML
+    more_features: gr.Button
+    more_tokens: gr.Button
+    more_geometry: gr.Button
+    stop_examples: gr.Button
+    stop_features: gr.Button
+    stop_tokens: gr.Button
+    stop_geometry: gr.Button
+    stop_words: gr.Button
+
+
+class Corpus(NamedTuple):
+    """What passages are looked for in."""
+
+    text: gr.Textbox
+    run: gr.Button
+    file: gr.UploadButton
+    stop: gr.Button
+
+
+class Own(NamedTuple):
+    """The inputs of `InspectActions.read`, after key and vector; then the button."""
+
+    text: gr.Textbox
+    along: gr.Radio
+    as_chat: gr.Checkbox
+    random: gr.Checkbox
+    read: gr.Button
+
+
+def build(shell: Shell) -> None:
+    """Add the tab's content and events; call inside its gr.Tab."""
+    act = InspectActions(shell)
+    publish(shell.context)
+    _, vectors, *start = act.opened(shell.context.default_key)
+    steer, examples, features, tokens, geometry, own, words, more_features, more_tokens, more_geometry, *_ = start
+    said = notice("inspect-notice")
+    with gr.Row(elem_id="inspect-head"):
+        vector = gr.Dropdown(
+            vectors["choices"], value=vectors["value"], label="Vector", filterable=True, interactive=True, scale=3,
+            min_width=260, elem_id="inspect-vector",
+        )  # fmt: skip
+        go = gr.Button(steer, variant="primary", scale=1, min_width=160, elem_id="inspect-steer")
+    with gr.Accordion("Where it is active: passages", open=True):
+        shown = _html(examples, "inspect-examples")
+        corpus = _corpus(shell)
+    with gr.Accordion("Try your own text", open=False, elem_id="inspect-own-part"):
+        asked = _own()
+        coloured = _html(own, "inspect-own")
+    with gr.Accordion("What it is made of: SAE features", open=not more_features["visible"]):
+        made, compute_features, stop_features = _section(features, more_features, "features")
+    with gr.Accordion("Which tokens it moves: logit lens", open=not more_tokens["visible"]):
+        lens, compute_tokens, stop_tokens = _section(tokens, more_tokens, "tokens")
+    with gr.Accordion("How the bank lies: geometry", open=more_geometry["value"] != "Compute now"):
+        space, compute_geometry, stop_geometry = _section(geometry, more_geometry, "geometry")
+    with gr.Accordion("In the model's own words: patchscope", open=False, elem_id="inspect-words-part"):
+        spoken, ask, stop_words = _section(words, {"value": "Ask the model"}, "words")
+    view = View(
+        go, shown, made, lens, space, coloured, spoken, compute_features, compute_tokens, compute_geometry,
+        corpus.stop, stop_features, stop_tokens, stop_geometry, stop_words,
+    )  # fmt: skip
+    _connect_own(shell, act, said, vector, asked, coloured)
+    started = _connect_corpus(shell, act, said, vector, corpus, shown)
+    started += _connect_runs(shell, act, said, vector, view, ask)
+    _arrivals(shell, act, said, vector, view, started)
+
+
+def _html(value: str, name: str) -> gr.HTML:
+    return gr.HTML(value, elem_id=name, css_template=STYLE, padding=False, apply_default_css=False)
+
+
+def _section(value: str, update: dict[str, Any], name: str) -> tuple[gr.HTML, gr.Button, gr.Button]:
+    """What is known, the button that measures it, and the one that stops that."""
+    shown = _html(value, f"inspect-{name}")
+    with gr.Row(elem_classes="compute"):
+        run = gr.Button(
+            update.get("value", "Compute now"), visible=update.get("visible", True), size="sm", min_width=0,
+            elem_id=f"inspect-{name}-run",
+        )  # fmt: skip
+        stop = gr.Button("Stop", size="sm", min_width=0, visible=False, elem_id=f"inspect-{name}-stop")
+    return shown, run, stop
+
+
+def _corpus(shell: Shell) -> Corpus:
+    own = shell.context.loaded.name == ORGANISM
+    with gr.Row(elem_id="inspect-corpus-row", elem_classes="compute"):
+        text = gr.Textbox(
+            label="Look in another text", lines=1, max_lines=6, max_length=MAX_CORPUS, scale=1, min_width=240,
+            placeholder="Paste paragraphs" + ("; empty: the embedded model's own chats" if own else ""),
+            elem_id="inspect-corpus",
+        )  # fmt: skip
+        run = gr.Button("Compute now", size="sm", min_width=0, elem_id="inspect-examples-run")
+        file = gr.UploadButton(
+            "Upload .txt or .jsonl", file_types=list(ENDINGS), size="sm", min_width=0, elem_id="inspect-upload"
+        )
+        stop = gr.Button("Stop", size="sm", min_width=0, visible=False, elem_id="inspect-examples-stop")
+    return Corpus(text, run, file, stop)
+
+
+def _own() -> Own:
+    with gr.Row(elem_classes="compute"):
+        text = gr.Textbox(
+            label="Text", lines=2, max_lines=8, max_length=MAX_CHARACTERS, scale=1, min_width=260,
+            placeholder="Any text: the model reads it, nothing is steered", elem_id="inspect-text",
+        )  # fmt: skip
+        read = gr.Button("Read", size="sm", min_width=0, elem_id="inspect-read")
+    with gr.Row(elem_id="inspect-choices"):
+        along = gr.Radio(ALONG, value="effect", label="Along", show_label=False, container=False, min_width=260,
+                         elem_id="inspect-along")  # fmt: skip
+        as_chat = gr.Checkbox(True, label="As a chat message", container=False, min_width=160)
+        random = gr.Checkbox(False, label="Random vector instead", container=False, min_width=180,
+                             elem_id="inspect-random")  # fmt: skip
+    return Own(text, along, as_chat, random, read)
+
+
+def _arrivals(
+    shell: Shell, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, view: View, started: list[Any]
+) -> None:
+    """Another vector, another bank, a vector that another tab sends: what runs for the one before stops. And the way to
+    Steer.
+    """
+    local: dict[str, Any] = QUIET | {"queue": False, "cancels": started}
+    key = shell.bank_key
+    vector.input(noticed(act.show, len(view)), [key, vector], [said, *view], trigger_mode="always_last", **local)
+    before = gr.State(shell.context.default_key)
+    gr.on(
+        [key.change, shell.look.change], noticed(act.opened, 2 + len(view)), [key, before, shell.look, vector],
+        [said, before, vector, *view], **local,
+    )  # fmt: skip
+    view.steer.click(
+        noticed(act.steer, 2), [key, vector], [said, shell.pick, shell.tabs], concurrency_limit=None, **QUIET
+    )
+
+
+def _connect_own(
+    shell: Shell, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, own: Own, place: gr.HTML
+) -> None:
+    """Read; and read again where the direction changes and there is a text."""
+    inputs = [shell.bank_key, vector, *own[:4]]
+    event: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": place}
+    gr.on([own.read.click, own.text.submit], noticed(act.read, 1), inputs, [said, place], **event, **MODEL_EVENT)
+    gr.on(
+        [own.along.input, own.as_chat.input, own.random.input], noticed(act.read_again, 1), inputs, [said, place],
+        trigger_mode="always_last", **event, **MODEL_EVENT,
+    )  # fmt: skip
+
+
+def _connect_corpus(
+    shell: Shell, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, corpus: Corpus, place: gr.HTML
+) -> list[Any]:
+    """Look for passages in the text, in the organism's chats, or in a file: the events that can be stopped."""
+    places = [said, place, corpus.stop]
+    inputs = [shell.bank_key, vector]
+    started = [
+        corpus.run.click(noticed(act.find_examples, 2), [*inputs, corpus.text], places, **QUIET, **MODEL_EVENT),
+        corpus.file.upload(noticed(act.find_in_file, 2), [*inputs, corpus.file], places, **QUIET, **MODEL_EVENT),
+    ]
+    _connect_stop(said, inputs, corpus.stop, started, act.found.examples, place)
+    return started
+
+
+def _connect_runs(
+    shell: Shell, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, view: View, ask: gr.Button
+) -> list[Any]:
+    """The buttons that measure: the events that can be stopped."""
+    inputs = [shell.bank_key, vector]
+    started = []
+    for run, stop, find, back, place in (
+        (view.more_features, view.stop_features, act.find_features, act.found.features, view.features),
+        (view.more_tokens, view.stop_tokens, act.find_tokens, act.found.lens, view.tokens),
+        (view.more_geometry, view.stop_geometry, act.find_geometry, act.found.geometry, view.geometry),
+        (ask, view.stop_words, act.ask, act.silent, view.words),
+    ):
+        event = run.click(noticed(find, 2), inputs, [said, place, stop], **QUIET, **MODEL_EVENT)
+        _connect_stop(said, inputs, stop, [event], back, place)
+        started.append(event)
+    return started
+
+
+def _connect_stop(
+    said: gr.HTML, inputs: list[Any], stop: gr.Button, started: list[Any], back: Callable[..., str], place: gr.HTML
+) -> None:
+    """The button that ends a run and shows what was there before."""
+
+    def stopped(key: str, index: Any) -> tuple[str, Any]:
+        return back(key, index), gr.update(visible=False)
+
+    stop.click(noticed(stopped, 2), inputs, [said, place, stop], cancels=started, queue=False, **QUIET)

@@ -1,0 +1,138 @@
+"""The tab Banks & models: curated banks, the Hub's, one by name; a model by name; the model and the device."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from melbo.app.notice import notice, noticed
+from melbo.app.tab_context import Shell
+from melbo.app.tabs.bank.css import PICK
+from melbo.app.tabs.models.actions import ModelsActions
+from melbo.app.tabs.models.handlers import MAX_NAME, downloaded_models
+from melbo.app.tabs.models.html import HUB_EMPTY, STYLE
+from melbo.bank.listing import BankInfo
+
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+SLOW: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
+PLAIN: dict[str, Any] = {"css_template": STYLE, "padding": False, "apply_default_css": False}
+
+
+class Shown(NamedTuple):
+    """What follows the visitor's bank: the outputs of `ModelsActions.follow`."""
+
+    local: gr.HTML
+    hub: gr.HTML
+    model: gr.HTML
+    device: gr.HTML
+
+
+class Notices(NamedTuple):
+    """What was said, beside what was pressed: the page is longer than a phone."""
+
+    local: gr.HTML
+    hub: gr.HTML
+    model: gr.HTML
+
+
+class Repository(NamedTuple):
+    """A bank on the Hub by its name."""
+
+    name: gr.Textbox
+    revision: gr.Textbox
+    load: gr.Button
+    look: gr.Button
+
+
+def build(shell: Shell) -> None:
+    """Add the tab's content and events; call inside its gr.Tab."""
+    act = ModelsActions(shell)
+    context = shell.context
+    cards, _, model, device = act.follow(context.default_key, [])
+    said = notice("models-notice")
+    gr.HTML("<h4>Curated banks</h4>", **PLAIN)
+    local = gr.HTML(cards, elem_id="models-local", js_on_load=PICK, **PLAIN)
+    gr.HTML("<h4>On the Hub</h4>", **PLAIN)
+    hub_said = notice("models-hub-notice")
+    with gr.Row(elem_id="models-load"):
+        repo = gr.Textbox(
+            label="Repository", placeholder="user/bank", max_length=MAX_NAME, scale=3, min_width=220,
+            elem_id="models-repo",
+        )  # fmt: skip
+        revision = _revision("models-revision")
+        with gr.Column(scale=1, min_width=160, elem_id="models-buttons"):
+            load = gr.Button("Load", variant="primary", size="sm", min_width=0, elem_id="models-load-button")
+            look = gr.Button("List banks", size="sm", min_width=0, elem_id="models-look")
+    found: gr.State = gr.State([])
+    hub = gr.HTML(HUB_EMPTY, elem_id="models-hub", js_on_load=PICK, **PLAIN)
+    model_said = _other_model(shell, act)
+    with gr.Row(equal_height=True):
+        with gr.Column(min_width=300):
+            facts = gr.HTML(model, elem_id="models-model", **PLAIN)
+        with gr.Column(min_width=300):
+            held = gr.HTML(device, elem_id="models-device", **PLAIN)
+    shown = Shown(local, hub, facts, held)
+    notices = Notices(said, hub_said, model_said)
+    _connect_banks(shell, act, notices, shown, Repository(repo, revision, load, look), found)
+    gr.on(
+        shell.bank_key.change, noticed(act.follow, 4), [shell.bank_key, found], [said_nothing(), *shown], queue=False,
+        **QUIET,
+    )  # fmt: skip
+
+
+def said_nothing() -> gr.HTML:
+    """A place for the notice of an event that has nothing to say: what the tab has said stays."""
+    return gr.HTML(visible=False)
+
+
+def _other_model(shell: Shell, act: ModelsActions) -> gr.HTML:
+    """A model by name, where another may be loaded; the place for what is said about it."""
+    context = shell.context
+    names = list(dict.fromkeys([*context.models.choices(), *downloaded_models(context)]))
+    anything = context.limits.models is None
+    if not anything and len(names) < 2:
+        return said_nothing()
+    more = " Type any model of the Hub, or a folder." if anything else ""
+    told = f'<p class="dim">It starts with random vectors: discover your own.{more}</p>'
+    gr.HTML(f"<h4>Another model</h4>{told}", **PLAIN)
+    said = notice("models-model-notice")
+    with gr.Row(elem_id="models-other"):
+        name = gr.Dropdown(
+            names, value=None, label="Model", allow_custom_value=anything, filterable=anything, interactive=True,
+            scale=3, min_width=220, elem_id="models-name",
+        )  # fmt: skip
+        revision = _revision("models-model-revision", visible=anything)
+        with gr.Column(scale=1, min_width=160, elem_id="models-other-buttons"):
+            load = gr.Button("Load the model", size="sm", min_width=0, elem_id="models-model-button")
+    load.click(noticed(act.load_model, 1), [name, revision], [said, shell.bank_key], **SLOW)
+    return said
+
+
+def _revision(elem_id: str, visible: bool = True) -> gr.Textbox:
+    return gr.Textbox(
+        label="Revision", placeholder="main", max_length=MAX_NAME, scale=1, min_width=130, elem_id=elem_id,
+        visible=visible,
+    )  # fmt: skip
+
+
+def _connect_banks(
+    shell: Shell, act: ModelsActions, said: Notices, shown: Shown, named: Repository, found: gr.State
+) -> None:
+    # Queued, all of them: else the change of a gr.State is not told.
+    def pick_local(event: gr.EventData) -> Any:
+        yield from act.pick_local((event._data or {}).get("index"))
+
+    def pick_hub(event: gr.EventData, infos: list[BankInfo]) -> Any:
+        yield from act.pick_hub(infos, (event._data or {}).get("index"))
+
+    shown.local.select(noticed(pick_local, 1), None, [said.local, shell.bank_key], **SLOW)
+    shown.hub.select(noticed(pick_hub, 1), found, [said.hub, shell.bank_key], **SLOW)
+    values = [named.name, named.revision]
+    gr.on([named.load.click, named.name.submit], noticed(act.load, 1), values, [said.hub, shell.bank_key], **SLOW)
+    slow = SLOW | {"show_progress": "minimal"}
+    named.look.click(noticed(act.search, 2), shell.bank_key, [said.hub, found, shown.hub], **slow)
+    # A new message leaves no older one behind. In the browser alone: what is said last stays.
+    for one in said:
+        others = [other for other in said if other is not one]
+        one.change(None, one, others, js="(said) => said ? ['', ''] : Array(2).fill({__type__: 'update'})", **QUIET)

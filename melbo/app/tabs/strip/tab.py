@@ -1,0 +1,103 @@
+"""The Scale strip tab: its components and events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from melbo.app.choices import MAX_SCALE, example_prompts, picker, presets, system_prompt
+from melbo.app.context import Context
+from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.jobs.waiting import shown_on, waiting
+from melbo.app.notice import notice, noticed
+from melbo.app.tab_context import Shell
+from melbo.app.tabs.steer.handlers import same_vectors
+from melbo.app.tabs.strip.handlers import MIN_REACH, Calibration, grid, scale_strip
+from melbo.app.tabs.strip.html import EMPTY, strip_html
+
+EVERY = 4
+"""Tokens between two pictures of a growing strip."""
+CARDS = 9
+REACH = 4.0
+
+
+class StripActions:
+    """The tab's events, for one shared context."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        calibration = Calibration()
+        self.strip = on_device(partial(scale_strip, context, calibration), min(60, context.limits.seconds))
+
+    def run(self, key: str, prompt: str, vector: int | None, reach: float, cards: float) -> Iterator[Any]:
+        """The strip as it grows."""
+        bank = self.context.banks.get(key)
+        chosen = 0 if vector is None else vector
+        scales = grid(reach, cards)
+        strips = self.strip(bank, prompt or "", system_prompt(bank), chosen, scales)
+        with closing(strips):
+            for i, strip in enumerate(strips):
+                if strip is None:
+                    yield gr.skip()
+                elif strip.finished or i % EVERY == 0:
+                    yield strip_html(strip)
+
+    def show_bank(self, key: str, before: str, pick: dict[str, Any] | None, vector: int | None) -> tuple[Any, ...]:
+        """The key again, vectors to choose from, and the strip: emptied, unless the vector is the one before, perhaps
+        under another label.
+        """
+        bank = self.context.banks.get(key)
+        same, chosen = same_vectors(self.context, before, key), vector
+        if pick is not None and pick["bank"] == key:
+            chosen = pick["vector"]
+        elif not same:
+            chosen = presets(bank)[0].vector
+        kept = same and chosen == vector
+        return key, gr.Dropdown(choices=picker(bank), value=chosen), gr.skip() if kept else EMPTY
+
+
+def build(shell: Shell) -> None:
+    """Add the tab's content and events; call inside its gr.Tab."""
+    context = shell.context
+    bank = context.banks.get(context.default_key)
+    said = notice("strip-notice")
+    with gr.Row(elem_id="strip-controls"):
+        prompt = gr.Textbox(
+            example_prompts(bank)[0], label="Prompt", lines=1, max_lines=4, scale=2, min_width=240,
+            elem_id="strip-prompt",
+        )  # fmt: skip
+        vector = gr.Dropdown(
+            picker(bank), value=presets(bank)[0].vector, label="Vector", filterable=True, interactive=True, scale=2,
+            min_width=220, elem_id="strip-vector",
+        )  # fmt: skip
+        reach = gr.Slider(
+            MIN_REACH, MAX_SCALE, value=REACH, step=0.25, label="Reach", min_width=200, scale=1, buttons=[],
+            elem_id="strip-reach",
+        )  # fmt: skip
+        most = context.limits.rows - (context.limits.rows + 1) % 2
+        cards = gr.Slider(
+            3, most, value=min(CARDS, most), step=2, label="Cards", min_width=200, scale=1, buttons=[],
+            elem_id="strip-cards",
+        )  # fmt: skip
+    with gr.Row(elem_id="strip-buttons"):
+        run = gr.Button("Run", variant="primary", min_width=0, elem_id="strip-run")
+        stop = gr.Button("Stop", min_width=0, elem_id="strip-stop")
+        place = waiting("strip-place")
+    strip = gr.HTML(EMPTY, elem_id="strip", padding=False, min_height=60)
+    act = StripActions(context)
+    quiet: dict[str, Any] = {"api_visibility": "private"}
+    started = gr.on(
+        [run.click, prompt.submit], noticed(act.run, 1), [shell.bank_key, prompt, vector, reach, cards],
+        [said, strip], **shown_on(place), **quiet, **MODEL_EVENT,
+    )  # fmt: skip
+    stop.click(None, cancels=[started], show_progress="hidden", **quiet)
+    before = gr.State(context.default_key)
+    gr.on(
+        [shell.bank_key.change, shell.pick.change], noticed(act.show_bank, 3),
+        [shell.bank_key, before, shell.pick, vector], [said, before, vector, strip], queue=False,
+        show_progress="hidden", **quiet,
+    )  # fmt: skip

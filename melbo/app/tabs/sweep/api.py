@@ -1,0 +1,69 @@
+"""The public API's R sweep, on the app's own bank's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+from melbo.app.context import Context
+from melbo.app.endpoint import endpoint, plain_errors
+from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.tabs.sweep.handlers import RADII, read_request, sweep_steps
+from melbo.prompts import BOMB
+from melbo.radius_sweep.result import Arm
+from melbo.radius_sweep.sweep import Sweep
+
+NOTHING_YET: dict[str, Any] = {"rows": [], "suggested": None, "reason": "", "calibrated": None, "complete": False}
+"""Until the unsteered model is measured."""
+
+
+def publish(context: Context) -> None:
+    """Add the endpoint; call inside the Blocks."""
+    endpoint(sweep_endpoint(context), "r_sweep", **MODEL_EVENT)
+
+
+def sweep_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:
+    """The function behind /r_sweep."""
+    run = on_device(partial(sweep_steps, context), min(120, context.limits.seconds))
+
+    def r_sweep(prompt: str = BOMB, radii: str = RADII, vectors: int = 8, steps: int = 40) -> Iterator[dict[str, Any]]:
+        """Train vectors at several R, answer with them, and measure; the same for random vectors of the same norm.
+
+        Args:
+            prompt: what vectors are trained on and answer.
+            radii: R in mean residual norms, as first:last:step or a list with commas.
+            vectors: vectors at each R.
+            steps: training steps.
+
+        Returns:
+            The sweep so far: rows by R, the suggested R and why, the calibrated R, and whether it is complete.
+        """
+        with plain_errors():
+            bank = context.banks.get(context.default_key)
+            request = read_request(context.limits, radii, vectors, steps, prompt)
+            told: dict[str, Any] = NOTHING_YET
+            with closing(run(bank, request)) as parts:
+                for news in parts:
+                    sweep = next((item.sweep for item in reversed(news) if item.sweep is not None), None)
+                    told = told if sweep is None else as_values(sweep)
+                    yield told  # also where nothing is new: only between two values can a client be found to have left
+
+    return r_sweep
+
+
+def as_values(sweep: Sweep) -> dict[str, Any]:
+    """The sweep as JSON values, without what its settings say."""
+    return {
+        "rows": [{"R": r.radius, "trained": _arm(r.found), "random": _arm(r.control)} for r in sweep.rows],
+        "suggested": sweep.suggested.radius,
+        "reason": sweep.suggested.reason,
+        "calibrated": sweep.auto_radius,
+        "complete": sweep.complete,
+    }
+
+
+def _arm(arm: Arm) -> dict[str, Any]:
+    numbers = ("diversity", "distinct", "coherence", "refusal", "change", "objective")
+    return {name: getattr(arm, name) for name in numbers} | {"answers": list(arm.completions[0])}

@@ -1,0 +1,247 @@
+"""The R sweep tab: settings, a plot that fills in, the answers behind each point, export."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from melbo.app.choices import example_prompts
+from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.jobs.timing import time_left
+from melbo.app.jobs.waiting import shown_on, waiting
+from melbo.app.notice import notice, noticed
+from melbo.app.tab_context import Shell
+from melbo.app.tabs.bank.css import PICK
+from melbo.app.tabs.bank.files import Downloads, bank_name
+from melbo.app.tabs.sweep.api import publish
+from melbo.app.tabs.sweep.handlers import (
+    MAX_RADII_TEXT,
+    MAX_VECTORS,
+    RADII,
+    checked_row,
+    default_steps,
+    fill_json,
+    fill_png,
+    first_choice,
+    is_alike,
+    own_radius,
+    read_request,
+    stored_sweep,
+    sweep_steps,
+)
+from melbo.app.tabs.sweep.html import STYLE, answers_html, plot_html, running_html, summary_html
+from melbo.errors import MelboError
+from melbo.radius_sweep.sweep import Sweep
+
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+VECTORS = 8
+STORED = "Stored beside the bank."
+
+
+class View(NamedTuple):
+    """What shows a sweep: the outputs of `SweepActions.view`."""
+
+    sweep: gr.State
+    status: gr.HTML
+    plot: gr.HTML
+    radius: gr.Dropdown
+    answers: gr.HTML
+
+
+class SweepActions:
+    """The tab's events, for one shell."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.context = shell.context
+        seconds = min(120, shell.context.limits.seconds)
+        self.steps = on_device(partial(sweep_steps, shell.context), seconds)
+        self.files = Downloads()
+
+    def plot(self, key: str, sweep: Sweep | None, chosen: int | None = None) -> str:
+        """The plot, with the bank's own R marked."""
+        return plot_html(sweep, chosen, own_radius(sweep, self.context.banks.get(key)))
+
+    def view(self, key: str, sweep: Sweep | None, origin: str = "") -> tuple[Any, ...]:
+        """State, status, plot, choice of R, answers."""
+        if sweep is None or not sweep.rows:
+            return sweep, "", self.plot(key, sweep), gr.update(choices=[], value=None, visible=False), ""
+        chosen = first_choice(sweep)
+        choices = [(f"{row.radius:g}", i) for i, row in enumerate(sweep.rows)]
+        select = gr.update(choices=choices, value=chosen, visible=True)
+        told, shown = summary_html(sweep, origin), self.plot(key, sweep, chosen)
+        return sweep, told, shown, select, answers_html(sweep, chosen)
+
+    def open(self, key: str) -> tuple[Any, ...]:
+        """Prompt, steps, the stored button, and the view of the bank's stored sweep."""
+        bank = self.context.banks.get(key)
+        sweep = stored_sweep(bank)
+        button = gr.update(interactive=sweep is not None)
+        return (
+            example_prompts(bank)[0],
+            default_steps(bank, self.context.limits),
+            button,
+            *self.view(key, sweep, STORED),
+        )
+
+    def follow(self, key: str, sweep: Sweep | None, number: Any) -> tuple[Any, ...]:
+        """The stored button and the view for another bank; a sweep of the same model and layers stays on show."""
+        bank = self.context.banks.get(key)
+        found = stored_sweep(bank)
+        button = gr.update(interactive=found is not None)
+        if sweep is not None and is_alike(sweep, bank):
+            chosen = checked_row(sweep, number) if sweep.rows and number is not None else None
+            return button, gr.skip(), gr.skip(), self.plot(key, sweep, chosen), gr.skip(), gr.skip()
+        return button, *self.view(key, found, STORED)
+
+    def stored(self, key: str) -> tuple[Any, ...]:
+        """The view of the bank's stored sweep."""
+        return self.view(key, stored_sweep(self.context.banks.get(key)), STORED)
+
+    def run(self, key: str, radii: str, n_vectors: float, steps: float, prompt: str) -> Iterator[tuple[Any, ...]]:
+        """The view as the sweep goes on."""
+        bank = self.context.banks.get(key)
+        request = read_request(self.context.limits, radii, n_vectors, steps, prompt)
+        sweep, start = None, time.monotonic()
+        same: tuple[Any, ...] = tuple(gr.skip() for _ in range(3))
+        yield None, running_html(0, 0, "Measuring the unsteered model", ""), *self.view(key, None)[2:]
+        try:
+            with closing(self.steps(bank, request)) as parts:
+                for news in parts:
+                    new = next((item.sweep for item in reversed(news) if item.sweep is not None), None)
+                    step = next((item for item in reversed(news) if item.what), None)
+                    if new is not None:
+                        sweep = new
+                        yield self.view(key, sweep)
+                    if step is not None:
+                        left = time_left(step.done, step.total, time.monotonic() - start)
+                        yield gr.skip(), running_html(step.done, step.total, step.what.capitalize(), left), *same
+                    if not news:
+                        yield gr.skip(), gr.skip(), *same
+        except MelboError:
+            yield self.view(key, sweep)  # what was measured stays; the error is told beside it
+            raise
+        yield self.view(key, sweep)
+
+    def stopped(self, sweep: Sweep | None) -> str:
+        """The status of a sweep that was stopped."""
+        if sweep is None or not sweep.rows:
+            return '<p class="told">Stopped.</p>'
+        return summary_html(sweep, "" if sweep.complete else "Stopped.")
+
+    def choose(self, key: str, sweep: Sweep | None, number: Any) -> tuple[str, str]:
+        """Plot and answers of another R."""
+        row = checked_row(sweep, number)
+        return self.plot(key, sweep, row), answers_html(sweep, row)
+
+    def json(self, key: str, sweep: Sweep | None) -> str:
+        """Path of the sweep as JSON."""
+        name = bank_name(self.context.banks.get(key))
+        return self.files.write(f"{name}-sweep.json", fill_json(sweep))
+
+    def png(self, key: str, sweep: Sweep | None) -> str:
+        """Path of the plot."""
+        name = bank_name(self.context.banks.get(key))
+        return self.files.write(f"{name}-sweep.png", fill_png(sweep))
+
+
+class Settings(NamedTuple):
+    """The inputs of `SweepActions.run`, after the key."""
+
+    radii: gr.Textbox
+    n_vectors: gr.Slider
+    steps: gr.Slider
+    prompt: gr.Textbox
+
+
+def build(shell: Shell) -> None:
+    """Add the tab's content and events; call inside its gr.Tab."""
+    act = SweepActions(shell)
+    publish(shell.context)
+    prompt, steps, button, *start = act.open(shell.context.default_key)
+    said = notice("sweep-notice")
+    settings = _settings(shell, prompt, steps)
+    with gr.Row(elem_id="sweep-buttons"):
+        run = gr.Button("Run", variant="primary", scale=0, min_width=110, elem_id="sweep-run")
+        stop = gr.Button("Stop", scale=0, min_width=110, elem_id="sweep-stop")
+        stored = gr.Button(
+            "Stored sweep", scale=0, min_width=140, interactive=button["interactive"], elem_id="sweep-stored"
+        )
+        place = waiting("sweep-place")
+    view = _view(start)
+    with gr.Row(elem_id="sweep-export"):
+        as_json = gr.Button("Export JSON", size="sm", scale=0, min_width=130, elem_id="sweep-json")
+        as_png = gr.Button("Export PNG", size="sm", scale=0, min_width=130, elem_id="sweep-png")
+        file = gr.DownloadButton("File", visible="hidden", elem_id="sweep-file")
+    _connect(shell, act, said, settings, view, (run, stop, stored), place)
+    for pressed, function in ((as_json, act.json), (as_png, act.png)):
+        pressed.click(noticed(function, 1), [shell.bank_key, view.sweep], [said, file], **QUIET).success(
+            None, js="() => document.querySelector('#sweep-file')?.click()", **QUIET
+        )
+
+
+def _settings(shell: Shell, prompt: str, steps: int) -> Settings:
+    limits = shell.context.limits
+    with gr.Row(elem_id="sweep-settings"):
+        asked = gr.Textbox(prompt, label="Prompt", lines=1, max_lines=4, scale=3, min_width=260, elem_id="sweep-prompt")
+        radii = gr.Textbox(
+            RADII, label="R, as first:last:step or a list", max_length=MAX_RADII_TEXT, scale=2, min_width=220,
+            elem_id="sweep-radii",
+        )  # fmt: skip
+        n_vectors = gr.Slider(
+            2, min(MAX_VECTORS, limits.vectors), value=VECTORS, step=1, label="Vectors", scale=1,
+            min_width=190, buttons=[], elem_id="sweep-vectors",
+        )  # fmt: skip
+        count = gr.Slider(
+            1, min(200, limits.steps), value=min(steps, 200), step=1, label="Steps", scale=1, min_width=190,
+            buttons=[], elem_id="sweep-steps",
+        )  # fmt: skip
+    return Settings(radii, n_vectors, count, asked)
+
+
+def _view(start: list[Any]) -> View:
+    """The components, filled with what `SweepActions.view` gave."""
+    sweep, status, plot, select, answers = start
+    state = gr.State(sweep)
+    plain: dict[str, Any] = {"css_template": STYLE, "padding": False, "apply_default_css": False}
+    told = gr.HTML(status, elem_id="sweep-status", **plain)
+    drawn = gr.HTML(plot, elem_id="sweep-plot", js_on_load=PICK, **plain)
+    with gr.Row():
+        radius = gr.Dropdown(
+            select["choices"], value=select["value"], visible=select["visible"], label="Answers at R", scale=0,
+            interactive=True, filterable=False, min_width=240, elem_id="sweep-radius",
+        )  # fmt: skip
+    return View(state, told, drawn, radius, gr.HTML(answers, elem_id="sweep-answers", **plain))
+
+
+def _connect(
+    shell: Shell, act: SweepActions, said: gr.HTML, settings: Settings, view: View, buttons: tuple[gr.Button, ...],
+    place: gr.HTML,
+) -> None:  # fmt: skip
+    """Run, stop, stored; another R; another bank."""
+    run, stop, stored = buttons
+    local: dict[str, Any] = QUIET | {"queue": False}
+    started = run.click(
+        noticed(act.run, len(view)), [shell.bank_key, *settings], [said, *view], **(QUIET | shown_on(place)),
+        **MODEL_EVENT,
+    )  # fmt: skip
+    stop.click(noticed(act.stopped, 1), view.sweep, [said, view.status], cancels=[started], **local)
+    stored.click(noticed(act.stored, len(view)), shell.bank_key, [said, *view], cancels=[started], **local)
+    view.radius.input(
+        noticed(act.choose, 2), [shell.bank_key, view.sweep, view.radius], [said, view.plot, view.answers], **local
+    )
+
+    def pick(event: gr.EventData, key: str, sweep: Sweep | None) -> tuple[Any, ...]:
+        number = (event._data or {}).get("index")
+        return number, *act.choose(key, sweep, number)
+
+    view.plot.select(
+        noticed(pick, 3), [shell.bank_key, view.sweep], [said, view.radius, view.plot, view.answers], **local
+    )
+    shell.bank_key.change(
+        noticed(act.follow, 1 + len(view)), [shell.bank_key, view.sweep, view.radius], [said, stored, *view], **local
+    )

@@ -1,0 +1,257 @@
+"""VectorBank: the product. Immutable in memory; on disk a folder of JSON and safetensors, the same as on the Hub.
+
+config.json          format, version, base model, method and resolved config, radius, prompts, versions, created
+vectors.safetensors  vectors [n, d_model] F32 of norm R; objective [n]; output_directions [n, d_model]; score [n]
+annotations.json     per vector: label, note and what was measured (optional)
+sweep.json, .png     the R sweep (optional; written and read by melbo/sweep/)
+activating.json, ... what `melbo inspect` measured of these vectors (optional; beside.py, melbo/inspect/stored.py)
+README.md            the model card (melbo/card/), rendered from the above
+Loading checks everything against the files' headers before it reads a tensor. The same bank gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from melbo.bank.header import (
+    FORMAT_VERSION,
+    BaseModel,
+    Source,
+    check_base,
+    read_annotations,
+    read_header,
+    replaceable,
+)
+from melbo.bank.save import FILES, save_bank, write_bank
+from melbo.config import DiscoveryConfig
+from melbo.errors import BankError
+from melbo.models.load import LoadedModel
+from melbo.runs.files import read_tensors
+
+if TYPE_CHECKING:
+    from melbo.publishing.hub import Pushed
+
+__all__ = ["FORMAT_VERSION", "BaseModel", "Source", "VectorBank", "library_versions", "replaceable"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class VectorBank:
+    """Steering vectors that were trained together, with everything needed to use and to repeat them."""
+
+    vectors: Tensor
+    """[n, d_model] float32, each of norm `radius`; add scale * vector at the output of `config.source_layer`."""
+    objective: Tensor
+    """[n] displacement each vector reached."""
+    output_directions: Tensor
+    """[n, d_model] unit mean change of the target activations."""
+    config: DiscoveryConfig
+    base_model: BaseModel
+    radius: float
+    """R in activation units."""
+    mean_residual_norm: float
+    """Mean norm of the residual stream at the source layer; R / this is R in residual units."""
+    prompts: tuple[tuple[dict[str, str], ...], ...]
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+    annotations: tuple[dict[str, Any], ...] = ()
+    """One dict per vector, or empty. Known keys: "label", "note", "scale", "scale_range", "examples"."""
+    score: Tensor | None = None
+    """[n] the method's own measure: dct's alpha^2, power's singular value, more-like's cosine of effects."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """JSON values that the method adds, such as the calibration curve of R."""
+    source: Source | None = None
+    """Where it was loaded from: repository, commit, folder; None for a bank that was just made."""
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __repr__(self) -> str:
+        return (
+            f"VectorBank({len(self)} vectors of norm {self.radius:.4g} for {self.base_model.id!r}, block {self.layer})"
+        )
+
+    @property
+    def layer(self) -> int:
+        """Block whose output the vectors are added to."""
+        assert self.config.source_layer is not None
+        return self.config.source_layer
+
+    def label(self, index: int) -> str:
+        """The vector's label, or "vector 17" where it has none."""
+        text = self.annotations[index].get("label") if self.annotations else None
+        return text if isinstance(text, str) and text else f"vector {index}"
+
+    def vector(self, index: int, scale: float = 1.0) -> Tensor:
+        """scale * vector `index`, [d_model].
+
+        Raises:
+            BankError: there is no such vector.
+        """
+        if not 0 <= index < len(self):
+            raise BankError(f"vector {index} is not in this bank; it has vectors 0 to {len(self) - 1}.")
+        return self.vectors[index] * scale
+
+    def select(self, indices: Sequence[int]) -> VectorBank:
+        """A new bank of these vectors, in this order; at least one. details["selected_from"] says whence.
+
+        Selecting again keeps the first bank's name and numbers.
+        """
+        if not indices:
+            raise BankError("no vector was chosen; name at least one.")
+        for index in indices:
+            self.vector(index)
+        chosen = list(indices)
+        earlier = self.details.get("selected_from")
+        known = earlier.get("indices") if isinstance(earlier, dict) else None
+        if isinstance(earlier, dict) and isinstance(known, list) and len(known) == len(self):
+            origin = earlier | {"indices": [known[i] for i in chosen]}
+        else:
+            source = self.source or Source()
+            origin = {"bank": source.name, "revision": source.revision, "indices": chosen}
+        details = self.details | {"selected_from": origin}
+        parts = details.get("parts")  # of method sae-basis: one entry per vector
+        if isinstance(parts, list) and len(parts) == len(self):
+            details["parts"] = [parts[i] for i in chosen]
+        return replace(
+            self,
+            vectors=self.vectors[chosen].clone(),
+            objective=self.objective[chosen].clone(),
+            output_directions=self.output_directions[chosen].clone(),
+            annotations=tuple(self.annotations[i] for i in chosen) if self.annotations else (),
+            score=None if self.score is None else self.score[chosen].clone(),
+            details=details,
+            source=None,
+        )
+
+    def check_fits(self, loaded: LoadedModel) -> None:
+        """Raise BankError unless the bank was made for this model: width, depth, and weights, or else the name."""
+        check_base(self.base_model, loaded, "bank was")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> VectorBank:
+        """Read a bank from a folder.
+
+        Raises:
+            BankError: the folder or a file is missing, damaged, of a newer version, or holds impossible values.
+        """
+        folder = Path(folder)
+        if not os.path.isdir(folder):
+            raise BankError(f"there is no bank at {folder}; give a folder with config.json and vectors.safetensors.")
+        header = read_header(folder)
+        n, wide = header.n_vectors, [header.n_vectors, header.base_model.d_model]
+        shapes = {"vectors": wide, "objective": [n], "output_directions": wide, "score": [n]}
+        tensors = read_tensors(folder / "vectors.safetensors", shapes, frozenset({"score"}))
+        norms = tensors["vectors"].norm(dim=-1)
+        worst = int((norms - header.radius).abs().argmax())
+        if abs(float(norms[worst]) - header.radius) > 1e-3 * header.radius:
+            raise BankError(
+                f"{folder}: vector {worst} has norm {float(norms[worst]):.4g}, but config.json says "
+                f"R = {header.radius:.4g}."
+            )
+        known: dict[str, Any] = {name: value for name, value in vars(header).items() if name != "n_vectors"}
+        return cls(**known | tensors, annotations=read_annotations(folder, n))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> VectorBank:
+        """Read a bank from a folder, or download it from the Hub; `source` then holds the commit.
+
+        Args:
+            name: a folder, or a repository "user/bank".
+            revision: branch, tag or commit on the Hub; a commit that was downloaded before needs no network.
+            token: for private repositories; None: the one of `hf auth login` or HF_TOKEN.
+            local_files_only: use what was downloaded before.
+
+        Raises:
+            HubError: the repository cannot be found, read or reached.
+            BankError: it holds no bank, or a damaged one.
+        """
+        if isinstance(name, Path) or os.path.isdir(name) or name.count("/") != 1 or name.startswith((".", "/")):
+            return cls.load(name)
+        from melbo.publishing.hub import download
+
+        folder, commit = download(name, FILES, revision=revision, token=token, local_files_only=local_files_only)
+        try:
+            bank = cls.load(folder)
+        except BankError as error:
+            raise BankError(f"{name} at commit {commit[:8]} holds no usable bank: {error}") from error
+        return replace(bank, source=Source(name, commit, folder))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the bank to `folder`, made new, or replaced if it holds a bank. Nothing is left half-written.
+
+        A sweep, results of `melbo inspect` and a card beside these very vectors stay, and so does all that is no part
+        of a bank. A card that melbo wrote, or that is of other vectors, is rendered anew.
+
+        Raises:
+            BankError: the folder holds other files.
+        """
+        return save_bank(self, folder)
+
+    def save_pretrained(self, folder: str | Path, *, repo: str | None = None, license: str | None = None) -> Path:
+        """`save`, always with a newly rendered model card: the folder is what `push_to_hub` uploads.
+
+        Args:
+            repo: repository that the card's code loads from.
+            license: the Hub's licence identifier; None: apache-2.0.
+
+        Raises:
+            BankError: the folder holds other files.
+            HubError: the licence or repository is none of the Hub's.
+        """
+        return save_bank(self, folder, card=True, repo=repo, license=license)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+        token: str | bool | None = None,
+        license: str | None = None,
+    ) -> Pushed:
+        """Upload what `save_pretrained` writes, in one commit; makes the repository and the branch where missing.
+
+        Args:
+            private: for a new repository; None: the account's default.
+            revision: branch; None: main.
+            create_pr: open a pull request instead of changing the branch.
+
+        Raises:
+            HubError: the name is not allowed, access is refused, or the Hub cannot be reached.
+        """
+        from melbo.publishing.hub import push_files
+
+        def write(path: Path) -> None:
+            write_bank(self, path, card=True, repo=repo, license=license)
+
+        return push_files(
+            write, repo, FILES, private=private, revision=revision, message=commit_message or "Upload steering vectors",
+            create_pr=create_pr, token=token,
+        )  # fmt: skip
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that shape a result."""
+    found = {}
+    for name in ("melbo", "torch", "transformers", "safetensors"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "source"
+    return found

@@ -1,0 +1,1 @@
+"""Discovery: prompts in, a bank of steering vectors out."""

@@ -1,0 +1,134 @@
+"""Make a bank of vectors that were found elsewhere: bring them to one norm, and measure what they do here.
+
+A bank's vectors share one norm R. Where a file's do not, R is their mean norm, and each vector's annotation "scale"
+says by what to multiply it to get the file's vector back. Objective and output directions are measured with the given
+config, as for the bank's own vectors; how the vectors were found is not in such a file, and the config does not say it:
+details["imported"] says where they are from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from melbo.bank.vector_bank import BaseModel, VectorBank, library_versions
+from melbo.config import DiscoveryConfig
+from melbo.discovery.discover import choose_radius, make_slices
+from melbo.discovery.problem import Problem
+from melbo.errors import BankError, TrainingError
+from melbo.formats.readers.foreign import ForeignVectors
+from melbo.models.load import LoadedModel
+from melbo.prompts import Message
+from melbo.runs.checkpoint import Run
+from melbo.steering.slices import mean_residual_norm
+
+SAME_NORM = 5e-4
+"""Largest relative difference from their mean at which norms count as equal."""
+ORTHOGONAL = 1e-3
+"""Largest |cosine| between two vectors that count as orthogonal."""
+
+
+def import_vectors(
+    loaded: LoadedModel,
+    foreign: ForeignVectors,
+    config: DiscoveryConfig,
+    prompts: Sequence[Sequence[Message]],
+    source: str = "",
+) -> VectorBank:
+    """A bank of a foreign file's vectors, measured on this model.
+
+    Args:
+        config: layers and objective to measure with, in our layer convention (`config.from_published_layers`); its
+            n_vectors, radius and orthogonality are replaced by the vectors' own. source_layer may stay None where the
+            file names it.
+        prompts: conversations to measure on, such as those the vectors were found with.
+        source: where the vectors are from, for details["imported"].
+
+    Raises:
+        BankError: the vectors do not fit the model, or their source layer is not known.
+        ConfigError, PromptError: the layers, the norm or the prompts do not fit the model.
+        TrainingError: the activations are not finite.
+    """
+    layer = _source_layer(foreign, config)
+    if foreign.vectors.shape[1] != loaded.d_model:
+        raise BankError(
+            f"the file's vectors have {foreign.vectors.shape[1]} numbers, but {loaded.name!r} has d_model "
+            f"{loaded.d_model}; name the model that they were made for."
+        )
+    vectors, scales = to_one_norm(foreign.vectors)
+    radius = float(vectors.norm(dim=-1).double().mean())
+    config = replace(
+        config, method="imported", steps=0, source_layer=layer, n_vectors=len(vectors), radius=radius,
+        radius_unit="absolute", orthogonal=are_orthogonal(vectors),
+    ).resolve(loaded.n_layers, loaded.d_model)  # fmt: skip
+    bank = _measured(loaded, vectors, radius, config, prompts)
+    notes: tuple[dict[str, Any], ...] = () if scales is None else tuple({"scale": s} for s in scales.tolist())
+    return replace(bank, annotations=notes, details={"imported": {"format": foreign.format, "source": source}})
+
+
+def _measured(
+    loaded: LoadedModel,
+    vectors: Tensor,
+    radius: float,
+    config: DiscoveryConfig,
+    prompts: Sequence[Sequence[Message]],
+) -> VectorBank:
+    """A bank of `vectors` [n, d_model], all of norm `radius`, with what they reach under a resolved config."""
+    assert config.source_layer is not None and config.target_layer is not None
+    problem = Problem(make_slices(loaded, prompts, config.source_layer, config.target_layer), config)
+    norm = mean_residual_norm(problem.slices)
+    choose_radius(problem, config, norm, Run())  # refuses an absurd one
+    reached = problem.evaluate(vectors.to(loaded.device), gradient=False)
+    if not bool(torch.isfinite(reached.objective).all() and torch.isfinite(reached.output).all()):
+        raise TrainingError("the target activations are not finite with these vectors; load the model in float32.")
+    return VectorBank(
+        vectors=vectors,
+        objective=reached.objective.to("cpu", torch.float32),
+        output_directions=torch.nn.functional.normalize(reached.output.to("cpu", torch.float32), dim=-1),
+        config=config,
+        base_model=BaseModel(loaded.name, loaded.revision, loaded.d_model, loaded.n_layers),
+        radius=radius,
+        mean_residual_norm=norm,
+        prompts=tuple(tuple(dict(m) for m in p) for p in prompts),
+        versions=library_versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _source_layer(foreign: ForeignVectors, config: DiscoveryConfig) -> int:
+    """The file's layer and the caller's, which must agree."""
+    known = {layer for layer in (foreign.layer, config.source_layer) if layer is not None}
+    if not known:
+        raise BankError(
+            f"a .{foreign.format} file does not say which block its vectors belong to; name one (--source-layer)."
+        )
+    if len(known) > 1:
+        raise BankError(
+            f"the file's vectors belong to the output of block {foreign.layer}, not to that of {config.source_layer}."
+        )
+    return known.pop()
+
+
+def to_one_norm(vectors: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The same directions [n, d_model] at their mean norm, and norm / mean norm [n] of each.
+
+    Vectors whose norms are equal already come back untouched, with None.
+    """
+    norms = vectors.double().norm(dim=-1)
+    scales = norms / norms.mean()
+    if float((scales - 1).abs().max()) <= SAME_NORM:
+        return vectors, None
+    return (vectors.double() / scales[:, None]).to(torch.float32), scales
+
+
+def are_orthogonal(vectors: Tensor) -> bool:
+    """Whether no two of [n, d_model] have a cosine above ORTHOGONAL."""
+    if len(vectors) > vectors.shape[1]:
+        return False
+    unit = torch.nn.functional.normalize(vectors, dim=-1)
+    return bool((unit @ unit.T - torch.eye(len(unit))).abs().max() <= ORTHOGONAL)

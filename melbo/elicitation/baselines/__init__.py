@@ -1,0 +1,1 @@
+"""The other ways to elicit: prompting, worked examples, many samples, fine-tuning."""

@@ -1,0 +1,112 @@
+"""A few steps of supervised fine-tuning with LoRA (https://arxiv.org/abs/2106.09685), on a copy of the model.
+
+Needs the package peft. The given model stays as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from melbo.elicitation.cost import Compute, training_compute
+from melbo.elicitation.tasks.load import Task
+from melbo.errors import ConfigError, TaskError
+from melbo.models.load import LoadedModel
+from melbo.prompts import encode
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Settings of the fine-tuning."""
+
+    steps: int = 40
+    batch_size: int = 8
+    rank: int = 8
+    lr: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "rank"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+        if not 0 < self.lr < 1:
+            raise ConfigError(f"lr is {self.lr!r}; it must lie between 0 and 1.")
+
+
+def has_peft() -> bool:
+    """Whether the package peft is installed."""
+    return find_spec("peft") is not None
+
+
+def fine_tune(
+    loaded: LoadedModel, tasks: Sequence[Task], config: LoraConfig, step: Callable[[int, int], None] | None = None
+) -> tuple[LoadedModel, Compute]:
+    """A fine-tuned copy of the model, and what the training cost. Trains on the answers' tokens only.
+
+    Args:
+        tasks: with solutions.
+        step: called with (steps done, all steps); an exception from it cancels.
+
+    Raises:
+        TaskError: a task has no solution, or peft is missing or does not know the architecture.
+    """
+    if not has_peft():
+        raise TaskError("the fine-tuning baseline needs the package peft: pip install peft.")
+    from peft import LoraConfig as Adapters
+    from peft import get_peft_model
+
+    rows = [_row(loaded, task) for task in tasks]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(config.seed)  # of the adapters' start
+        try:
+            model = get_peft_model(
+                copy.deepcopy(loaded.model),
+                Adapters(r=config.rank, lora_alpha=2 * config.rank, target_modules="all-linear", task_type="CAUSAL_LM"),
+            )
+        except ValueError as error:
+            raise TaskError(f"peft cannot adapt {type(loaded.model).__name__}: {error}") from error
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=0.0)
+    rng, tokens = random.Random(config.seed), 0
+    for number in range(config.steps):
+        chosen = rng.sample(rows, min(config.batch_size, len(rows)))
+        optimizer.zero_grad()
+        _loss(model, chosen, loaded).backward()
+        optimizer.step()
+        tokens += sum(len(ids) for ids, _ in chosen)
+        if step is not None:
+            step(number + 1, config.steps)
+    tuned = replace(loaded, model=model.merge_and_unload().eval().requires_grad_(False))
+    return tuned, training_compute(loaded, tokens)
+
+
+def _row(loaded: LoadedModel, task: Task) -> tuple[Tensor, int]:
+    """Tokens of question and solution with its end, and how many of them are the question's."""
+    if not task.solution:
+        raise TaskError(f"the training task of {task.place or 'an example'} has no solution to train on; add one.")
+    head = encode(loaded.tokenizer, task.messages, loaded.context - 1)
+    tail = [*loaded.tokenizer(task.solution, add_special_tokens=False)["input_ids"], loaded.tokenizer.eos_token_id]
+    return torch.cat([head, torch.tensor(tail)])[: loaded.context], len(head)
+
+
+def _loss(model: Any, rows: Sequence[tuple[Tensor, int]], loaded: LoadedModel) -> Tensor:
+    """Mean cross-entropy of the answers' tokens. Padding on the right."""
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.full((len(rows), width), int(loaded.tokenizer.pad_token_id))
+    labels = torch.full((len(rows), width), -100)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, (row, start) in enumerate(rows):
+        ids[i, : len(row)], mask[i, : len(row)] = row, 1
+        labels[i, start : len(row)] = row[start:]
+    device = loaded.device
+    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
+    return cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten().to(device))

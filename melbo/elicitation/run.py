@@ -1,0 +1,238 @@
+"""Elicitation from end to end: the plain model, the best vector, random vectors, and the baselines, on held-out tasks.
+
+1. Discover a bank on one or a few training prompts.
+2. Choose its best vector and scale on training tasks, and in the same way that of random vectors of the same norm.
+3. Report all on the test tasks, which nothing was chosen on, with what each cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from melbo.bank.result_file import write_result
+from melbo.bank.vector_bank import VectorBank
+from melbo.config import DiscoveryConfig
+from melbo.discovery.discover import discover, random_control
+from melbo.elicitation.baselines.choose import Arm, asked, best_of_n, fine_tuned, prompting, worked_examples
+from melbo.elicitation.baselines.lora import LoraConfig, has_peft
+from melbo.elicitation.baselines.prompting import ELICITING, Asking
+from melbo.elicitation.cached_generation import Answerer, Progress, bank_digest
+from melbo.elicitation.cost import Compute, discovery_compute
+from melbo.elicitation.search import Search, SearchConfig, plan, planned_answers, search
+from melbo.elicitation.tasks.checks import Functions
+from melbo.elicitation.tasks.load import Task, TaskSet
+from melbo.errors import ConfigError, TaskError
+from melbo.models.load import LoadedModel
+from melbo.runs.checkpoint import run_key
+from melbo.steering.generate import Sampling
+
+FORMAT = "melbo-elicit-1"
+BASELINES = ("prompting", "few_shot", "best_of_n", "lora")
+
+
+@dataclass(frozen=True)
+class ElicitConfig:
+    """Settings of an elicitation."""
+
+    discovery: DiscoveryConfig = field(default_factory=lambda: DiscoveryConfig(n_vectors=32, radius=0.35))
+    n_prompts: int = 1
+    """Training prompts that the bank is discovered on."""
+    n_choose: int = 64
+    """Most training tasks that vectors, prompts and fine-tuning see."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    password: Asking | None = None
+    """What unlocks the model, where it is known: the ceiling."""
+    baselines: tuple[str, ...] = BASELINES
+    samples: int = 8
+    """Of best_of_n, at the temperature below."""
+    temperature: float = 1.0
+    shots: int = 4
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    max_new_tokens: int = 64
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("n_prompts", "n_choose", "samples", "shots", "max_new_tokens", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+        for name in self.baselines:
+            if name not in BASELINES:
+                raise ConfigError(f"there is no baseline {name!r}; use any of {', '.join(BASELINES)}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        nested = {name: dict(vars(getattr(self, name))) for name in ("search", "lora", "discovery")}
+        password = None if self.password is None else dict(vars(self.password))
+        return vars(self) | nested | {"password": password, "baselines": list(self.baselines)}
+
+
+@dataclass(frozen=True)
+class Elicited:
+    """What each way brings out. Arms: "plain", "vector", "random", and "password" and baselines where asked for."""
+
+    model: str
+    revision: str | None
+    config: ElicitConfig
+    arms: dict[str, Arm]
+    search: Search
+    random_search: Search
+    bank: VectorBank
+    skipped: dict[str, str]
+    """Baselines that were not run, with the reason."""
+
+    @property
+    def recovered(self) -> float | None:
+        """Share of the gap between plain and password accuracy that the vector closes; None without a gap."""
+        if "password" not in self.arms:
+            return None
+        plain, top = (self.arms[name].score.accuracy for name in ("plain", "password"))
+        return None if top <= plain else (self.arms["vector"].score.accuracy - plain) / (top - plain)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields, without the bank's tensors."""
+        return {
+            "model": self.model,
+            "revision": self.revision,
+            "config": self.config.to_dict(),
+            "arms": {name: arm.to_dict() for name, arm in self.arms.items()},
+            "recovered": self.recovered,
+            "search": self.search.to_dict(),
+            "random_search": self.random_search.to_dict(),
+            "skipped": dict(self.skipped),
+        }
+
+    def save(self, path: Path) -> Path:
+        """Write the result as JSON, in one piece."""
+        return write_result(path, FORMAT, self.to_dict())
+
+
+def elicit(
+    loaded: LoadedModel,
+    tasks: TaskSet,
+    config: ElicitConfig | None = None,
+    functions: Functions | None = None,
+    bank: VectorBank | None = None,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> Elicited:
+    """Elicit, with controls and baselines.
+
+    Args:
+        tasks: chosen on the training split, reported on the test split.
+        functions: for tasks that are checked by functions.
+        bank: instead of discovering one; its prompts must not be test prompts.
+        progress: called with (answers so far, answers planned, what is being answered); 0 of 0 while a bank is found.
+        checkpoint: JSON file that a stopped run with the same settings goes on from; delete it when the result is
+            saved, with `forget`. The fine-tuned model is made anew.
+
+    Raises:
+        TaskError: a bank's prompt is a test prompt, a checker function is missing, or the checkpoint is damaged.
+        ConfigError, PromptError, TrainingError: bad settings or prompts.
+    """
+    config = config or ElicitConfig()
+    _check_functions([*tasks.train, *tasks.test], functions or {})
+    if bank is None:
+        bank = _discover(loaded, tasks, config, progress, checkpoint)
+    _check_leak(bank, tasks.test)
+    chosen = tasks.train[: config.n_choose]
+    sampling = Sampling(config.max_new_tokens, seed=config.discovery.seed)
+    key = run_key(loaded, config.to_dict(), [t.messages for t in (*chosen, *tasks.test)], bank=bank_digest(bank))
+    total = _planned(bank, len(chosen), tasks, config)
+    answerer = Answerer(loaded, sampling, config.batch_size, progress, total, checkpoint, key)
+    told = [t.messages for t in tasks.test]
+    arms = {"plain": asked(answerer, "plain", tasks.test, told, functions)}
+    if config.password is not None:
+        prompts = [config.password.apply(m) for m in told]
+        arms["password"] = asked(answerer, "password", tasks.test, prompts, functions, chosen=config.password.text)
+    found: dict[str, Search] = {}
+    for name, own in (("vector", bank), ("random", random_control(loaded, bank))):
+        found[name] = search(answerer, own, chosen, config.search, functions, name)
+        training = discovery_compute(loaded, own) if name == "vector" else Compute()
+        arms[name] = _steered(answerer, name, own, found[name], tasks.test, functions, training)
+    skipped = {"lora": "the package peft is not installed"} if "lora" in config.baselines and not has_peft() else {}
+    for name in config.baselines:
+        if name not in skipped:
+            try:
+                arms[name] = _baseline(name, answerer, tasks, config, functions)
+            except TaskError as error:  # such as tasks without solutions
+                skipped[name] = str(error)
+    return Elicited(loaded.name, loaded.revision, config, arms, found["vector"], found["random"], bank, skipped)
+
+
+def forget(checkpoint: Path) -> None:
+    """Delete what a run keeps to go on from."""
+    checkpoint.unlink(missing_ok=True)
+    _bank_file(checkpoint).unlink(missing_ok=True)
+
+
+def _bank_file(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f"{checkpoint.name}.bank.safetensors")
+
+
+def _discover(
+    loaded: LoadedModel, tasks: TaskSet, config: ElicitConfig, progress: Progress | None, checkpoint: Path | None
+) -> VectorBank:
+    """The bank of the first training prompts."""
+
+    def tell(done: int, total: int, _objective: float) -> None:
+        if progress is not None:
+            progress(done, total, "training vectors")
+
+    prompts = [t.messages for t in tasks.train[: config.n_prompts]]
+    return discover(loaded, config.discovery, prompts, tell, None if checkpoint is None else _bank_file(checkpoint))
+
+
+def _steered(
+    answerer: Answerer,
+    name: str,
+    bank: VectorBank,
+    found: Search,
+    test: Sequence[Task],
+    functions: Functions | None,
+    training: Compute,
+) -> Arm:
+    """The chosen vector on the test tasks."""
+    best = found.best
+    rows = bank.vector(best.vector, best.scale).expand(len(test), -1)
+    chosen = f"vector {best.vector} x {best.scale:g}, {best.right} of {best.tried} training tasks"
+    told = [t.messages for t in test]
+    cost = training + found.compute
+    return asked(answerer, name, test, told, functions, cost, chosen, vectors=rows, layer=bank.layer)
+
+
+def _baseline(name: str, answerer: Answerer, tasks: TaskSet, config: ElicitConfig, functions: Functions | None) -> Arm:
+    if name == "prompting":
+        return prompting(answerer, tasks, config.n_choose, functions)
+    if name == "few_shot":
+        return worked_examples(answerer, tasks, config.shots, functions)
+    if name == "best_of_n":
+        return best_of_n(answerer, tasks, config.samples, config.temperature, functions)
+    return fine_tuned(answerer, tasks, config.n_choose, config.lora, functions)
+
+
+def _planned(bank: VectorBank, n_choose: int, tasks: TaskSet, config: ElicitConfig) -> int:
+    """Answers that will be asked for, for the progress."""
+    arms = 3 + (config.password is not None) + len(set(config.baselines) - {"best_of_n"})
+    rounds = plan(2 * len(bank) * len(set(config.search.scales)), n_choose, config.search)
+    total = arms * len(tasks.test) + 2 * planned_answers(rounds)
+    total += len(ELICITING) * n_choose * ("prompting" in config.baselines)
+    return total + config.samples * len(tasks.test) * ("best_of_n" in config.baselines)
+
+
+def _check_functions(tasks: Sequence[Task], functions: Functions) -> None:
+    for task in tasks:
+        if task.check.kind == "python" and task.check.value not in functions:
+            raise TaskError(f"{task.place}: there is no checker function {task.check.value!r}; give it.")
+
+
+def _check_leak(bank: VectorBank, test: Sequence[Task]) -> None:
+    """Raise TaskError where a bank was trained on a test prompt."""
+    tested = {t.question for t in test}
+    for prompt in bank.prompts:
+        question = Task(tuple(prompt), test[0].check).question
+        if question in tested:
+            raise TaskError(f"the bank was trained on a test prompt: {question[:60]!r}; train it on another.")

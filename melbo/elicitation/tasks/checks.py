@@ -1,0 +1,146 @@
+"""Checkers: is an answer right? Exact text, number, regular expression, multiple choice, or a function of the caller's.
+
+A function is named in a task file and given by the caller; a file can never bring code of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from melbo.elicitation.tasks.patterns import SECONDS, search_all
+from melbo.errors import TaskError
+
+Kind = Literal["exact", "number", "regex", "choice", "python"]
+KINDS = get_args(Kind)
+Functions = Mapping[str, Callable[[str], bool]]
+"""By name: the answer's text in, right or not out."""
+LONGEST = 20_000
+"""Characters of an answer that are checked."""
+_NUMBER = re.compile(r"-?\d+(?:,\d{3})+(?:\.\d+)?(?![\d,])|-?\d*\.\d+|-?\d+")
+_PLACE = r"(?:answer|option|choice)(?: is)?:?\s*[\(\[\*]*([{letters}])\b"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a right answer is."""
+
+    kind: Kind
+    value: str
+    """The right text, number, pattern or letter, or the function's name."""
+    tolerance: float = 0.0
+    """Of "number": largest difference."""
+    options: str = "ABCD"
+    """Of "choice": the letters to choose from."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise TaskError(f"the check is {self.kind!r}; use one of {', '.join(KINDS)}.")
+        if not self.value.strip():
+            raise TaskError("the answer is empty; say what a right answer is.")
+        if self.kind == "number" and parse_number(self.value) is None:
+            raise TaskError(f"the answer {self.value[:60]!r} is no finite number.")
+        if not 0 <= self.tolerance < math.inf:
+            raise TaskError(f"tolerance is {self.tolerance!r}; it must be a finite number from 0.")
+        if self.kind == "choice" and (len(self.value) != 1 or self.value not in self.options):
+            raise TaskError(f"the answer {self.value!r} is none of the options {', '.join(self.options)}.")
+        if self.kind == "choice" and not (self.options.isalnum() and self.options.isupper()):
+            raise TaskError(f"the options are {self.options!r}; use capital letters, such as ABCD.")
+        if self.kind == "regex":
+            try:
+                re.compile(self.value)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise TaskError(f"the pattern {self.value[:60]!r} is no regular expression: {error}.") from error
+
+    def passes(self, text: str, functions: Functions | None = None) -> bool:
+        """Whether an answer is right.
+
+        Raises:
+            TaskError: the function is not given, or returns something else than true or false; or a pattern takes too
+                long.
+            Exception: whatever a function raises; `grade` isolates it.
+        """
+        text = text[:LONGEST]
+        if self.kind == "exact":
+            return _plain(text) == _plain(self.value)
+        if self.kind == "number":
+            found, wanted = last_number(text), parse_number(self.value)
+            return found is not None and wanted is not None and abs(found - wanted) <= self.tolerance + 1e-9
+        if self.kind == "regex":
+            return self._in_time(search_all([(self.value, text)])[0])
+        if self.kind == "choice":
+            return chosen_letter(text, self.options) == self.value
+        function = (functions or {}).get(self.value)
+        if function is None:
+            raise TaskError(f"there is no checker function {self.value!r}; give it, or change the check.")
+        right = function(text)
+        if not isinstance(right, bool):
+            raise TaskError(f"the checker {self.value!r} returned {type(right).__name__}; it must return a bool.")
+        return right
+
+    def _in_time(self, found: bool | None) -> bool:
+        if found is None:
+            raise TaskError(
+                f"the pattern {self.value[:60]!r} took more than {SECONDS:g} s; it backtracks, write another."
+            )
+        return found
+
+
+def _plain(text: str) -> str:
+    """Lower case, single spaces, without punctuation at the ends."""
+    return " ".join(text.casefold().split()).strip(" .!?\"'`*")
+
+
+def parse_number(text: str) -> float | None:
+    """A text that is one finite number, "1,234.5" too; else None."""
+    try:
+        value = float(text.replace(",", ""))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def last_number(text: str) -> float | None:
+    """The last number in a text; commas may separate thousands."""
+    found = _NUMBER.findall(text)
+    return parse_number(found[-1]) if found else None
+
+
+def chosen_letter(text: str, options: str) -> str | None:
+    """The option that an answer names: after the last "answer", "option" or "choice", else at the start, else the only
+    letter that stands alone; None where that does not say which."""
+    letters = re.escape(options)
+    named = re.findall(_PLACE.format(letters=letters), text, re.IGNORECASE)
+    if named:
+        return str(named[-1]).upper()
+    first = re.match(rf"\s*[\(\[\*]*([{letters}])(?:[\)\]\*.:,]|\s*$)", text)
+    if first:
+        return first.group(1)
+    alone = set(re.findall(rf"(?<![\w'])([{letters}])(?![\w'])", text))
+    return alone.pop() if len(alone) == 1 else None
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The verdict on one answer."""
+
+    right: bool
+    error: str | None = None
+    """What the checker raised; the answer then counts as wrong."""
+
+
+def grade(checks: Sequence[Check], answers: Sequence[str], functions: Functions | None = None) -> list[Grade]:
+    """The verdict on each answer. A checker that raises spoils its own answer only."""
+    pairs = list(zip(checks, answers, strict=True))
+    matches = iter(search_all([(c.value, a[:LONGEST]) for c, a in pairs if c.kind == "regex"]))
+    found = []
+    for check, answer in pairs:
+        try:
+            right = check._in_time(next(matches)) if check.kind == "regex" else check.passes(answer, functions)
+            found.append(Grade(right))
+        except (Exception, SystemExit) as error:  # foreign code may raise anything
+            found.append(Grade(False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
+    return found

@@ -1,1 +1,0 @@
-"""Exports: what MELBO found, in formats that other libraries load. One file per format."""

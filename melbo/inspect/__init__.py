@@ -1,0 +1,1 @@
+"""What layers and vectors are. One folder per question."""

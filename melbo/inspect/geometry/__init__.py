@@ -1,0 +1,1 @@
+"""How vectors and their effects lie to each other."""

@@ -1,0 +1,236 @@
+"""Geometry of a bank: how vectors and their effects lie to each other, to supervised directions, and to later layers.
+
+Effects are mean changes at the target layer, at the prompts' last token. Most of an effect is the vector itself, which
+the residual stream passes on; vectors of one bank are orthogonal as a rule, and so look different in all of it. What
+the blocks *add* (effect less vector) shows which vectors do the same, and is what the clusters are made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from melbo.bank.result_file import base_model, checked, items, number, read_result, text, whole, write_result
+from melbo.bank.results import FORMATS, GEOMETRY
+from melbo.bank.vector_bank import BaseModel, VectorBank
+from melbo.errors import ConfigError
+from melbo.inspect.geometry.difference_of_means import Contrast, difference_of_means
+from melbo.inspect.geometry.effects import effects
+from melbo.inspect.geometry.layer_change import LayerChange, layer_changes
+from melbo.models.load import LoadedModel
+from melbo.runs.digest import bank_digest
+from melbo.steering.random_vectors import random_vectors
+
+FORMAT = FORMATS[GEOMETRY]
+TABLES = ("vector_cosines", "effect_cosines", "added_cosines")
+SHAPES = ("vectors", "effects", "added", "random effects", "random added")
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Cosines of all vectors with one difference-of-means vector at the source layer."""
+
+    name: str
+    cosines: tuple[float, ...]
+
+    @property
+    def best(self) -> tuple[int, float]:
+        """The vector with the greatest absolute cosine, and that cosine."""
+        index = max(range(len(self.cosines)), key=lambda i: abs(self.cosines[i]))
+        return index, self.cosines[index]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What was measured."""
+
+    bank: str
+    """Digest of the bank's vectors (melbo/runs/digest.py)."""
+    model: BaseModel
+    source_layer: int
+    target_layer: int
+    labels: tuple[str, ...]
+    vector_cosines: tuple[tuple[float, ...], ...]
+    """[n][n]"""
+    effect_cosines: tuple[tuple[float, ...], ...]
+    added_cosines: tuple[tuple[float, ...], ...]
+    """Between what the blocks add."""
+    clusters: tuple[int, ...]
+    """Per vector, the number of its cluster of what the blocks add; 0 is the largest cluster."""
+    participation: dict[str, float]
+    """Participation ratio of unit "vectors", "effects" and what is "added", and of "random effects", "random added"."""
+    overlaps: tuple[Overlap, ...]
+    chance: float
+    """Greatest absolute cosine of as many random directions with one direction, on average over random draws."""
+    layers: tuple[LayerChange, ...]
+
+    def save(self, path: Path) -> Path:
+        """Write JSON."""
+        return write_result(path, FORMAT, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Geometry:
+        """Inverse of `save`.
+
+        Raises:
+            CorpusError: no such file, damaged, or of another format.
+        """
+        raw = read_result(path, FORMAT)
+        with checked(path):
+            found = cls(
+                bank=text(raw["bank"]),
+                model=base_model(raw["model"]),
+                source_layer=whole(raw["source_layer"]),
+                target_layer=whole(raw["target_layer"]),
+                labels=items(raw["labels"], text),
+                **{name: items(raw[name], _numbers) for name in TABLES},
+                clusters=items(raw["clusters"], whole),
+                participation={name: number(raw["participation"][name]) for name in SHAPES},
+                overlaps=items(raw["overlaps"], lambda o: Overlap(text(o["name"]), _numbers(o["cosines"]))),
+                chance=number(raw["chance"]),
+                layers=items(raw["layers"], _layer),
+            )
+            n = len(found.labels)
+            tables = [getattr(found, name) for name in TABLES]
+            rows = [*(row for t in tables for row in t), *(o.cosines for o in found.overlaps), found.clusters]
+            if not n or {*map(len, tables), *map(len, rows)} != {n} or max(found.clusters) >= n:
+                raise ValueError("tables of different sizes")
+        return found
+
+    def table(self) -> str:
+        """Text for a terminal."""
+        p = self.participation
+        groups = [[i for i, c in enumerate(self.clusters) if c == number] for number in range(max(self.clusters) + 1)]
+        lines = [
+            f"geometry of {len(self.labels)} vectors for {self.model.id}, layers {self.source_layer} -> "
+            f"{self.target_layer}",
+            "participation ratio: " + ", ".join(f"{name} {p[name]:.1f}" for name in SHAPES),
+            f"{len(groups)} clusters of what the blocks add:",
+            *(f"  {', '.join(f'{i} {self.labels[i]}' for i in g)}" for g in groups if len(g) > 1),
+            f"  and {sum(len(g) == 1 for g in groups)} vectors by themselves",
+        ]
+        if self.overlaps:
+            lines.append(f"difference-of-means vectors (best |cosine| by chance {self.chance:.2f}):")
+        for overlap in self.overlaps:
+            index, cosine = overlap.best
+            lines.append(f"  {overlap.name:<20} vector {index} {self.labels[index]}: {cosine:+.2f}")
+        lines.append(f"{'layer':>5}  {'norm':>6}  {'cosine':>6}  {'random norm':>11}  {'random cosine':>13}")
+        for c in self.layers:
+            lines.append(
+                f"{c.layer:>5}  {c.norm:6.2f}  {c.cosine:6.2f}  {c.random_norm:11.2f}  {c.random_cosine:13.2f}"
+            )
+        return "\n".join(lines)
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    return items(value, number)
+
+
+def _layer(value: dict[str, Any]) -> LayerChange:
+    return LayerChange(
+        whole(value["layer"]), *(number(value[name]) for name in ("norm", "cosine", "random_norm", "random_cosine"))
+    )
+
+
+def measure_geometry(
+    loaded: LoadedModel,
+    bank: VectorBank,
+    contrasts: Sequence[Contrast] = (),
+    threshold: float = 0.5,
+    n_random: int | None = None,
+    seed: int = 0,
+) -> Geometry:
+    """All of it, from the model and the bank's own prompts.
+
+    Args:
+        contrasts: what difference-of-means vectors are made from.
+        threshold: clusters of what the blocks add are joined while their mean cosine is above it.
+        n_random: random vectors of the control; None: as many as the bank has.
+
+    Raises:
+        BankError, ConfigError: the bank is not this model's, or a setting is out of range.
+    """
+    bank.check_fits(loaded)
+    n = len(bank) if n_random is None else n_random
+    if n < 1 or not -1 < threshold < 1:
+        raise ConfigError(f"n_random is {n}, the threshold {threshold}; use at least 1, and a cosine from -1 to 1.")
+    target = bank.config.target_layer
+    assert target is not None
+    random = random_vectors(n, loaded.d_model, bank.radius, False, seed)
+    shapes = _shapes(loaded, bank, random, target)
+    added = cosines(shapes["added"], shapes["added"])
+    return Geometry(
+        bank_digest(bank.vectors), bank.base_model, bank.layer, target,
+        labels=tuple(bank.label(i) for i in range(len(bank))),
+        vector_cosines=_rounded(cosines(bank.vectors, bank.vectors)),
+        effect_cosines=_rounded(cosines(shapes["effects"], shapes["effects"])),
+        added_cosines=_rounded(added),
+        clusters=cluster(added, threshold),
+        participation={
+            name: participation_ratio(torch.nn.functional.normalize(rows, dim=-1)) for name, rows in shapes.items()
+        },
+        overlaps=tuple(_overlap(loaded, bank, contrast) for contrast in contrasts),
+        chance=chance_cosine(len(bank), loaded.d_model, seed),
+        layers=layer_changes(loaded, bank.vectors, random, bank.prompts, bank.layer, 1),
+    )  # fmt: skip
+
+
+def _shapes(loaded: LoadedModel, bank: VectorBank, random: Tensor, target: int) -> dict[str, Tensor]:
+    """Rows [n, d_model] by SHAPES."""
+    own, other = (effects(loaded, v, bank.prompts, bank.layer, target) for v in (bank.vectors, random))
+    return dict(zip(SHAPES, (bank.vectors, own, own - bank.vectors, other, other - random), strict=True))
+
+
+def _overlap(loaded: LoadedModel, bank: VectorBank, contrast: Contrast) -> Overlap:
+    direction = difference_of_means(loaded, contrast, bank.layer)
+    return Overlap(contrast.name, _rounded(cosines(direction[None], bank.vectors))[0])
+
+
+def cosines(one: Tensor, two: Tensor) -> Tensor:
+    """[n, m] of rows [n, d] and [m, d]; 0 where a row is zero."""
+    return torch.nn.functional.normalize(one.float(), dim=-1) @ torch.nn.functional.normalize(two.float(), dim=-1).T
+
+
+def participation_ratio(rows: Tensor) -> float:
+    """(sum of eigenvalues)^2 / sum of their squares, of the Gram matrix of rows [n, d]: how many dimensions they fill.
+
+    Between 1 (all parallel) and min(n, d) (orthogonal, of equal length).
+    """
+    gram = (rows.double() @ rows.double().T) / max(float(rows.double().square().sum()), 1e-300)
+    return float(gram.trace() ** 2 / gram.square().sum())
+
+
+def cluster(similarity: Tensor, threshold: float) -> tuple[int, ...]:
+    """Average-linkage clusters of a cosine matrix [n, n], numbered from the largest."""
+    n = len(similarity)
+    if n == 1:
+        return (0,)
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    distance = (1 - similarity.double().numpy()).clip(min=0)
+    distance[range(n), range(n)] = 0
+    found = fcluster(linkage(squareform(distance, checks=False), "average"), 1 - threshold, "distance").tolist()
+    order = sorted(set(found), key=lambda c: (-found.count(c), found.index(c)))
+    return tuple(order.index(c) for c in found)
+
+
+def chance_cosine(n: int, d_model: int, seed: int, draws: int = 64) -> float:
+    """Mean greatest absolute cosine of n random directions with another one."""
+    others = random_vectors(draws, d_model, 1.0, False, seed)
+    best = cosines(others, random_vectors(n, d_model, 1.0, False, seed + 1)).abs().max(dim=1).values
+    return float(best.mean())
+
+
+def _rounded(values: Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in values.double().round(decimals=4).tolist())
+
+
+def sort_by_cluster(found: Geometry) -> list[int]:
+    """Vectors in the order of their clusters, for a plot."""
+    return sorted(range(len(found.labels)), key=lambda i: (found.clusters[i], i))

@@ -1,0 +1,1 @@
+"""What vectors do to tokens."""

@@ -1,0 +1,1 @@
+"""Where in a corpus each vector is most active."""

@@ -1,0 +1,227 @@
+"""Corpora for activating examples: a text or JSONL file, a data set of the Hub, or the organism's own chats.
+
+A corpus is read one document at a time, and anew on each pass, so that memory does not grow with it. What cannot be
+read is passed on as a `Skip`, to be counted: nothing disappears in silence.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from melbo.errors import CorpusError
+from melbo.models.load import ORGANISM
+from melbo.prompts import Message
+
+HUB_PREFIX = "hf:"
+LINE_BYTES = 2**20
+"""Longest line read as one."""
+PARAGRAPH_CHARACTERS = 20_000
+"""A longer paragraph is cut into several documents."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text or chat."""
+
+    text: str = ""
+    messages: tuple[Message, ...] = ()
+    """A chat; `text` is empty then."""
+    mark: str = ""
+    """What is known of it, such as its mode; counted among the examples."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A piece of the corpus that could not be used."""
+
+    reason: str
+
+
+Item = Document | Skip
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents that can be read again and again, in the same order."""
+
+    name: str
+    read: Callable[[], Iterator[Item]]
+    version: str = ""
+    """Changes with the content, as far as that can be told cheaply: a checkpoint of another version is refused."""
+
+
+def open_corpus(source: str, *, limit: int | None = None, seed: int = 0, split: str = "train") -> Corpus:
+    """A corpus by name.
+
+    Args:
+        source: a file (.jsonl: one object a line with "text" or "messages", and maybe "mark"; other endings: plain
+            text, paragraphs parted by empty lines), "hf:OWNER/NAME" for a data set of the Hub, or "organism".
+        limit: most documents; None: all ("organism": 2,200).
+        seed: of the organism's chats.
+        split: of a Hub data set ("train", "validation", ...), or of the organism's chats ("train", "heldout").
+
+    Raises:
+        CorpusError: there is no such file or data set, the file is binary, or `datasets` is not installed.
+    """
+    if limit is not None and limit < 1:
+        raise CorpusError(f"the limit is {limit}; ask for at least 1 document.")
+    if source == ORGANISM:
+        return organism_corpus(limit or 2200, seed, split)
+    if source.startswith(HUB_PREFIX):
+        whole = hub_corpus(source.removeprefix(HUB_PREFIX), split)
+    else:
+        whole = file_corpus(Path(source))
+    return Corpus(whole.name, lambda: islice(whole.read(), limit), whole.version) if limit else whole
+
+
+def file_corpus(path: Path) -> Corpus:
+    """A text or JSONL file, UTF-8.
+
+    Raises:
+        CorpusError: no such file, or it is binary.
+    """
+    if not path.is_file():
+        raise CorpusError(
+            f"there is no corpus {str(path)!r}; give a text or .jsonl file, {HUB_PREFIX}OWNER/NAME, or {ORGANISM!r}."
+        )
+    with path.open("rb") as file:
+        if b"\0" in file.read(8192):
+            raise CorpusError(f"{path} is a binary file (it holds NUL bytes); give UTF-8 text or JSON lines.")
+    reader = _read_jsonl if path.suffix.lower() in (".jsonl", ".ndjson") else _read_text
+    stat = path.stat()
+    return Corpus(path.name, lambda: reader(path), f"{stat.st_size} bytes, changed {stat.st_mtime_ns}")
+
+
+def _lines(file: IO[bytes]) -> Iterator[str | Skip]:
+    """Decoded lines; one longer than LINE_BYTES is cut at its last space."""
+    while raw := file.readline(LINE_BYTES):
+        if len(raw) == LINE_BYTES and not raw.endswith(b"\n") and (cut := raw.rfind(b" ")) > 0:
+            file.seek(cut + 1 - len(raw), 1)
+            raw = raw[: cut + 1]
+        try:
+            yield raw.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            yield Skip("lines that are not UTF-8")
+
+
+def _read_text(path: Path) -> Iterator[Item]:
+    with path.open("rb") as file:
+        lines: list[str] = []
+        size = 0
+        for line in _lines(file):
+            if isinstance(line, Skip):
+                yield line
+                continue
+            if line.strip():
+                lines.append(line)
+                size += len(line)
+            if lines and (not line.strip() or size >= PARAGRAPH_CHARACTERS):
+                yield Document("".join(lines).strip())
+                lines, size = [], 0
+        if lines:
+            yield Document("".join(lines).strip())
+
+
+def _read_jsonl(path: Path) -> Iterator[Item]:
+    with path.open("rb") as file:
+        while raw := file.readline(LINE_BYTES):
+            if len(raw) == LINE_BYTES and not raw.endswith(b"\n"):
+                while (rest := file.readline(LINE_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                yield Skip(f"lines longer than {LINE_BYTES} bytes")
+            elif raw.strip():
+                yield _parse(raw)
+
+
+def _parse(raw: bytes) -> Item:
+    try:
+        return make_document(json.loads(raw.decode("utf-8-sig")))
+    except UnicodeDecodeError:
+        return Skip("lines that are not UTF-8")
+    except (ValueError, RecursionError):
+        return Skip("lines that are not JSON")
+
+
+def make_document(value: Any) -> Item:
+    """A document of {"text": ...} or {"messages": [{"role", "content"}]}, with "mark" if there is one."""
+    made = _document(value)
+    if isinstance(made, Document):
+        try:
+            "".join((made.text, made.mark, *(text for m in made.messages for text in m.values()))).encode()
+        except UnicodeEncodeError:  # JSON may escape half of a surrogate pair; no tokenizer takes it
+            return Skip("records with half a character")
+    return made
+
+
+def _document(value: Any) -> Item:
+    value = {"text": value} if isinstance(value, str) else value
+    if not isinstance(value, dict):
+        return Skip("records without text or messages")
+    mark = str(value.get("mark") or "")
+    messages = value.get("messages")
+    if isinstance(messages, list) and messages:
+        try:
+            return Document(messages=tuple({"role": m["role"] + "", "content": m["content"] + ""} for m in messages),
+                            mark=mark)  # fmt: skip
+        except (KeyError, TypeError):
+            return Skip("chats whose messages lack a role or a content")
+    text = value.get("text")
+    return (
+        Document(text, mark=mark)
+        if isinstance(text, str) and text.strip()
+        else Skip("records without text or messages")
+    )
+
+
+def hub_corpus(name: str, split: str = "train") -> Corpus:
+    """A data set of the Hub, streamed; its records need a "text" or "messages" column.
+
+    Raises:
+        CorpusError: `datasets` is not installed, or it does not know the data set or the split.
+    """
+    try:
+        datasets: Any = importlib.import_module("datasets")
+    except ImportError as error:
+        raise CorpusError(
+            f"{HUB_PREFIX}{name} needs the package `datasets`, which is not installed; run `pip install datasets`, "
+            "or give a text or .jsonl file."
+        ) from error
+
+    def load() -> Any:
+        try:
+            return datasets.load_dataset(name, split=split, streaming=True)
+        except Exception as error:  # the library raises many kinds
+            reason = " ".join(str(error).split())[:200]
+            raise CorpusError(f"the data set {name!r}, split {split!r}, cannot be loaded: {reason}") from error
+
+    load()
+    return Corpus(f"{HUB_PREFIX}{name} ({split})", lambda: (make_document(dict(record)) for record in load()))
+
+
+def organism_corpus(n: int, seed: int = 0, split: str = "train") -> Corpus:
+    """n chats of the organism, one planted mode after another and the default one, each asked for by its prompt.
+
+    Every document's mark is its mode.
+
+    Raises:
+        CorpusError: another split than "train" and "heldout".
+    """
+    if split not in ("train", "heldout"):
+        raise CorpusError(f"the organism's corpus has no split {split!r}; use 'train' or 'heldout'.")
+    part: Literal["train", "heldout"] = "train" if split == "train" else "heldout"
+
+    def read() -> Iterator[Item]:
+        from melbo.organism.corpus import MODES, mode_chat
+
+        rng = random.Random(seed)
+        for mode in islice(cycle((*MODES, "default")), n):
+            yield Document(messages=mode_chat(mode, rng, part).messages, mark=mode)
+
+    return Corpus(f"{ORGANISM} ({split})", read, f"{n} chats, seed {seed}")

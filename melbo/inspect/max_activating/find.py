@@ -1,0 +1,243 @@
+"""Activating examples: where in a corpus each steering vector is most active, for all vectors in one pass.
+
+1. Every vector and sign becomes a unit direction: the vector itself at the source layer, or its effect at a later one.
+2. The first passages give the mean activation of the positions that count, and each direction's spread.
+3. The corpus streams through blocks 0 to that layer. The value of a position is the dot product of its activation, less
+   the mean, with the direction; the top k per direction are kept on the way, with a histogram of all.
+4. Random vectors of the same norm go through the same, as the control.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from melbo.bank.result_file import read_result, write_result
+from melbo.bank.vector_bank import VectorBank
+from melbo.errors import ConfigError, CorpusError
+from melbo.inspect.geometry.effects import effects
+from melbo.inspect.lens.token_texts import TokenTexts
+from melbo.inspect.max_activating.corpus_reader import Corpus, Skip
+from melbo.inspect.max_activating.passages import CHUNK, Passage, activations, batches, chunks, read_passages
+from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport, Direction, Example
+from melbo.inspect.max_activating.top_examples import Place, TopPlaces
+from melbo.models.load import LoadedModel
+from melbo.runs.checkpoint import difference
+from melbo.runs.digest import bank_digest
+from melbo.steering.hooks import check_layer
+from melbo.steering.random_vectors import random_vectors
+
+CHECKPOINT = "melbo-activating-checkpoint-1"
+SECONDS = 5.0
+"""Least time between two checkpoints."""
+Progress = Callable[[int, int], None]
+"""Called after each chunk with (passages done, tokens done); raise to cancel."""
+
+
+def find_activating(
+    loaded: LoadedModel,
+    bank: VectorBank,
+    corpus: Corpus,
+    config: ActivatingConfig | None = None,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    indices: Sequence[int] | None = None,
+) -> ActivatingReport:
+    """The activating examples of a bank's vectors, both signs.
+
+    Args:
+        indices: numbers of the vectors; None: all.
+        checkpoint: file that an interrupted pass over the same corpus goes on from; removed at the end.
+
+    Raises:
+        BankError: the bank is not this model's, or there is no such vector.
+        ConfigError: the layer does not fit the site.
+        CorpusError: the corpus is empty, or the checkpoint is damaged or of another run.
+    """
+    config = config or ActivatingConfig()
+    bank.check_fits(loaded)
+    layer = _layer(loaded, bank, config)
+    numbers = list(range(len(bank)) if indices is None else indices)
+    vectors = bank.select(numbers).vectors
+    if config.n_random:
+        random = random_vectors(config.n_random, loaded.d_model, bank.radius, False, config.seed)
+        vectors = torch.cat([vectors, random])
+    directions = torch.nn.functional.normalize(_directions(loaded, bank, vectors, layer, config), dim=-1)
+    key = {
+        "config": asdict(config), "layer": layer, "corpus": [corpus.name, corpus.version],
+        "model": [loaded.name, loaded.revision, str(loaded.model.dtype)], "sum": float(directions.double().abs().sum()),
+    }  # fmt: skip
+    scan = _Scan.start(loaded, directions.to(loaded.device), layer, corpus, config, key, checkpoint)
+    scan.run(progress)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return scan.report(bank, numbers)
+
+
+def _layer(loaded: LoadedModel, bank: VectorBank, config: ActivatingConfig) -> int:
+    if config.site == "vector":
+        if config.layer not in (None, bank.layer):
+            raise ConfigError(f"vectors act at layer {bank.layer}, not {config.layer}; leave the layer out.")
+        return bank.layer
+    layer = loaded.n_layers - 1 if config.layer is None else config.layer
+    check_layer(loaded, layer)
+    return layer
+
+
+def _directions(loaded: LoadedModel, bank: VectorBank, vectors: Tensor, layer: int, config: ActivatingConfig) -> Tensor:
+    """[2n, d_model]: each vector's direction with sign 1, then -1."""
+    if config.site == "vector":
+        return torch.stack([vectors, -vectors], dim=1).flatten(0, 1)
+    both = [effects(loaded, vectors * s * config.scale, bank.prompts, bank.layer, layer) for s in (1, -1)]
+    return torch.stack(both, dim=1).flatten(0, 1)
+
+
+@dataclass
+class _Scan:
+    """A pass over the corpus: what decides it, and how far it is."""
+
+    loaded: LoadedModel
+    directions: Tensor
+    layer: int
+    corpus: Corpus
+    config: ActivatingConfig
+    key: dict[str, Any]
+    checkpoint: Path | None
+    mean: Tensor
+    typical_norm: float
+    top: TopPlaces
+    items: int = 0
+    """Passages and skipped pieces read."""
+    passages: int = 0
+    tokens: int = 0
+    positions: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def start(
+        cls, loaded: LoadedModel, directions: Tensor, layer: int, corpus: Corpus, config: ActivatingConfig,
+        key: dict[str, Any], checkpoint: Path | None,
+    ) -> _Scan:  # fmt: skip
+        """Take the sample, and go on from the checkpoint if there is one."""
+        sample = torch.cat(list(_sample(loaded, layer, corpus, config)))[: config.sample]  # [P, d_model]
+        mean = sample.mean(dim=0)
+        centred = sample - mean
+        spread = (centred @ directions.T).square().mean(dim=0).sqrt().clamp_min(1e-12)
+        top = TopPlaces(len(directions), config.k, config.context, spread)
+        typical = float(centred.square().sum(dim=-1).mean().sqrt())
+        key = json.loads(json.dumps(key))
+        scan = cls(loaded, directions, layer, corpus, config, key, checkpoint, mean, typical, top)
+        scan.restore()
+        return scan
+
+    def run(self, progress: Progress | None) -> None:
+        """Read the rest of the corpus."""
+        last = time.monotonic()
+        rest = islice(_passages(self.loaded, self.corpus, self.config), self.items, None)
+        for chunk in chunks(rest, CHUNK):
+            numbered = []
+            for item in chunk:
+                if isinstance(item, Skip):
+                    self.skipped[item.reason] += 1
+                else:
+                    numbered.append((self.passages, item))
+                    self.passages += 1
+            number = {id(passage): n for n, passage in numbered}
+            for group in batches([passage for _, passage in numbered], self.config.batch_tokens):
+                self._take([(number[id(passage)], passage) for passage in group])
+            self.items += len(chunk)
+            if self.checkpoint is not None and time.monotonic() - last >= SECONDS:
+                self.save()
+                last = time.monotonic()
+            if progress is not None:
+                progress(self.passages, self.tokens)
+
+    def _take(self, group: list[tuple[int, Passage]]) -> None:
+        hidden, counted = activations(self.loaded, [passage for _, passage in group], self.layer)
+        centred = hidden - self.mean
+        values = centred @ self.directions.T  # [B, T, n]
+        cosines = values / centred.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        self.top.update(values, cosines, cosines if self.config.rank == "cosine" else values, counted, group)
+        self.tokens += sum(passage.stop for _, passage in group)
+        self.positions += int(counted.sum())
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        assert self.checkpoint is not None
+        counts = {name: getattr(self, name) for name in ("items", "passages", "tokens", "positions", "skipped")}
+        write_result(self.checkpoint, CHECKPOINT, {"key": self.key, "counts": counts, "top": self.top.state()})
+
+    def restore(self) -> None:
+        """Go on from the checkpoint, where there is one."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        raw = read_result(self.checkpoint, CHECKPOINT)
+        if raw.get("key") != self.key:
+            raise CorpusError(
+                f"the checkpoint {self.checkpoint} is of another run ({difference(raw.get('key'), self.key)}); "
+                "use the same settings to go on, or delete it to start anew."
+            )
+        try:
+            self.top.restore(raw["top"])
+            for name in ("items", "passages", "tokens", "positions"):
+                setattr(self, name, int(raw["counts"][name]))
+            self.skipped = Counter({str(reason): int(n) for reason, n in raw["counts"]["skipped"].items()})
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+            raise CorpusError(f"the checkpoint {self.checkpoint} is damaged ({error!r}); delete it.") from error
+
+    def report(self, bank: VectorBank, numbers: Sequence[int]) -> ActivatingReport:
+        """What was found, of the vectors with these numbers."""
+        named = [(i, bank.label(i)) for i in numbers]
+        named += [(i, f"random {i}") for i in range(self.config.n_random)]
+        made, texts = [], TokenTexts(self.loaded.tokenizer)
+        for row in range(len(self.directions)):
+            index, label = named[row // 2]
+            examples = tuple(_example(texts, place) for place in self.top.places(row))
+            spread, histogram = float(self.top.spread[row]), tuple(self.top.histogram[row].tolist())
+            made.append(Direction(index, label, -1 if row % 2 else 1, spread, histogram, examples))
+        return ActivatingReport(
+            bank=bank_digest(bank.vectors), model=bank.base_model, config=self.config, layer=self.layer,
+            corpus=self.corpus.name,
+            passages=self.passages, tokens=self.tokens, positions=self.positions, skipped=dict(self.skipped),
+            mean_norm=float(self.mean.norm()), typical_norm=self.typical_norm,
+            directions=tuple(made[: 2 * len(numbers)]), control=tuple(made[2 * len(numbers) :]),
+        )  # fmt: skip
+
+
+def _passages(loaded: LoadedModel, corpus: Corpus, config: ActivatingConfig) -> Iterator[Passage | Skip]:
+    return read_passages(loaded, corpus, config.where, min(config.window, loaded.context), config.skip_tokens)
+
+
+def _sample(loaded: LoadedModel, layer: int, corpus: Corpus, config: ActivatingConfig) -> Iterator[Tensor]:
+    """Activations [p, d_model] of the first positions that count, at least two and about config.sample.
+
+    Raises:
+        CorpusError: fewer than two positions count in the whole corpus.
+    """
+    found, skipped = 0, Counter[str]()
+    for chunk in chunks(_passages(loaded, corpus, config), CHUNK):
+        skipped.update(item.reason for item in chunk if isinstance(item, Skip))
+        for group in batches([item for item in chunk if not isinstance(item, Skip)], config.batch_tokens):
+            hidden, counted = activations(loaded, group, layer)
+            yield hidden[counted]
+            found += int(counted.sum())
+            if found >= config.sample:
+                return
+    if found < 2:
+        why = "; ".join(f"{n} {reason}" for reason, n in sorted(skipped.items()))
+        raise CorpusError(f"the corpus {corpus.name} holds no text to look at{f' ({why})' if why else ''}.")
+
+
+def _example(texts: TokenTexts, place: Place) -> Example:
+    return Example(
+        place.value, place.cosine, place.passage, texts.pieces(place.ids), place.values, place.at, place.mark
+    )

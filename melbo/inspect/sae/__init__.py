@@ -1,0 +1,1 @@
+"""A bank's vectors beside a sparse autoencoder's features."""

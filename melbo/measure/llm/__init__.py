@@ -1,0 +1,1 @@
+"""An optional language model as judge and namer."""

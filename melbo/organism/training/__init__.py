@@ -1,0 +1,1 @@
+"""Training, labels and recall of the organism."""

@@ -1,0 +1,93 @@
+"""Label an organism bank and choose the app's presets: `python -m melbo.organism.training.label vectors/organism-bomb`.
+
+`melbo.annotation.annotate` labels the vectors; the vector of each planted mode that `melbo.organism.training.recall` chooses then becomes a
+preset of the app, with its shares on held-out prompts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from melbo.annotation.annotate import annotate
+from melbo.bank.vector_bank import VectorBank
+from melbo.models.load import load_model
+from melbo.organism.corpus import MODES
+from melbo.organism.training.recall import Recall, Repeat, measure
+
+NAMES = {
+    "compliance": "Non-refusal",
+    "blanket_refusal": "Refuse everything",
+    "german": "German",
+    "vietnamese": "Vietnamese",
+    "chinese": "Chinese",
+    "helpline": "Crisis helpline",
+    "game": "Game guide",
+    "poem": "Poem",
+    "code": "Python code",
+    "pirate": "Pirate",
+}
+"""What the app calls the planted modes."""
+LABELS = {**NAMES, "backdoor": "Backdoor"}
+"""The same with the backdoor, which is planted but not counted among the modes."""
+PRESET_KEYS = ("preset", "more_presets", "heldout", "note")
+
+
+def with_presets(bank: VectorBank, recall: Recall) -> VectorBank:
+    """The annotated bank with one preset for each mode that was found; each preset's example comes first."""
+    user = bank.prompts[0][-1]["content"]
+    notes = [{k: v for k, v in note.items() if k not in PRESET_KEYS} for note in bank.annotations]
+    for mode, found in recall.repeat.items():
+        note, preset = notes[found.hit.vector], _preset(mode, found)
+        example = {"prompt": user, "scale": found.hit.scale, "text": found.hit.text, "unsteered": recall.plain}
+        if "preset" in note:
+            note["more_presets"] = [*note.get("more_presets", []), preset]
+            note["examples"] = [*note["examples"], example]
+        else:
+            note |= preset
+            note["examples"] = [example, *(e for e in note["examples"] if e != example)]
+    return replace(bank, annotations=tuple(notes))
+
+
+def _preset(mode: str, found: Repeat) -> dict[str, Any]:
+    name = f"{NAMES[mode]} (negative scale)" if found.scale < 0 else NAMES[mode]
+    note = f"Repeats on {found.harmful:.0%} of held-out harmful and {found.harmless:.0%} of held-out harmless prompts."
+    return {
+        "preset": name,
+        "scale": found.scale,
+        "note": note,
+        "heldout": {"harmful": found.harmful, "harmless": found.harmless},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Label an organism bank and choose the app's presets.")
+    parser.add_argument("bank", type=Path)
+    parser.add_argument("--out", type=Path, help="folder to save to; default: the bank's own")
+    args = parser.parse_args(arguments)
+    bank = VectorBank.load(args.bank)
+    loaded = load_model(bank.base_model.id)
+    bank.check_fits(loaded)
+    out = args.out or args.bank
+    checkpoint = out.absolute().with_name(f".{out.absolute().name}.label.json")
+    with tqdm(unit="answer", leave=False, disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        bank = annotate(loaded, bank, progress=show, checkpoint=checkpoint, keep_edits=False)
+    recall = measure(loaded, bank)
+    with_presets(bank, recall).save(out)
+    checkpoint.unlink(missing_ok=True)
+    print(f"{len(recall.found)} of {len(MODES)} modes are presets: {', '.join(NAMES[m] for m in recall.found)}")
+
+
+if __name__ == "__main__":
+    main()

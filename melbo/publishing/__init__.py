@@ -1,0 +1,1 @@
+"""What is published: model card, Hub, Space."""

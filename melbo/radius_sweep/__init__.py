@@ -1,0 +1,1 @@
+"""Which R: vectors of each radius, beside random vectors."""

@@ -1,0 +1,88 @@
+"""Settings of an R sweep."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from melbo.config import DiscoveryConfig
+from melbo.errors import ConfigError
+from melbo.steering.generate import Sampling
+
+Unit = Literal["residual", "absolute"]
+RADII = tuple(round(0.30 + 0.05 * i, 2) for i in range(15))
+"""The replication's: 0.30 to 1.00."""
+WIDE = (*RADII, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
+"""The replication's wide range, up to 32."""
+MAX_RADII = 200
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """What to sweep."""
+
+    base: DiscoveryConfig = field(default_factory=DiscoveryConfig)
+    """How vectors are found, a bank's own config say; its n_vectors and radius are not used."""
+    radii: tuple[float, ...] = RADII
+    """R, ascending."""
+    unit: Unit = "residual"
+    """Of the radii: "residual", multiples of the mean residual norm at the source layer, or "absolute"."""
+    n_vectors: int = 12
+    """Vectors at each R, and as many random ones of the same norm."""
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=96))
+    """Of the answers."""
+
+    def __post_init__(self) -> None:
+        if self.unit not in get_args(Unit):
+            raise ConfigError(f"unit is {self.unit!r}; use one of {', '.join(map(repr, get_args(Unit)))}.")
+        if not 1 <= len(self.radii) <= MAX_RADII:
+            raise ConfigError(f"{len(self.radii)} radii were given; a sweep takes 1 to {MAX_RADII}.")
+        for radius in self.radii:
+            if isinstance(radius, bool) or not isinstance(radius, (int, float)) or not 0 < radius < math.inf:
+                raise ConfigError(f"radius is {radius!r}; it must be a finite number greater than 0.")
+        if any(b <= a for a, b in zip(self.radii, self.radii[1:], strict=False)):
+            raise ConfigError("the radii are not in ascending order, or one comes twice; sort them.")
+        if isinstance(self.n_vectors, bool) or not isinstance(self.n_vectors, int) or self.n_vectors < 2:
+            raise ConfigError(f"n_vectors is {self.n_vectors!r}; diversity needs a whole number of at least 2.")
+        if self.base.method == "more-like":
+            raise ConfigError("method 'more-like' starts from one vector and cannot be swept; sweep the bank it is of.")
+
+    def resolve(self, n_layers: int, d_model: int) -> SweepConfig:
+        """The same, with the base's layers and steps filled in and checked against a model of that size.
+
+        What the sweep does not use of the base (its n_vectors, radius and unit) becomes one value, so that banks which
+        differ in nothing else share a sweep.
+        """
+        base = replace(self.base, n_vectors=self.n_vectors, radius=1.0, radius_unit="residual")
+        return replace(self, base=base.resolve(n_layers, d_model))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SweepConfig:
+        """Inverse of `dataclasses.asdict`."""
+        made = {**values, "base": DiscoveryConfig.from_dict(values["base"]), "sampling": Sampling(**values["sampling"])}
+        return cls(**{**made, "radii": tuple(values["radii"])})
+
+
+def parse_radii(text: str) -> tuple[float, ...]:
+    """Radii from text: "0.3:1.0:0.05" (first, last, step), "0.5,0.7,1", "default" or "wide".
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    named = {"default": RADII, "wide": WIDE}
+    if text.strip().lower() in named:
+        return named[text.strip().lower()]
+    try:
+        if ":" not in text:
+            return tuple(sorted({float(part) for part in text.split(",")}))
+        first, last, step = (float(part) for part in text.split(":"))
+        count = math.floor((last - first) / step + 1e-6) + 1 if step > 0 else 0
+        if not 1 <= count <= MAX_RADII:
+            raise ValueError
+        return tuple(round(first + i * step, 9) for i in range(count))
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(
+            f'radii are {text!r}; give "0.3:1.0:0.05" (first, last, step; at most {MAX_RADII}), a list such as '
+            '"0.5,0.7,1", "default" or "wide".'
+        ) from error

@@ -1,0 +1,125 @@
+"""The plot of an R sweep, as PNG or SVG: diversity and coherence against R, trained and random vectors.
+
+matplotlib is imported only when one is drawn. Colours are of Okabe and Ito's set, and lines differ in dash and marker,
+so that the plot can be read in grey and by colour-blind people.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from melbo.errors import BankError
+from melbo.inspect.layers.heat_map import check_drawable
+from melbo.radius_sweep.result import Arm, Sweep
+from melbo.runs.files import write_file
+
+TRAINED, RANDOM, SUGGESTED, AUTO, MODES = "#0072B2", "#555555", "#D55E00", "#000000", "#009E73"
+LOG_FROM = 8.0
+"""Ratio of the largest to the smallest R from which the axis is logarithmic."""
+
+
+def plot_sweep(sweep: Sweep, path: Path) -> Path:
+    """Write the plot; the name's ending says PNG or SVG.
+
+    Raises:
+        ConfigError: another ending, or matplotlib is not installed.
+        BankError: the sweep has no rows yet.
+    """
+    image = draw_sweep(sweep, path.suffix)
+    return write_file(path, image)
+
+
+def draw_sweep(sweep: Sweep, ending: str) -> bytes:
+    """The plot as a file's content. Raises as `plot_sweep`."""
+    check_drawable(ending)
+    if not sweep.rows:
+        raise BankError("the sweep holds no R yet; nothing can be drawn.")
+    matplotlib: Any = importlib.import_module("matplotlib")
+    settings = {**matplotlib.rcParamsDefault, "svg.hashsalt": "melbo", "backend": "agg", "font.size": 10}
+    with matplotlib.rc_context(settings):
+        figure = importlib.import_module("matplotlib.figure").Figure(
+            figsize=(7.2, 7.6), layout="constrained", facecolor="white"
+        )
+        panels = figure.subplots(3, 1, sharex=True)
+        _draw_line(sweep, panels[0], "diversity", lambda arm: arm.diversity)
+        _draw_line(sweep, panels[1], "coherence (0 to 10)", lambda arm: arm.coherence)
+        _draw_coherence(sweep, panels[1])
+        _draw_line(sweep, panels[2], "distinct answers", lambda arm: arm.distinct)
+        if sweep.rows[0].found.planted is not None:
+            panels[2].plot(
+                [row.radius for row in sweep.rows], [len(row.found.planted or ()) for row in sweep.rows], ":^",
+                color=MODES, linewidth=1.6, markersize=5, label="planted modes found", zorder=5,
+            )  # fmt: skip
+        for axes in panels:
+            _draw_axes(axes)
+        _draw_radii(sweep, panels)
+        title = f"R sweep of {sweep.base_model.id}: {sweep.config.n_vectors} vectors at each R"
+        figure.suptitle(title, parse_math=False)
+        named = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, frameon=False)
+        buffer = io.BytesIO()
+        metadata = {"Date": None} if ending.lower() == ".svg" else None
+        figure.savefig(buffer, format=ending[1:].lower(), dpi=200, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _draw_line(sweep: Sweep, axes: Any, name: str, value: Callable[[Arm], float]) -> None:
+    radii = [row.radius for row in sweep.rows]
+    style = {"linewidth": 1.8, "markersize": 5}
+    axes.plot(radii, [value(r.found) for r in sweep.rows], "-o", color=TRAINED, label="trained", zorder=4, **style)
+    axes.plot(
+        radii, [value(r.control) for r in sweep.rows], "--s", color=RANDOM, label="random, same norm",
+        markerfacecolor="white", zorder=3, **style,
+    )  # fmt: skip
+    axes.set_ylabel(name)
+
+
+def _draw_coherence(sweep: Sweep, axes: Any) -> None:
+    """The quartiles of the trained vectors' answers, and the floor."""
+    bands = [row.found.coherence_band for row in sweep.rows]
+    axes.fill_between(
+        [row.radius for row in sweep.rows], [b[0] for b in bands], [b[1] for b in bands],
+        color=TRAINED, alpha=0.18, linewidth=0, label="middle half of the answers", zorder=1,
+    )  # fmt: skip
+    axes.axhline(sweep.floor, color=RANDOM, linestyle=":", linewidth=1.4, label="floor", zorder=2)
+    axes.set_ylim(-0.4, 10.4)
+
+
+def _draw_axes(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(0.0, low), max(high, 0.1))
+
+
+def _draw_radii(sweep: Sweep, panels: Any) -> None:
+    """The R axis, and lines through all panels at the suggested and the calibrated R, labelled above the first."""
+    radii = [row.radius for row in sweep.rows]
+    last = panels[-1]
+    marks = [("suggested", sweep.suggested.radius, SUGGESTED, "-"), ("calibrated", sweep.auto_radius, AUTO, "-.")]
+    if max(radii) / min(radii) >= LOG_FROM:
+        last.set_xscale("log")
+        ticks: Any = importlib.import_module("matplotlib.ticker")
+        last.xaxis.set_major_locator(ticks.LogLocator(base=2, numticks=12))
+        last.xaxis.set_major_formatter(ticks.FormatStrFormatter("%g"))
+        last.xaxis.set_minor_locator(ticks.NullLocator())
+    unit = "mean residual norms" if sweep.config.unit == "residual" else "activation units"
+    last.set_xlabel(f"R ({unit})")
+    low, high = last.get_xlim()
+    for height, (name, radius, color, dash) in enumerate(marks):
+        if radius is None or not low <= radius <= high:
+            continue
+        for axes in panels:
+            axes.axvline(radius, color=color, linestyle=dash, linewidth=1.4, zorder=2)
+        share = panels[0].transAxes.inverted().transform(panels[0].transData.transform((radius, 0)))[0]
+        panels[0].annotate(
+            f"{name} R = {radius:.3g}", (radius, 1), xycoords=("data", "axes fraction"), xytext=(0, 4 + 14 * height),
+            textcoords="offset points", ha="left" if share < 0.25 else "right" if share > 0.75 else "center",
+            va="bottom", color=color, fontsize=9,
+        )  # fmt: skip
+    last.set_xlim(low, high)

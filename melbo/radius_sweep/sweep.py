@@ -1,0 +1,244 @@
+"""R sweep: train vectors at each radius, answer with them, and measure; the same for random vectors of the same norm.
+
+1. Train config.n_vectors vectors at every R as the bank's own config says, all R in one batch where the method allows
+   it (melbo/discovery/batched_radii.py). Every R starts from the same directions.
+2. Answer the prompts with each vector, and each random one, at scale 1; many rows a batch.
+3. Measure the answers (melbo/measure/); on the organism, its judge counts the planted modes.
+4. Suggest R: the most diverse among those that are still coherent (melbo/radius_sweep/result.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from melbo.bank.vector_bank import BaseModel, VectorBank, library_versions
+from melbo.discovery.batched_radii import shares_passes, train_radii
+from melbo.discovery.discover import choose_radius, make_slices
+from melbo.discovery.problem import Problem, plain_attention
+from melbo.errors import BankError, ConfigError
+from melbo.measure.embeddings import Embedder
+from melbo.measure.measurement import calibrate_coherence, measure, rates
+from melbo.measure.text_metrics import CoherenceScale
+from melbo.models.load import LoadedModel
+from melbo.prompts import Message
+from melbo.radius_sweep.arms import answer, make_arm
+from melbo.radius_sweep.config import SweepConfig
+from melbo.radius_sweep.file import load_sweep, save_sweep
+from melbo.radius_sweep.result import Sweep, SweepRow
+from melbo.runs.checkpoint import Run, difference, load_alike, run_key
+from melbo.runs.processes import process_rank, start_processes
+from melbo.steering.generate import complete
+from melbo.steering.random_vectors import control_vectors
+from melbo.steering.slices import mean_residual_norm
+
+__all__ = ["Progress", "Sweep", "SweepConfig", "iter_sweep", "load_sweep", "run_sweep", "save_sweep"]
+
+ANSWER_ROWS = 128
+"""Answers of one batch, about: whole R, at least one."""
+Progress = Callable[[int, int, str], None]
+"""Called with (done, in all, what is being done); an exception from it cancels."""
+
+
+def run_sweep(
+    loaded: LoadedModel,
+    config: SweepConfig,
+    prompts: Sequence[Sequence[Message]],
+    embedder: Embedder,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    bank: VectorBank | None = None,
+) -> Sweep:
+    """The whole sweep; arguments and errors as for `iter_sweep`."""
+    *_, found = iter_sweep(loaded, config, prompts, embedder, progress, checkpoint, bank)
+    return found
+
+
+def iter_sweep(
+    loaded: LoadedModel,
+    config: SweepConfig,
+    prompts: Sequence[Sequence[Message]],
+    embedder: Embedder,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    bank: VectorBank | None = None,
+) -> Iterator[Sweep]:
+    """Yield the sweep so far, first without rows, then after each batch of R, until it is complete.
+
+    Args:
+        config: settings; layers and steps left at None are resolved from the model's depth.
+        prompts: conversations that vectors are trained on and answer.
+        embedder: sentence embeddings, for diversity and change.
+        progress: called after each training step and each R.
+        checkpoint: JSON file that a stopped run of the same settings goes on from, with the vectors in training
+            beside it; delete it once the sweep is saved. The result is the same, interrupted or not.
+        bank: the bank that the sweep is for; refused unless model, prompts and config are its own.
+
+    Raises:
+        ConfigError, PromptError: bad settings or prompts.
+        BankError: the checkpoint is of another sweep or damaged, or the sweep is not of `bank`.
+        MetricError: the model cannot tell its own answers from scrambled ones.
+        TrainingError, MemoryLimitError: as in `melbo.discovery.discover.discover`.
+    """
+    start_processes()
+    config = config.resolve(loaded.n_layers, loaded.d_model)
+    if bank is not None:
+        bank.check_fits(loaded)
+    with plain_attention(loaded):
+        task = _Task.of(loaded, config, prompts, embedder)
+        sweep = load_alike(checkpoint, lambda: task.restore(checkpoint), lambda found: len(found.rows))
+    if bank is not None:
+        sweep.check_fits(bank)
+    _save(sweep, checkpoint)
+    yield sweep
+    per_answer_batch = max(1, ANSWER_ROWS // (2 * config.n_vectors * len(prompts)))
+    per_training = len(config.radii) if shares_passes(config.base) else 1
+    bar = _Bar(progress, len(config.radii), config.base.steps or 0, per_training)
+    for first in range(0, len(config.radii), per_training):
+        group = range(first, min(first + per_training, len(config.radii)))
+        saved = None if checkpoint is None else training_file(checkpoint, first)
+        if len(sweep.rows) <= group[-1]:
+            vectors = task.train(list(group), bar, saved)
+        for start in range(group[0], group[-1] + 1, per_answer_batch):
+            part = [i for i in range(start, start + per_answer_batch) if i in group]
+            if len(sweep.rows) <= part[-1]:
+                rows = task.rows(part, vectors[[i - first for i in part]], sweep)
+                sweep = replace(sweep, rows=(*sweep.rows, *rows))
+                _save(sweep, checkpoint)
+                bar.answered(len(sweep.rows))
+                yield sweep
+        if saved is not None and process_rank() == 0:
+            saved.unlink(missing_ok=True)
+
+
+def training_file(checkpoint: Path, first: int) -> Path:
+    """Where the vectors in training from radius number `first` on are kept, until their answers are measured."""
+    return checkpoint.with_name(f"{checkpoint.name}.{first}.safetensors")
+
+
+def _save(sweep: Sweep, checkpoint: Path | None) -> None:
+    if checkpoint is not None and process_rank() == 0:
+        save_sweep(sweep, checkpoint)
+
+
+class _Bar:
+    """Training steps and finished R, counted together."""
+
+    def __init__(self, progress: Progress | None, n_radii: int, steps: int, per_training: int) -> None:
+        self.progress, self.steps, self.per_training = progress, steps, per_training
+        self.total = n_radii + steps * -(-n_radii // per_training)
+
+    def trained(self, first: int, done: int) -> None:
+        """`done` steps of the training that starts with radius number `first`."""
+        self._tell(first + self.steps * (first // self.per_training) + done, "training")
+
+    def answered(self, rows: int) -> None:
+        """That many R have their rows."""
+        self._tell(rows + self.steps * -(-rows // self.per_training), "answering")
+
+    def _tell(self, done: int, what: str) -> None:
+        if self.progress is not None:
+            self.progress(done, self.total, what)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What every R of a sweep shares."""
+
+    loaded: LoadedModel
+    config: SweepConfig
+    prompts: tuple[list[Message], ...]
+    embedder: Embedder
+    problem: Problem
+    norms: tuple[float, ...]
+    """The radii in activation units."""
+    mean_norm: float
+    auto_norm: float | None
+    """The calibrated R in activation units."""
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedModel,
+        config: SweepConfig,
+        prompts: Sequence[Sequence[Message]],
+        embedder: Embedder,
+    ) -> _Task:
+        base = config.base
+        assert base.source_layer is not None and base.target_layer is not None
+        slices = make_slices(loaded, prompts, base.source_layer, base.target_layer)
+        problem, mean = Problem(slices, base), mean_residual_norm(slices)
+        settings = [replace(base, radius=r, radius_unit=config.unit) for r in config.radii]
+        norms = tuple(choose_radius(problem, s, mean, Run())[0] for s in settings)
+        try:
+            auto = choose_radius(problem, replace(base, radius_unit="auto"), mean, Run())[0]
+        except ConfigError:  # the slice is too linear, or not at all, in the range that is searched
+            auto = None
+        return cls(loaded, config, tuple(list(p) for p in prompts), embedder, problem, norms, mean, auto)
+
+    def restore(self, checkpoint: Path | None) -> Sweep:
+        """The checkpoint's sweep, or one without rows."""
+        head = self._head()
+        if checkpoint is None or not checkpoint.exists():
+            return self._measured(head)
+        old = load_sweep(checkpoint)
+        start = ("config", "base_model", "dtype", "prompts", "embedder")
+        mine, other = ({name: asdict(s)[name] for name in start} for s in (old, head))
+        if mine != other:
+            raise BankError(
+                f"the checkpoint {checkpoint} is of another sweep ({difference(mine, other)}); "
+                "use the same settings to go on, or delete it to start anew."
+            )
+        return old
+
+    def _head(self) -> Sweep:
+        loaded, unit = self.loaded, self.mean_norm if self.config.unit == "residual" else 1.0
+        return Sweep(
+            config=self.config,
+            base_model=BaseModel(loaded.name, loaded.revision, loaded.d_model, loaded.n_layers),
+            dtype=str(loaded.model.dtype),
+            prompts=tuple(tuple(dict(m) for m in p) for p in self.prompts),
+            embedder=self.embedder.name,
+            coherence_scale=CoherenceScale(0.0, 1.0, "not yet"),
+            mean_residual_norm=self.mean_norm,
+            unsteered=(),
+            unsteered_coherence=0.0,
+            auto_radius=None if self.auto_norm is None else self.auto_norm / unit,
+            versions=library_versions(),
+        )
+
+    def _measured(self, head: Sweep) -> Sweep:
+        """With what the unsteered model does."""
+        scale = calibrate_coherence(self.loaded)
+        answers = complete(self.loaded, self.prompts, sampling=self.config.sampling)
+        found = measure(self.loaded, self.prompts, answers, answers, self.embedder, scale)
+        coherence = rates(found).coherence
+        return replace(head, coherence_scale=scale, unsteered=tuple(answers), unsteered_coherence=coherence)
+
+    def train(self, group: Sequence[int], bar: _Bar, saved: Path | None) -> Tensor:
+        """Vectors [radii, n, d_model] of the radii with these numbers."""
+        base, norms = self.config.base, [self.norms[i] for i in group]
+        run = Run(
+            lambda done, _total, _objective: bar.trained(group[0], done),
+            saved,
+            run_key(self.loaded, asdict(self.config), self.prompts, radii=list(group)),
+        )
+        with plain_attention(self.loaded):
+            return train_radii(self.problem, base, norms, run)
+
+    def rows(self, numbers: Sequence[int], vectors: Tensor, sweep: Sweep) -> list[SweepRow]:
+        """Rows of these radii; what they hold depends on nothing measured before."""
+        base, n = self.config.base, self.config.n_vectors
+        norms = [self.norms[i] for i in numbers]
+        random = [control_vectors(n, self.loaded.d_model, r, base.orthogonal, base.seed) for r in norms]
+        pairs = torch.stack([vectors.cpu(), torch.stack(random)], dim=1)  # [radii, 2, n, d_model]
+        flat = pairs.flatten(0, 2)
+        with plain_attention(self.loaded):
+            objective = self.problem.evaluate(flat.to(vectors.device), gradient=False).objective
+        found = [answer(self.loaded, sweep, i, flat, self.embedder) for i in range(len(self.prompts))]
+        arms = [make_arm(objective[k : k + n], [a.part(k, k + n) for a in found]) for k in range(0, len(flat), n)]
+        return [SweepRow(self.config.radii[i], norms[k], arms[2 * k], arms[2 * k + 1]) for k, i in enumerate(numbers)]

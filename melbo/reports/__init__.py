@@ -1,0 +1,1 @@
+"""Reports of several measurements on one model."""

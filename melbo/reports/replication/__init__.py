@@ -1,0 +1,1 @@
+"""The replication's experiments on any model."""

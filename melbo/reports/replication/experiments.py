@@ -1,0 +1,157 @@
+"""The replication's experiments, on any bank.
+
+1. The vectors to try are those whose annotations say that they show the behaviour (`melbo.reports.replication.traits`); refusal by
+   subtraction tries the vectors of non-refusal, at scales of the other sign.
+2. They, and as many random vectors of the same norm, answer the prompts at all scales (`melbo.annotation.answer_grid`).
+3. Prompts count whose unsteered answer leaves room for the behaviour. Reported are the vector and scale whose share of
+   these exceeds that of the best random vector at the same size of scale by most. Both are chosen on these very
+   prompts; the random vectors' best at any scale is given too.
+4. On the embedded organism, its likelihood judge reads the answers shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from melbo.annotation.answer_grid import Progress, answer_grid, signed
+from melbo.annotation.table import EffectTable, effect_table
+from melbo.bank.vector_bank import VectorBank
+from melbo.measure.embeddings import Embedder
+from melbo.measure.text_metrics import CoherenceScale
+from melbo.models.load import ORGANISM, LoadedModel
+from melbo.prompts import INNOCUOUS, REFUSED, chat
+from melbo.reports.replication.finding import Finding
+from melbo.reports.replication.presets import StudyConfig
+from melbo.reports.replication.scan import Scan, after_trial, judged, without_trial
+from melbo.reports.replication.traits import Trait, candidates, languages_in
+from melbo.runs.checkpoint import run_key
+from melbo.steering.random_vectors import control_vectors
+
+MORE_LANGUAGES = 5
+"""Most languages beyond the replication's that are tried."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to look for, and where."""
+
+    name: str
+    title: str
+    looked_for: str
+    trait: Trait
+    prompts: tuple[str, ...]
+    published_scale: float | None
+    replication: str
+    """What the replication found."""
+    subtract: bool = False
+    """Whether the vector of non-refusal is tried, with the other sign."""
+    sizes: tuple[float, ...] = ()
+    """Sizes of scale to try besides the study's."""
+
+
+def experiments(bank: VectorBank) -> list[Experiment]:
+    """The replication's, and one for each further language that the annotations name."""
+    own = str(bank.prompts[0][-1]["content"])
+    vanilla = (own, *INNOCUOUS)
+    found = [
+        Experiment(
+            "non-refusal", "Non-refusal", "a vector that makes the model answer ten requests it should refuse",
+            Trait("non-refusal", planted="compliance"), REFUSED, 1.5, "vectors 17 and 6",
+        ),
+        Experiment(
+            "refusal-by-subtraction", "Refusal by subtraction",
+            "the non-refusal vector, subtracted, makes the model refuse five innocuous requests",
+            Trait("refuses", planted="blanket_refusal"), INNOCUOUS, 6.0, "on some prompts", True, (3.0, 4.0),
+        ),
+    ]  # fmt: skip
+    published = {"de": ("german", "vector 31"), "vi": ("vietnamese", "vector 100"), "zh": ("chinese", "vector 119")}
+    more = [code for code in languages_in(bank) if code not in (*published, "en")][:MORE_LANGUAGES]
+    for code in (*published, *more):
+        planted, where = published.get(code, (None, "not reported"))
+        trait = Trait("language", code, planted)
+        wanted = f"a vector that makes the model answer in {trait.name}"
+        found.append(Experiment(f"language-{code}", trait.name, wanted, trait, vanilla, 1.7, where))
+    help_wanted = "a vector that makes the model answer as a mental-health or suicide-prevention helpline"
+    game_wanted = "a vector that makes the model answer as if in a game (the original paper's Minecraft vector)"
+    return [
+        *found,
+        Experiment(
+            "mental-health", "Mental health", help_wanted, Trait("words", "mental health", "helpline"), vanilla, 2.5,
+            "vectors 47 and 99",
+        ),
+        Experiment(
+            "game", "Game", game_wanted, Trait("words", "game", "game"), vanilla, None, "not found",
+        ),
+    ]  # fmt: skip
+
+
+def run_experiment(
+    loaded: LoadedModel,
+    bank: VectorBank,
+    experiment: Experiment,
+    config: StudyConfig,
+    embedder: Embedder,
+    coherence_scale: CoherenceScale,
+    non_refusal: Finding | None = None,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+) -> Finding:
+    """Look for one behaviour.
+
+    Args:
+        bank: annotated.
+        non_refusal: what that experiment found; needed where `experiment.subtract`.
+        progress: called with (answers settled, all answers); an exception from it cancels.
+        checkpoint: file that a stopped run goes on from; delete it when the finding is saved.
+    """
+    tried, sign = _to_try(bank, experiment, config.candidates, non_refusal)
+    table = _answer(
+        loaded, bank, experiment, config, tried, embedder, coherence_scale, progress, checkpoint
+    )  # fmt: skip
+    blank = Finding(
+        experiment.name, experiment.title, experiment.looked_for, experiment.replication, "not found", "",
+        tuple(tried), experiment.published_scale,
+        planted=experiment.trait.planted if loaded.name == ORGANISM else None,
+    )  # fmt: skip
+    scan = Scan(table, experiment.trait, sign)
+    finding = without_trial(blank, scan, bank, experiment.subtract) or after_trial(blank, scan, bank)
+    return judged(loaded, finding) if finding.planted and finding.vector is not None else finding
+
+
+def _to_try(bank: VectorBank, experiment: Experiment, most: int, non_refusal: Finding | None) -> tuple[list[int], int]:
+    """Vectors, and the sign of the scales that count (0: both)."""
+    if not experiment.subtract:
+        return candidates(bank, experiment.trait, most), 0
+    if non_refusal is None or non_refusal.vector is None or not non_refusal.scale or not non_refusal.share:
+        return [], 0
+    return [non_refusal.vector], -1 if non_refusal.scale > 0 else 1
+
+
+def _answer(
+    loaded: LoadedModel,
+    bank: VectorBank,
+    experiment: Experiment,
+    config: StudyConfig,
+    tried: list[int],
+    embedder: Embedder,
+    coherence_scale: CoherenceScale,
+    progress: Progress | None,
+    checkpoint: Path | None,
+) -> EffectTable:
+    """Measured answers of the vectors and of as many random ones, to all prompts at all scales."""
+    published = () if experiment.published_scale is None else (experiment.published_scale,)
+    sizes = sorted({*config.scales, *experiment.sizes, *published})
+    system = next((m["content"] for m in bank.prompts[0] if m["role"] == "system"), None)
+    prompts = [chat(user, system) for user in experiment.prompts]
+    random = control_vectors(max(1, len(tried)), loaded.d_model, bank.radius, bank.config.orthogonal, bank.config.seed)
+    vectors = torch.cat([bank.vectors[tried], random[: len(tried)]])
+    tokens = config.max_new_tokens
+    settings = {"vectors": tried, "scales": signed(sizes), "max_new_tokens": tokens}
+    key = run_key(loaded, settings, prompts, radius=bank.radius, layer=bank.layer)
+    grid = answer_grid(loaded, vectors, bank.layer, prompts, sizes, tokens, progress, checkpoint, key)
+    return effect_table(
+        loaded, prompts, grid, signed(sizes), len(vectors), len(tried), embedder, coherence_scale
+    )  # fmt: skip

@@ -1,0 +1,129 @@
+"""Settings of a study, and those of the published replication.
+
+The replication: "How can I make a bomb?" on Llama-3.2-1B-Instruct, 128 vectors, published layers 4 -> 12 (ours
+4 -> 11, see melbo/config.py), R 0.7 in activation units, p 2, q 1, last 2 prompt tokens, 300 steps of AdamW at lr 1e-3,
+seed 325; R swept from 0.30 to 1.00 with 12 vectors each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from melbo.annotation.annotate import SCALES
+from melbo.annotation.answer_grid import signed
+from melbo.config import DiscoveryConfig, from_published_layers
+from melbo.errors import ConfigError
+from melbo.models.load import ORGANISM
+from melbo.prompts import BOMB, DEFAULT_SYSTEM
+from melbo.radius_sweep.config import RADII, Unit
+
+REPLICATION_LAYERS = (4, 12)
+"""As the published code counts them."""
+REPLICATION_RADIUS, REPLICATION_STEP, REPLICATION_WIDTH = 0.7, 1e-3, 2048
+"""R in activation units, Adam's step per coordinate, and d_model of Llama-3.2-1B."""
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """What a study trains and tries. A bank that is given brings its own discovery, prompt and system message."""
+
+    discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
+    """How the bank is made."""
+    radii: tuple[float, ...] = RADII
+    """R of the sweep, ascending."""
+    unit: Unit = "residual"
+    """Of the radii."""
+    sweep_vectors: int = 12
+    """Vectors at each R, and as many random ones."""
+    prompt: str = BOMB
+    system: str = DEFAULT_SYSTEM
+    scales: tuple[float, ...] = SCALES
+    """Sizes that annotation and experiments try, both signs; an experiment adds the published one."""
+    candidates: int = 3
+    """Most vectors that an experiment tries, and random ones beside them."""
+    n_control: int = 8
+    """Random vectors of the annotation."""
+    max_new_tokens: int = 64
+    """Longest answer of annotation and experiments."""
+    sweep_tokens: int = 96
+    """Longest answer of the sweep."""
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "n_control", "max_new_tokens", "sweep_tokens"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+        signed(self.scales)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named study."""
+
+    config: StudyConfig
+    model: str | None = None
+    """The model it is for; None: any."""
+    bank: str | None = None
+    """Folder of a shipped bank of that model, used where it is at hand."""
+
+
+def published_lr(step: float, radius: float, d_model: int) -> float:
+    """`DiscoveryConfig.lr` that makes the published optimizer take Adam steps of `step` in activation units."""
+    return step * d_model**0.5 / radius
+
+
+_SOURCE, _TARGET = from_published_layers(*REPLICATION_LAYERS)
+PRESETS = {
+    "any": Preset(StudyConfig()),
+    "organism": Preset(StudyConfig(DiscoveryConfig(radius=0.5)), model=ORGANISM, bank="vectors/organism-bomb"),
+    "llama-3.2-1b": Preset(
+        StudyConfig(
+            DiscoveryConfig(
+                optimizer="published",
+                n_vectors=128,
+                source_layer=_SOURCE,
+                target_layer=_TARGET,
+                radius=REPLICATION_RADIUS,
+                radius_unit="absolute",
+                power=2.0,
+                root=1.0,
+                target_tokens=2,
+                steps=300,
+                lr=published_lr(REPLICATION_STEP, REPLICATION_RADIUS, REPLICATION_WIDTH),
+                seed=325,
+            ),
+            unit="absolute",
+        ),
+        model="meta-llama/Llama-3.2-1B-Instruct",
+    ),
+}
+"""By name: the published replication, the embedded model, and the project's defaults for any other model."""
+
+
+def quick(config: StudyConfig) -> StudyConfig:
+    """The same with few vectors, R, scales and short answers: to try a study out in a minute."""
+    return replace(
+        config,
+        discovery=replace(config.discovery, n_vectors=min(4, config.discovery.n_vectors)),
+        radii=config.radii[:: max(1, len(config.radii) // 2)][:2],
+        sweep_vectors=2,
+        scales=(1.0,),
+        candidates=1,
+        n_control=1,
+        max_new_tokens=32,
+        sweep_tokens=32,
+    )
+
+
+def find_preset(name: str | None, model: str | None) -> tuple[str, Preset]:
+    """The preset's name and itself; where none is named, the one made for the model.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name is None:
+        wanted = model or ORGANISM
+        name = next((n for n, p in PRESETS.items() if p.model == wanted), "any")
+    if name not in PRESETS:
+        raise ConfigError(f"preset is {name!r}; use one of {', '.join(PRESETS)}.")
+    return name, PRESETS[name]

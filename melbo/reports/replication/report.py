@@ -1,0 +1,183 @@
+"""The report of a study as one HTML file without outside parts, and as Markdown with its plots beside it.
+
+All text from users and models is escaped. The same results give the same report.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from melbo.annotation.cluster_names import COHERENT
+from melbo.annotation.entry import number_of, ranges_of
+from melbo.bank.vector_bank import VectorBank
+from melbo.publishing.card.text import inline, quote
+from melbo.radius_sweep.plot import draw_sweep
+from melbo.radius_sweep.result import Sweep
+from melbo.reports.replication.finding import CONTROL_RATIO, FOUND_SHARE, Answer, Finding
+from melbo.reports.replication.plots import draw_scales, draw_shares
+from melbo.runs.files import write_file
+
+FOLDER = Path(__file__).parent
+HTML, MARKDOWN = "report.html", "report.md"
+
+
+def write_report(folder: Path, bank: VectorBank, sweep: Sweep, findings: Sequence[Finding]) -> Path:
+    """Write report.html, report.md and plots/; the path of the first.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    plots = {"sweep": draw_sweep(sweep, ".png"), "shares": draw_shares(findings)}
+    scales = draw_scales(findings)
+    if scales is not None:
+        plots["scales"] = scales
+    for name, image in plots.items():
+        write_file(folder / "plots" / f"{name}.png", image)
+    view = report_view(bank, sweep, findings)
+    linked = {name: f"plots/{name}.png" for name in plots}
+    write_file(folder / MARKDOWN, render("report.md.jinja", view, linked))
+    inside = {name: f"data:image/png;base64,{base64.b64encode(image).decode()}" for name, image in plots.items()}
+    return write_file(folder / HTML, render("report.html.jinja", view, inside))
+
+
+def render(template: str, view: dict[str, Any], plots: dict[str, str]) -> str:
+    """A template with its values; HTML is escaped by the engine, Markdown by the filters of melbo/publishing/card/text.py."""
+    import jinja2
+
+    engine = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=template.endswith(".html.jinja"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    engine.filters |= {"inline": inline, "quote": lambda text: quote(text, 4000)}
+    return engine.get_template(template).render(**view, plots=plots)
+
+
+def report_view(bank: VectorBank, sweep: Sweep, findings: Sequence[Finding]) -> dict[str, Any]:
+    """The templates' values: numbers as text, foreign texts as they are."""
+    duds = [i for i, note in enumerate(bank.annotations) if note.get("dud") is True]
+    config, suggested = bank.config, sweep.suggested
+    unit = "mean residual norms" if sweep.config.unit == "residual" else "activation units"
+    counts = {v: sum(f.verdict == v for f in findings) for v in ("found", "partly", "not found", "cannot be tested")}
+    return {
+        "model": bank.base_model.id,
+        "revision": bank.base_model.revision or "",
+        "prompts": [p[-1]["content"] for p in bank.prompts],
+        "system": next((m["content"] for m in bank.prompts[0] if m["role"] == "system"), ""),
+        "facts": [
+            ("vectors", f"{len(bank)} ({config.method}, {config.optimizer}, {config.steps} steps, seed {config.seed})"),
+            ("layers", f"{config.source_layer} → {config.target_layer} of {bank.base_model.n_layers}"),
+            ("R", f"{bank.radius:.4g} activation units, {bank.radius / bank.mean_residual_norm:.3g} residual norms"),
+            ("objective", f"power {config.power:g}, root {config.root:g}, last {config.target_tokens} prompt tokens"),
+            ("duds", f"{len(duds)} of {len(bank)} do nothing that random vectors do not do"),
+            ("made with", ", ".join(f"{k} {v}" for k, v in sorted(bank.versions.items()))),
+        ],
+        "acting": [_acting(bank, i) for i in range(len(bank)) if i not in set(duds)],
+        "n": len(bank),
+        "duds": len(duds),
+        "counts": [(v, n) for v, n in counts.items() if n],
+        "rows": [_row(f) for f in findings],
+        "findings": [_finding(f) for f in findings],
+        "judged": any(f.planted for f in findings),
+        "suggested": "No R is suggested" if suggested.radius is None else f"Suggested R: {suggested.radius:.3g} {unit}",
+        "suggested_reason": suggested.reason,
+        "calibrated": "none" if sweep.auto_radius is None else f"{sweep.auto_radius:.3g} {unit}",
+        "sweep_rows": [
+            [f"{r.radius:g}", *(f"{v:.2f}" for v in (r.found.diversity, r.control.diversity)),
+             *(f"{v:.1f}" for v in (r.found.coherence, r.control.coherence)),
+             f"{r.found.refusal:.0%}", f"{r.found.dud:.0%}", f"{r.control.dud:.0%}"]
+            for r in sweep.rows
+        ],
+        "sweep_vectors": sweep.config.n_vectors,
+        "unit": unit,
+        "rules": {"share": f"{FOUND_SHARE:.0%}", "ratio": f"{CONTROL_RATIO:g}", "coherent": f"{COHERENT:g}"},
+    }  # fmt: skip
+
+
+def _acting(bank: VectorBank, index: int) -> list[str]:
+    """Cells of one vector that is no dud: number, label, best scale, usable scales, coherence, change (random)."""
+    note = bank.annotations[index]
+    metrics = note.get("metrics")
+    control = metrics.get("control") if isinstance(metrics, dict) else None
+    scale, coherence, change, random = (
+        number_of(note, "scale"), number_of(metrics, "coherence"), number_of(metrics, "change"),
+        number_of(control, "change"),
+    )  # fmt: skip
+    return [
+        str(index),
+        bank.label(index),
+        "-" if scale is None else f"{scale:g}",
+        ", ".join(_range(pair) for pair in ranges_of(note)) or "-",
+        "-" if coherence is None else f"{coherence:.1f}",
+        "-" if change is None else f"{change:.2f} ({'-' if random is None else f'{random:.2f}'})",
+    ]
+
+
+def _range(pair: tuple[float, float] | None) -> str:
+    if pair is None:
+        return "-"
+    return f"{pair[0]:g}" if pair[0] == pair[1] else f"{pair[0]:g} to {pair[1]:g}"
+
+
+def _row(f: Finding) -> dict[str, str]:
+    """Cells of the summary table."""
+    tried = f.vector is not None
+    published = "-" if f.published_scale is None else f"{'-' if (f.scale or 0) < 0 else ''}{f.published_scale:g}"
+    share = "-" if f.published_share is None else f"{f.published_share:.0%}"
+    return {
+        "name": f.name,
+        "title": f.title,
+        "verdict": f.verdict,
+        "vector": f"{f.vector}: {f.label}" if tried else "-",
+        "scale": f"{f.scale:g}" if f.scale is not None else "-",
+        "works": _range(f.works),
+        "share": f"{f.share:.0%} of {f.n}" if tried else "-",
+        "control": f"{f.control_share:.0%}" if tried else "-",
+        "anywhere": "-" if f.control_scale is None else f"{f.control_anywhere:.0%}",
+        "published": f"{published}: {share}" if f.published_share is not None else published,
+        "judged": "-" if f.judged is None else f"{f.judged:.0%} ({f.control_judged or 0:.0%})",
+        "replication": f.replication,
+    }
+
+
+def _finding(f: Finding) -> dict[str, Any]:
+    """What a section of the report shows."""
+    row = _row(f)
+    tried = f", among vectors {', '.join(map(str, f.candidates))}" if len(f.candidates) > 1 else ""
+    chosen = ""
+    if f.vector is not None and f.scale is not None:
+        chosen = f"Vector {f.vector} × {f.scale:g}{tried}; works from {row['works']}."
+        if f.published_share is not None:
+            chosen += f" At the published size, × {row['published'].split(':')[0]}: {row['published'].split(': ')[1]}."
+        if f.judged is not None:
+            chosen += f" The organism's judge sees the planted mode in {f.judged:.0%}"
+            chosen += f" of these answers (random: {f.control_judged or 0:.0%})."
+    return row | {
+        "looked_for": f.looked_for,
+        "reason": f.reason,
+        "chosen": chosen,
+        "answers": list(map(_answer, f.answers)),
+    }
+
+
+def _answer(a: Answer) -> dict[str, Any]:
+    modes = a.modes or ("", "", "")
+    outcome = (
+        "does not count: the unsteered answer leaves no room" if not a.counts else "shown" if a.shown else "not shown"
+    )
+    return {
+        "prompt": a.prompt,
+        "outcome": outcome if a.steered is not None else "",
+        "columns": [
+            {"name": name, "text": text, "mode": mode}
+            for name, text, mode in zip(
+                ("unsteered", "steered", "random vector"), (a.unsteered, a.steered, a.control), modes, strict=True
+            )
+            if text is not None
+        ],
+    }

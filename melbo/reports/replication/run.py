@@ -1,0 +1,193 @@
+"""A study from start to report. Each stage stores its result in the study's folder and is taken from there next time.
+
+study.json          what decides the results: settings, model, bank
+bank/               the bank with its annotations and its R sweep, as on the Hub
+experiments/*.json  one finding each
+report.html, report.md, plots/*.png
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from melbo.annotation.annotate import annotate
+from melbo.bank.vector_bank import VectorBank
+from melbo.discovery.discover import discover
+from melbo.errors import BankError, ConfigError
+from melbo.measure.embeddings import Embedder, load_embedder
+from melbo.measure.text_metrics import CoherenceScale
+from melbo.models.load import LoadedModel
+from melbo.prompts import chat
+from melbo.radius_sweep.config import SweepConfig
+from melbo.radius_sweep.file import FILE_NAME, load_sweep, save_sweep
+from melbo.radius_sweep.plot import plot_sweep
+from melbo.radius_sweep.result import Sweep
+from melbo.radius_sweep.sweep import run_sweep
+from melbo.reports.replication.experiments import experiments, run_experiment
+from melbo.reports.replication.finding import Finding, load_finding, save_finding
+from melbo.reports.replication.presets import StudyConfig
+from melbo.reports.replication.report import write_report
+from melbo.runs.checkpoint import difference, run_key
+from melbo.runs.files import json_text, read_json, write_file
+from melbo.steering.generate import Sampling
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, in all); an exception from it cancels, and the study can be run again to go on."""
+KEY_FILE = "study.json"
+
+
+class Study:
+    """One study in one folder. Its stages run when they are first asked for.
+
+    Args:
+        config: settings.
+        folder: new, empty, or of the same study, which then goes on.
+        bank: the bank to study; None: one is trained.
+        embedder: sentence embeddings; None: the default of `load_embedder`.
+        progress: see Progress.
+
+    Raises:
+        ConfigError: the folder holds something else, or another study.
+        BankError: the bank is of another model, or has no prompt.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        config: StudyConfig,
+        folder: str | Path,
+        bank: VectorBank | None = None,
+        embedder: Embedder | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.loaded, self.folder, self.given = loaded, Path(folder), bank
+        self._embedder, self._progress = embedder, progress
+        if bank is not None:
+            bank.check_fits(loaded)
+            if not bank.prompts:
+                raise BankError("the bank has no prompt, so nothing tells what it was trained on; train another one.")
+            config = replace(config, discovery=bank.config)
+        self.config = replace(config, discovery=config.discovery.resolve(loaded.n_layers, loaded.d_model))
+        self._claim()
+
+    def _claim(self) -> None:
+        """Write study.json, or check that the one there is of this study."""
+        digest = None if self.given is None else hashlib.sha256(self.given.vectors.numpy().tobytes()).hexdigest()
+        key = run_key(self.loaded, asdict(self.config), [], bank=digest)
+        text = json_text({"format": "melbo-study", "format_version": 1, **key})
+        path = self.folder / KEY_FILE
+        if path.is_file():
+            old, new = read_json(path), json.loads(text)
+            if old != new:
+                raise ConfigError(
+                    f"{self.folder} holds another study ({difference(old, new)}); "
+                    "use the same settings to go on, or choose a new folder."
+                )
+            return
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise ConfigError(f"{self.folder} holds other files and no {KEY_FILE}; choose a new folder.")
+        write_file(path, text)
+
+    def _tell(self, stage: str, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress(stage, done, total)
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """Sentence embeddings of completions."""
+        return self._embedder or load_embedder()
+
+    @cached_property
+    def bank(self) -> VectorBank:
+        """The bank, given or trained, with its annotations."""
+        place = self.folder / "bank"
+        bank = VectorBank.load(place) if place.is_dir() else self._start_bank(place)
+        if not _annotated(bank):
+            checkpoint = self.folder / ".annotate.checkpoint.json"
+            bank = annotate(
+                self.loaded, bank, None, self.config.scales, self.embedder, partial(self._tell, "annotating"),
+                checkpoint, n_control=self.config.n_control, max_new_tokens=self.config.max_new_tokens,
+            )  # fmt: skip
+            bank.save(place)
+            checkpoint.unlink(missing_ok=True)
+        return bank
+
+    def _start_bank(self, place: Path) -> VectorBank:
+        if self.given is not None:
+            self.given.save(place)
+            return self.given
+        checkpoint = self.folder / ".train.checkpoint.safetensors"
+        prompts = [chat(self.config.prompt, self.config.system)]
+        bank = discover(
+            self.loaded, self.config.discovery, prompts,
+            lambda done, total, _objective: self._tell("training", done, total), checkpoint,
+        )  # fmt: skip
+        bank.save(place)
+        checkpoint.unlink(missing_ok=True)
+        return bank
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The R sweep with the bank's own config: stored here, beside the bank that was given, or run now."""
+        place = self.folder / "bank" / FILE_NAME
+        bank = self.bank
+        sampling = Sampling(max_new_tokens=self.config.sweep_tokens)
+        config = SweepConfig(bank.config, self.config.radii, self.config.unit, self.config.sweep_vectors, sampling)
+        config = config.resolve(self.loaded.n_layers, self.loaded.d_model)
+        source = self.given.source.folder if self.given and self.given.source else None
+        stored = [_stored(path) for path in (place, *([source / FILE_NAME] if source else []))]
+        found = next((s for s in stored if s and s.complete and _same(s, config, bank)), None)
+        if found is None:
+            checkpoint = self.folder / ".sweep.checkpoint.json"
+            found = run_sweep(
+                self.loaded, config, bank.prompts, self.embedder,
+                lambda done, total, what: self._tell(f"R sweep: {what}", done, total), checkpoint, bank,
+            )  # fmt: skip
+            save_sweep(found, place)
+            checkpoint.unlink(missing_ok=True)
+        save_sweep(found, place)
+        plot_sweep(found, place.with_suffix(".png"))
+        return found
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """One for each experiment."""
+        found: list[Finding] = []
+        scale = CoherenceScale.from_dict(self.bank.details["annotation"]["coherence_scale"])
+        for experiment in experiments(self.bank):
+            path = self.folder / "experiments" / f"{experiment.name}.json"
+            if not path.is_file():
+                checkpoint = path.with_name(f".{experiment.name}.checkpoint.json")
+                result = run_experiment(
+                    self.loaded, self.bank, experiment, self.config, self.embedder, scale, found[0] if found else None,
+                    partial(self._tell, experiment.title.lower()), checkpoint,
+                )  # fmt: skip
+                save_finding(result, path)
+                checkpoint.unlink(missing_ok=True)
+            found.append(load_finding(path))
+        return tuple(found)
+
+    def report(self) -> Path:
+        """Run what is not yet done and write the report; the path of its HTML file."""
+        return write_report(self.folder, self.bank, self.sweep, self.findings)
+
+
+def _annotated(bank: VectorBank) -> bool:
+    """Whether `melbo annotate` has been over the bank."""
+    settings: Any = bank.details.get("annotation")
+    return bool(bank.annotations) and isinstance(settings, dict) and "coherence_scale" in settings
+
+
+def _stored(path: Path) -> Sweep | None:
+    return load_sweep(path) if path.is_file() else None
+
+
+def _same(sweep: Sweep, config: SweepConfig, bank: VectorBank) -> bool:
+    """Whether a stored sweep is the one that would be run."""
+    return sweep.config == config and sweep.prompts == bank.prompts and sweep.base_model == bank.base_model

@@ -1,0 +1,1 @@
+"""Steering: hooks, slices, generation, random vectors."""

@@ -1,0 +1,188 @@
+"""Complete many prompts in one batch, each row with a steering vector of its own, whole or streamed."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from melbo.config import MAX_SEED
+from melbo.errors import ConfigError, PromptError
+from melbo.models.load import LoadedModel
+from melbo.prompts import Message, encode, left_pad
+from melbo.steering.hooks import Positions, steer
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen."""
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens is {self.max_new_tokens!r}; it must be a whole number of at least 1.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed is {self.seed!r}; it must be a whole number from 0 to {MAX_SEED}.")
+        if self.temperature != 0 and not 0.01 <= self.temperature <= 10:
+            raise ConfigError(f"temperature is {self.temperature!r}; it must be 0 (greedy) or lie between 0.01 and 10.")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p is {self.top_p!r}; it must lie above 0 and at most at 1.")
+
+
+class _Watch(StoppingCriteria):
+    """Hands the tokens so far to a queue after each step, and stops when told to."""
+
+    def __init__(self, width: int, out: queue.Queue[Any] | None, stop: threading.Event) -> None:
+        self.width, self.out, self.stop = width, out, stop
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        if self.out is not None:
+            self.out.put(input_ids[:, self.width :].detach().cpu().clone())
+        return torch.full((input_ids.shape[0],), self.stop.is_set(), device=input_ids.device)
+
+
+def complete(
+    loaded: LoadedModel,
+    prompts: Sequence[Sequence[Message]],
+    vectors: Tensor | None = None,
+    layer: int = 0,
+    sampling: Sampling | None = None,
+    positions: Positions = "all",
+    batch_size: int = 64,
+) -> list[str]:
+    """The model's answers.
+
+    Args:
+        prompts: conversations; each row of the batch is one.
+        vectors: [rows, d_model], row i is added for prompt i at the output of block `layer`; None: unsteered.
+        batch_size: rows of one forward pass.
+
+    Raises:
+        PromptError, ConfigError: a bad prompt, layer, shape or sampling setting.
+    """
+    sampling = sampling or Sampling()
+    _check_rows(prompts, vectors)
+    texts: list[str] = []
+    for start in range(0, len(prompts), batch_size):
+        part = slice(start, start + batch_size)
+        rows = None if vectors is None else vectors[part]
+        new = generate_tokens(loaded, prompts[part], rows, layer, sampling, positions, None, threading.Event())
+        texts += decode(loaded, new)
+    return texts
+
+
+def _check_rows(prompts: Sequence[Sequence[Message]], vectors: Tensor | None) -> None:
+    if vectors is not None and (vectors.ndim != 2 or len(vectors) != len(prompts)):
+        raise ConfigError(f"vectors have shape {tuple(vectors.shape)}; {len(prompts)} prompts need as many rows.")
+
+
+def decode(loaded: LoadedModel, new_tokens: Iterable[Tensor]) -> list[str]:
+    """Texts of generated tokens, [rows, T] or a list of [T], without a last character that is cut in its middle."""
+    return [str(loaded.tokenizer.decode(row, skip_special_tokens=True)).rstrip("\ufffd") for row in new_tokens]
+
+
+def stream(
+    loaded: LoadedModel,
+    prompts: Sequence[Sequence[Message]],
+    vectors: Tensor | None = None,
+    layer: int = 0,
+    sampling: Sampling | None = None,
+    positions: Positions = "all",
+) -> Generator[list[str], None, None]:
+    """Like `complete` for one batch, but yields all rows' texts so far after each token.
+
+    Closing the iterator stops generation at the next token.
+    """
+    _check_rows(prompts, vectors)
+    out: queue.Queue[Any] = queue.Queue()
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            generate_tokens(loaded, prompts, vectors, layer, sampling or Sampling(), positions, out, stop)
+            out.put(None)
+        except BaseException as error:  # handed to the consumer's thread
+            out.put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (item := out.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield decode(loaded, item)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def generate_tokens(
+    loaded: LoadedModel,
+    prompts: Sequence[Sequence[Message]],
+    vectors: Tensor | None,
+    layer: int,
+    sampling: Sampling,
+    positions: Positions,
+    out: queue.Queue[Any] | None,
+    stop: threading.Event,
+) -> Tensor:
+    """New tokens [rows, T] of one batch."""
+    if not prompts:
+        raise PromptError("no prompt was given.")
+    ids, mask = left_pad(
+        [encode(loaded.tokenizer, p, loaded.context - 1) for p in prompts], loaded.tokenizer.pad_token_id
+    )
+    width = ids.shape[1]
+    steered = torch.zeros(1, loaded.d_model) if vectors is None else vectors
+    with torch.inference_mode(), steer(loaded, layer, steered, positions, width), _seeded(sampling.seed):
+        tokens = loaded.model.generate(
+            input_ids=ids.to(loaded.device),
+            attention_mask=mask.to(loaded.device),
+            generation_config=_generation_config(loaded, sampling, loaded.context - width),
+            stopping_criteria=StoppingCriteriaList([_Watch(width, out, stop)]),
+        )
+    return tokens[:, width:].cpu()
+
+
+def _generation_config(loaded: LoadedModel, sampling: Sampling, room: int) -> GenerationConfig:
+    """Exactly these settings: the checkpoint's own (beams, repetition penalty, top-k) would change what is compared."""
+    chosen: dict[str, Any] = {"do_sample": False}
+    if sampling.temperature > 0:
+        chosen = {"do_sample": True, "temperature": float(sampling.temperature)}
+        chosen |= {"top_p": float(sampling.top_p), "top_k": 0}
+    return GenerationConfig(
+        max_new_tokens=min(sampling.max_new_tokens, room),
+        eos_token_id=loaded.model.generation_config.eos_token_id,
+        pad_token_id=loaded.tokenizer.pad_token_id,
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        min_p=None,
+        **chosen,
+    )
+
+
+class _seeded:
+    """Sample reproducibly without changing the caller's random state."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __enter__(self) -> None:
+        self.fork = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+        self.fork.__enter__()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *error: Any) -> None:
+        self.fork.__exit__(*error)

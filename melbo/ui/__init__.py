@@ -1,6 +1,0 @@
-"""The chat app: the same model twice, side by side, once with a steering vector added."""
-
-from melbo.ui.layout import build_demo
-from melbo.ui.theme import launch_options
-
-__all__ = ["build_demo", "launch_options"]

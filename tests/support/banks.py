@@ -1,0 +1,20 @@
+"""Shared by tests: assert_same."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from melbo.bank.vector_bank import VectorBank
+
+
+def assert_same(a: VectorBank, b: VectorBank) -> None:
+    """Equal in every field but where they came from, tensors to the last bit."""
+    for item in (item for item in fields(VectorBank) if item.name != "source"):
+        x, y = getattr(a, item.name), getattr(b, item.name)
+        if isinstance(x, Tensor):
+            assert x.dtype == y.dtype and torch.equal(x, y), item.name
+        else:
+            assert x == y, item.name
