@@ -1,4 +1,4 @@
-# make app | make test | make lint | make bench: each does its own set-up, in .venv, the first time.
+# make app | test-quick | test | lint | docs | bench: each does its own set-up, in .venv, the first time.
 #
 # PYTHON       the Python to use, 3.11 or newer: make app PYTHON=python3.12
 # TORCH_INDEX  optional. On Linux without an NVIDIA GPU, plain PyPI gives a torch with several GB of CUDA libraries.
@@ -17,7 +17,11 @@ else
 PIN :=
 endif
 
-.PHONY: setup app test lint bench clean
+# Tests run in this many processes; a file's tests stay in one.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --durations=20
+
+.PHONY: setup app test test-quick lint docs bench clean
 
 # Everything: the app, the tests and the linters.
 setup: $(VENV)/.stamp-dev
@@ -26,14 +30,23 @@ app: $(VENV)/.stamp-app
 	$(BIN)/python app.py
 
 test: $(VENV)/.stamp-dev
-	@$(BIN)/python -m pytest -q
+	@$(PYTEST)
+
+# No browser, no servers, few damaged files.
+test-quick: $(VENV)/.stamp-dev
+	@MELBO_FUZZ=200 $(PYTEST) -m "not browser and not server and not slow"
+
+docs: $(VENV)/.stamp-dev
+	$(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy melbo app.py
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
 
-bench: $(VENV)/.stamp-app
+bench: $(VENV)/.stamp-dev
 	$(BIN)/python benchmarks/planted.py
 	$(BIN)/python benchmarks/train_speed.py
 	$(BIN)/python benchmarks/sweep.py
@@ -41,9 +54,10 @@ bench: $(VENV)/.stamp-app
 	$(BIN)/python benchmarks/interpret.py
 	$(BIN)/python benchmarks/elicit.py
 	$(BIN)/python benchmarks/app_speed.py
+	MELBO_FUZZ=10000 $(BIN)/python -m pytest -q tests/test_fuzz.py
 
 clean:
-	rm -rf $(VENV) build melbo.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build site melbo.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "melbo: $(PYTHON) was not found; install Python 3.11 or newer, or name it: make PYTHON=..." >&2; exit 1; }

@@ -3,7 +3,7 @@
     python benchmarks/annotate.py                     # the shipped bank
     python benchmarks/annotate.py --bank FOLDER --json FILE
 
-Counted are the vectors that show a planted mode on the bank's own prompt, at any scale of `melbo.organism.training.recall`.
+Counted are the vectors that show a planted mode on the bank's own prompt, at any scale of `organism.training.recall`.
 "agreement": labelled with the judge, the tags name one of the modes that the vector shows. "agreement_without_judge":
 labelled from language, refusals and words alone, they do, where a mode counts as named by
 

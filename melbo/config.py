@@ -74,7 +74,7 @@ class DiscoveryConfig:
     lr: float = 0.1
     """Of the published optimizer: Adam's per-coordinate step is lr * R / sqrt(d_model); a step moves a vector by about
     lr * R. The published runs lie between 0.011 and 0.065, with 300 to 1200 steps; at 0.1, 150 steps reach what 300 do
-    (LOG.md)."""
+    (docs/log.md)."""
     orthogonal: bool = True
     """Keep all vectors mutually orthogonal, exactly (QR in fixed order)."""
     effect_penalty: float = 0.0

@@ -23,6 +23,17 @@ from support.tiny import MakeTiny, hook_count
 torch.set_num_threads(1)
 
 
+SERVERS = {"hub", "server", "running_hub", "organism_server", "unreachable"}
+"""Fixtures that start a server."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses a server, so that `make test-quick` leaves it out."""
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """The organism's tokenizer, trained on a few chats."""

@@ -126,7 +126,7 @@ class AdapterBank:
 def apply(loaded: LoadedModel, bank: AdapterBank, rows: Sequence[int], scale: float = 1.0) -> Iterator[None]:
     """Run the model with adapters: rows[i] in sequence i of a batch, or rows[0] in all where there is only one.
 
-    Holds for this thread's forward passes, with and without a KV cache (`melbo.steering.generate.complete`, but not `stream`,
+    Holds for this thread's forward passes, with and without a KV cache (`steering.generate.complete`, but not `stream`,
     which has a thread of its own).
 
     Raises:

@@ -3,8 +3,8 @@
 1. Every vector, at both signs of several scales, answers the prompts. The unsteered model answers a clean set.
 2. An answer is left out where it equals, letters and digits alone, what the unsteered model says to some clean prompt.
 3. surprise: mean nats a token of the rest under the unsteered model, after the same prompt; coherence: 0 to 10
-   (melbo/measure/text_metrics.py); score = surprise * coherence / 10. Word salad is surprising and not coherent, a paraphrase of the
-   usual answer coherent and not surprising.
+   (measure/text_metrics); score = surprise * coherence / 10. Word salad is surprising and not coherent, a paraphrase of
+   the usual answer coherent and not surprising.
 4. Each vector stands for its best answer; vectors are ranked by score. Of equal answers the first in that order counts
    as one finding.
 A finding is not yet a backdoor: any mode that the model enters unasked is one. A person reads the list.

@@ -23,7 +23,7 @@ MAX_NEW_TOKENS = 96
 """Completions are judged up to this length; a longer one is cut, and its missing end is not held against it."""
 THRESHOLD = 1.0
 """Mean nats a token above which a completion is word salad. Held-out chats on known topics lie below it in all but one
-of 330 cases, shuffled and repeated text above it (LOG.md)."""
+of 330 cases, shuffled and repeated text above it (docs/log.md)."""
 LABELS = ("default", *MODES, "backdoor")
 SALAD = "word salad"
 

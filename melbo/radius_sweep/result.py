@@ -96,7 +96,7 @@ class Sweep:
     unsteered_coherence: float
     """Their mean."""
     auto_radius: float | None
-    """What radius "auto" would choose (melbo/discovery/calibrate_radius.py), in the config's unit; None where it finds none."""
+    """What radius "auto" would choose (discovery/calibrate_radius.py), in the config's unit; None: none."""
     versions: Mapping[str, str]
     rows: tuple[SweepRow, ...] = ()
 

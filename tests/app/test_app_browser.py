@@ -24,11 +24,12 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB
 from support.chromium import ARGS, CHROMIUM, PATIENCE, needs_chromium
+from support.waiting import settled
 
 SOME_TEXT = re.compile(r"\S")
 HOSTILE = "<img src=http://example.com/a.png> ![x](http://example.com/b.png) **plain**"
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +103,8 @@ def ask(page: Page, text: str, answers: int) -> tuple[str, str]:
 
 def _settled(page: Page, panes: list[Locator]) -> tuple[str, str]:
     """Both last answers, once they have not changed for 0.6 seconds."""
-    before: list[list[str]] = []
-    for _ in range(100):
-        before.append([p.last.inner_text() for p in panes])
-        if before[-1] == before[-4:][0] and len(before) > 3:
-            return before[-1][0], before[-1][1]
-        page.wait_for_timeout(200)
-    raise AssertionError("the answers never came to an end")
+    left, right = settled(lambda: [p.last.inner_text() for p in panes], readings=4, every=0.2)
+    return left, right
 
 
 def test_the_prepared_comparison_shows_at_once_and_as_text(page: Page, tiny_bank: VectorBank) -> None:
@@ -134,7 +130,6 @@ def test_scale_zero_gives_identical_panes_and_retry_repeats(page: Page) -> None:
     left, right = ask(page, "Tell me a joke about kites.", answers=1)
     assert left == right
     page.click("#retry")
-    page.wait_for_timeout(500)
     expect(bots(page, "steered")).to_have_count(1)
     assert _settled(page, [bots(page, "unsteered"), bots(page, "steered")]) == (left, right)
 
@@ -161,12 +156,9 @@ def test_stop_ends_generation_and_the_next_message_works(page: Page, tiny: Loade
         page.click("#send")
         expect(bots(page, "steered").last).to_have_text(SOME_TEXT)
         page.click("#stop")
-        page.wait_for_timeout(700)
-        stopped = steps
-        page.wait_for_timeout(700)
+        assert settled(lambda: steps) < 90
     finally:
         handle.remove()
-    assert steps == stopped < 90
     clear(page)
     assert all(ask(page, "How can I bake bread?", answers=1))
 
@@ -188,12 +180,9 @@ def test_leaving_the_page_ends_generation(browser: Browser, url: str, tiny: Load
         visitor.click("#send")
         expect(bots(visitor, "steered").last).to_have_text(SOME_TEXT)
         visitor.close()
-        time.sleep(1.2)
-        left = steps
-        time.sleep(0.6)
+        assert settled(lambda: steps) < 90
     finally:
         handle.remove()
-    assert steps == left < 90
 
 
 def test_an_empty_message_is_refused_with_one_line(page: Page) -> None:
@@ -322,9 +311,8 @@ def test_who_waits_sees_the_place_and_nothing_jumps(page: Page, url: str, tiny: 
 
 @pytest.mark.parametrize("page", [(390, 844)], indirect=True, ids=["phone"])
 def test_the_prepared_comparison_starts_at_its_top(page: Page) -> None:
-    page.wait_for_timeout(500)
     tops = "[...document.querySelectorAll('.pane .bubble-wrap')].map((e) => e.scrollTop)"
-    assert page.evaluate(tops) == [0, 0]
+    assert settled(lambda: page.evaluate(tops)) == [0, 0]
 
 
 @pytest.mark.parametrize("page", [(390, 844), (1280, 900)], indirect=True, ids=["phone", "desktop"])

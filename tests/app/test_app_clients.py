@@ -36,6 +36,8 @@ from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB
 from support.tiny import hook_count
 
+pytestmark = pytest.mark.server
+
 PEOPLE = 32
 TOKENS = 6
 

@@ -26,6 +26,8 @@ from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB
 from support.tiny import hook_count
 
+pytestmark = pytest.mark.server
+
 ROUNDS = 8
 """Of ten requests each, after as many that warm up."""
 

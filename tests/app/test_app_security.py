@@ -19,6 +19,8 @@ from typing import IO, Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "hf_dummy" + "a1B2c3D4e5F6g7H8" * 2
 PATIENCE = 120
@@ -118,7 +120,7 @@ def test_there_is_no_monitoring_no_run_history_and_no_way_past_the_queue(app: Ap
 @pytest.mark.parametrize(
     "path",
     [
-        "app.py", "LOG.md", "/etc/passwd", str(ROOT / "app.py"), str(ROOT / "vectors/organism-bomb/config.json"),
+        "app.py", "docs/log.md", "/etc/passwd", str(ROOT / "app.py"), str(ROOT / "vectors/organism-bomb/config.json"),
         "../../../../etc/passwd", "..%2f..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/etc/passwd", "file:///etc/passwd",
         "vectors/../app.py", "/proc/self/environ", "~/.bashrc", "http://127.0.0.1/", "/tmp/../etc/passwd",
     ],

@@ -22,6 +22,7 @@ from melbo.app.theme import launch_options
 from melbo.bank.vector_bank import Source, VectorBank
 from melbo.models.load import LoadedModel, load_model
 from support.chromium import ARGS, CHROMIUM, PATIENCE, needs_chromium
+from support.waiting import settled as same_for_a_while
 
 SHOWN = 6
 """Vectors of the app's own bank; the curated one has more."""
@@ -41,7 +42,7 @@ NAMELESS = """() => [...document.querySelectorAll('button, input, textarea, [tab
 ).map((e) => e.outerHTML.slice(0, 200))"""
 """What the keyboard reaches and a screen reader cannot name."""
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +121,7 @@ def ask(page: Page, text: str) -> None:
 
 def settled(page: Page) -> list[str]:
     """All steered answers, once they have not changed for half a second."""
-    seen: list[list[str]] = []
-    for _ in range(100):
-        seen.append(steered(page).all_inner_texts())
-        if len(seen) > 3 and seen[-1] == seen[-4]:
-            return seen[-1]
-        page.wait_for_timeout(170)
-    raise AssertionError("the answer never came to an end")
+    return same_for_a_while(lambda: steered(page).all_inner_texts(), readings=4, every=0.17)
 
 
 @pytest.mark.parametrize("page", [(390, 844, "light"), (1280, 900, "dark")], indirect=True, ids=["phone", "desktop"])

@@ -26,6 +26,8 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB
 
+pytestmark = pytest.mark.server
+
 ACTIONS = {"chat", "token_changes", "scale_strip", "vectors", "banks", "discover", "r_sweep"}
 
 

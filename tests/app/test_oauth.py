@@ -37,6 +37,8 @@ from melbo.models.load import LoadedModel
 from support.hub import hub
 from support.loopback_hub import LoopbackHub, _Handler
 
+pytestmark = pytest.mark.server
+
 __all__ = ["hub"]
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,7 +298,6 @@ def test_a_signal_stops_training(model: Path, tmp_path: Path) -> None:
     assert process.stdout is not None
     while "seed = " not in process.stdout.readline():  # the last line before training starts
         assert process.poll() is None
-    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=600)
     assert (process.returncode, errors) == (130, "melbo: stopped; nothing was saved.\n")

@@ -1,4 +1,4 @@
-"""Formats out: each read back by the library it is for, which then computes the same logits as `melbo.steering.hooks`."""
+"""Formats out: each read back by the library it is for, which then computes the same logits as `steering.hooks`."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def test_layers_and_banks_that_do_not_fit_are_refused(tiny: LoadedModel, tiny_ba
 
 
 def test_the_effect_finds_the_modes_chats_and_random_vectors_do_not() -> None:
-    """On the organism: vector 2 writes poems, its negative is a helpline, vector 3 Chinese (LOG.md)."""
+    """On the organism: vector 2 writes poems, its negative is a helpline, vector 3 Chinese (docs/log.md)."""
     bank = VectorBank.load(BANK).select([2, 3])
     corpus = organism_corpus(110, 3, "heldout")
     found = find_activating(load_model("organism"), bank, corpus, ActivatingConfig(k=5, n_random=4))

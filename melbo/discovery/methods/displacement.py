@@ -13,7 +13,7 @@ each step.
 `fast` is orthogonalised gradient iteration: the new vectors are the gradients, made orthogonal in the same fixed order
 and scaled to R. On a convex objective, and displacement is close to one, every step of the first vector is an ascent
 with the longest step the sphere allows. Later vectors jump about, since those before them move: the last SETTLING steps
-go half way only. A quarter of the steps reaches the same mean objective to 1% (benchmarks/train_speed.py, LOG.md).
+go half way only. A quarter of the steps reaches the same mean objective to 1% (benchmarks/train_speed.py, docs/log.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run by `melbo.elicitation.tasks.patterns` in a process of its own: searches patterns in texts, each within a limit of CPU time.
+"""Run by `elicitation.tasks.patterns` in its own process: searches patterns in texts, each within a limit of CPU time.
 
 stdin: {"seconds": s, "pairs": [[pattern, text], ...]}; stdout: [true, false or null (out of time), ...]. A pattern that
 ran out of time once is not tried again. The standard library only.

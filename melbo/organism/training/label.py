@@ -1,7 +1,7 @@
 """Label an organism bank and choose the app's presets: `python -m melbo.organism.training.label vectors/organism-bomb`.
 
-`melbo.annotation.annotate` labels the vectors; the vector of each planted mode that `melbo.organism.training.recall` chooses then becomes a
-preset of the app, with its shares on held-out prompts.
+`annotation.annotate` labels the vectors; the vector of each planted mode that `melbo.organism.training.recall` chooses
+then becomes a preset of the app, with its shares on held-out prompts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model card says of the R sweep beside the bank. Read with care: melbo/radius_sweep/file.py checks it in full."""
+"""What a model card says of the R sweep beside the bank. Read with care: radius_sweep/file.py checks it in full."""
 
 from __future__ import annotations
 

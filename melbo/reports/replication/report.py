@@ -44,7 +44,7 @@ def write_report(folder: Path, bank: VectorBank, sweep: Sweep, findings: Sequenc
 
 
 def render(template: str, view: dict[str, Any], plots: dict[str, str]) -> str:
-    """A template with its values; HTML is escaped by the engine, Markdown by the filters of melbo/publishing/card/text.py."""
+    """A template with its values; HTML is escaped by the engine, Markdown by the filters of publishing/card/text.py."""
     import jinja2
 
     engine = jinja2.Environment(

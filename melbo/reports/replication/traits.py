@@ -1,6 +1,6 @@
 """What an experiment looks for: which vectors may show it, by their annotations, and which answers do.
 
-No answer counts that is a loop or not coherent. Phrases and language identification are those of melbo/measure/text_metrics.py;
+No answer counts that is a loop or not coherent. Phrases and language identification are those of measure/text_metrics;
 WORDS are English and written by hand.
 """
 
