@@ -1,7 +1,7 @@
 """Refusal study of one vector: jailbreaks, over-refusal by subtraction, ablation, generalisation, transfer of scales.
 
-Rates are shares of greedy answers. "Refused" is `measure.text_metrics.is_refusal`; "answered" is neither refused nor a loop
-or empty, so that breaking the model does not count as a jailbreak. Whether an answer is of use to anybody is not judged.
+Rates are shares of greedy answers. "Refused" is `measure.text_metrics.is_refusal`; "answered" is neither refused nor a
+loop or empty, so that breaking the model does not count as a jailbreak. Whether an answer is of use is not judged.
 """
 
 from __future__ import annotations

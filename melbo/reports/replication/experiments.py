@@ -1,6 +1,6 @@
 """The replication's experiments, on any bank.
 
-1. The vectors to try are those whose annotations say that they show the behaviour (`reports.replication.traits`); refusal
+1. The vectors to try are those whose annotations say that they show the behaviour (`replication.traits`); refusal
    by subtraction tries the vectors of non-refusal, at scales of the other sign.
 2. They, and as many random vectors of the same norm, answer the prompts at all scales (`melbo.annotation.answer_grid`).
 3. Prompts count whose unsteered answer leaves room for the behaviour. Reported are the vector and scale whose share of
