@@ -20,12 +20,15 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 if (MODEL == "organism" or Path(MODEL).is_dir()) and Path(BANK).is_dir():
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from melbo.app import build_demo, launch_options  # noqa: E402  first: it imports `spaces`, which must precede CUDA
-from melbo.bank.vector_bank import Source, VectorBank  # noqa: E402
 from melbo.errors import MelboError  # noqa: E402
-from melbo.models.load import load_model  # noqa: E402
+from melbo.runs.optional import needs  # noqa: E402
 
 try:
+    with needs("app"):  # first: it imports `spaces`, which must precede CUDA
+        from melbo.app import build_demo, launch_options
+    from melbo.bank.vector_bank import Source, VectorBank
+    from melbo.models.load import load_model
+
     bank = VectorBank.from_pretrained(BANK, revision=os.environ.get("MELBO_REVISION"))
     if bank.source is None:
         bank = replace(bank, source=Source(None, None, Path(BANK)))

@@ -55,3 +55,7 @@ class SaeError(MelboError):
 
 class TaskError(MelboError):
     """A task file is malformed, its training and test prompts overlap, or a task lacks what a baseline needs."""
+
+
+class MissingPackageError(MelboError):
+    """A package is not installed that only an extra of melbo brings."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from melbo.measure.measurement import Measurement
+from melbo.runs.optional import needs
 
 DISTANCE = 0.9
 """Clusters are merged while their mean distance is below this. Two effects whose embeddings change in opposite
@@ -81,7 +82,8 @@ def clusters_of(effects: Sequence[Effect]) -> list[int]:
     """Number of each effect's cluster, 0 for the first effect's."""
     if len(effects) < 2:
         return [0] * len(effects)
-    from sklearn.cluster import AgglomerativeClustering
+    with needs("measure"):
+        from sklearn.cluster import AgglomerativeClustering
 
     model = AgglomerativeClustering(n_clusters=None, distance_threshold=DISTANCE, linkage="average")
     found = model.fit_predict(features(effects).numpy()).tolist()

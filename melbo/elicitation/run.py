@@ -17,14 +17,14 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
 from melbo.discovery.discover import discover, random_control
 from melbo.elicitation.baselines.choose import Arm, asked, best_of_n, fine_tuned, prompting, worked_examples
-from melbo.elicitation.baselines.lora import LoraConfig, has_peft
+from melbo.elicitation.baselines.lora import LoraConfig
 from melbo.elicitation.baselines.prompting import ELICITING, Asking
 from melbo.elicitation.cached_generation import Answerer, Progress, bank_digest
 from melbo.elicitation.cost import Compute, discovery_compute
 from melbo.elicitation.search import Search, SearchConfig, plan, planned_answers, search
 from melbo.elicitation.tasks.checks import Functions
 from melbo.elicitation.tasks.load import Task, TaskSet
-from melbo.errors import ConfigError, TaskError
+from melbo.errors import ConfigError, MissingPackageError, TaskError
 from melbo.models.load import LoadedModel
 from melbo.runs.checkpoint import run_key
 from melbo.steering.generate import Sampling
@@ -153,13 +153,12 @@ def elicit(
         found[name] = search(answerer, own, chosen, config.search, functions, name)
         training = discovery_compute(loaded, own) if name == "vector" else Compute()
         arms[name] = _steered(answerer, name, own, found[name], tasks.test, functions, training)
-    skipped = {"lora": "the package peft is not installed"} if "lora" in config.baselines and not has_peft() else {}
+    skipped: dict[str, str] = {}
     for name in config.baselines:
-        if name not in skipped:
-            try:
-                arms[name] = _baseline(name, answerer, tasks, config, functions)
-            except TaskError as error:  # such as tasks without solutions
-                skipped[name] = str(error)
+        try:
+            arms[name] = _baseline(name, answerer, tasks, config, functions)
+        except (TaskError, MissingPackageError) as error:  # such as tasks without solutions
+            skipped[name] = str(error)
     return Elicited(loaded.name, loaded.revision, config, arms, found["vector"], found["random"], bank, skipped)
 
 

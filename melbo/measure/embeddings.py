@@ -20,6 +20,7 @@ from torch import Tensor
 
 from melbo.errors import MetricError
 from melbo.models.load import quiet_loading
+from melbo.runs.optional import needs
 
 DEFAULT_EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -76,9 +77,9 @@ def load_embedder(name: str | None = None, device: str | None = None) -> Sentenc
     """
     folder = _default_folder() if name is None else _folder_of(name)
     _refuse_pickles(folder)
-    try:
+    with needs("measure"):
         from sentence_transformers import SentenceTransformer
-
+    try:
         with quiet_loading():
             model = SentenceTransformer(
                 str(folder),

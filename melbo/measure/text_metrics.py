@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from melbo.errors import MetricError
+from melbo.runs.optional import needs
 
 LANGUAGE_FLOOR = 20
 """Fewest letters whose language is named; py3langid is unreliable below."""
@@ -175,7 +176,8 @@ def is_refusal(text: str) -> bool:
 
 @cache
 def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped]
+    with needs("measure"):
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped]
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 

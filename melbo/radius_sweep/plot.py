@@ -26,7 +26,7 @@ def plot_sweep(sweep: Sweep, path: Path) -> Path:
     """Write the plot; the name's ending says PNG or SVG.
 
     Raises:
-        ConfigError: another ending, or matplotlib is not installed.
+        ConfigError: another ending. MissingPackageError: matplotlib is not installed.
         BankError: the sweep has no rows yet.
     """
     image = draw_sweep(sweep, path.suffix)

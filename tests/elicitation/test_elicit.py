@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -274,9 +275,9 @@ def test_a_bank_of_a_test_prompt_and_missing_functions_are_refused(tiny: LoadedM
 def test_what_cannot_run_is_skipped_with_its_reason(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     given = tasks()
     bare = TaskSet(tuple(replace(t, solution="") for t in given.train), given.test)
-    monkeypatch.setattr("melbo.elicitation.run.has_peft", lambda: False)
+    monkeypatch.setitem(sys.modules, "peft", None)
     found = elicit(tiny, bare, small(baselines=("few_shot", "lora")))
-    assert "no solution" in found.skipped["few_shot"] and "peft" in found.skipped["lora"]
+    assert "no solution" in found.skipped["few_shot"] and "melbo[lora]" in found.skipped["lora"]
     assert set(found.arms) == {"plain", "vector", "random"} and found.recovered is None
 
 

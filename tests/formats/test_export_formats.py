@@ -203,18 +203,13 @@ def test_a_failed_export_leaves_nothing(mixture: Mixture, tmp_path: Path, monkey
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("module", ["gguf", "repeng", "steering_vectors"])
-def test_a_missing_library_is_named(
-    module: str, mixture: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("module", ["repeng", "steering_vectors"])
+def test_a_missing_library_is_named(module: str, mixture: Mixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError):
         import_module(module)
     with pytest.raises(ExportError, match=module.replace("_", ".")):
-        if module == "gguf":
-            export_control_gguf(mixture, tmp_path / "v.gguf")
-        elif module == "repeng":
+        if module == "repeng":
             to_repeng(mixture, "llama")
         else:
             to_steering_vector(mixture)
-    assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from melbo.bank.vector_bank import BaseModel
-from melbo.errors import ConfigError
+from melbo.errors import ConfigError, MissingPackageError
 from melbo.inspect.layers.atlas import AtlasConfig, AtlasError, LayerAtlas, Pair
 from melbo.inspect.layers.heat_map import short
 from melbo.prompts import chat
@@ -152,7 +152,7 @@ def test_a_plot_that_cannot_be_drawn_is_refused(
     with pytest.raises(AtlasError, match="no pair"):
         replace(small_atlas, pairs=()).plot(tmp_path / "atlas.png")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as if it were not installed
-    with pytest.raises(ConfigError, match="pip install matplotlib"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'melbo\[app\]'"):
         small_atlas.plot(tmp_path / "atlas.png")
     assert not list(tmp_path.iterdir())
 

@@ -9,7 +9,6 @@ import copy
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from melbo.elicitation.tasks.load import Task
 from melbo.errors import ConfigError, TaskError
 from melbo.models.load import LoadedModel
 from melbo.prompts import encode
+from melbo.runs.optional import needs
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,6 @@ class LoraConfig:
             raise ConfigError(f"lr is {self.lr!r}; it must lie between 0 and 1.")
 
 
-def has_peft() -> bool:
-    """Whether the package peft is installed."""
-    return find_spec("peft") is not None
-
-
 def fine_tune(
     loaded: LoadedModel, tasks: Sequence[Task], config: LoraConfig, step: Callable[[int, int], None] | None = None
 ) -> tuple[LoadedModel, Compute]:
@@ -57,12 +52,12 @@ def fine_tune(
         step: called with (steps done, all steps); an exception from it cancels.
 
     Raises:
-        TaskError: a task has no solution, or peft is missing or does not know the architecture.
+        TaskError: a task has no solution, or peft does not know the architecture.
+        MissingPackageError: peft is not installed.
     """
-    if not has_peft():
-        raise TaskError("the fine-tuning baseline needs the package peft: pip install peft.")
-    from peft import LoraConfig as Adapters
-    from peft import get_peft_model
+    with needs("lora"):
+        from peft import LoraConfig as Adapters
+        from peft import get_peft_model
 
     rows = [_row(loaded, task) for task in tasks]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

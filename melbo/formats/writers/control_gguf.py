@@ -15,6 +15,7 @@ from typing import Any, Literal
 from melbo.errors import ExportError
 from melbo.formats.mixture import Mixture
 from melbo.formats.writers.new_file import write_new
+from melbo.runs.optional import needs
 
 Reader = Literal["llama.cpp", "repeng", "easysteer"]
 ARCHITECTURE = "controlvector"
@@ -30,7 +31,7 @@ def export_control_gguf(
         method: how the vectors were found, such as `bank.config.method`.
 
     Raises:
-        ExportError: the reader cannot use this vector, `path` exists, or the package gguf is missing.
+        ExportError: the reader cannot use this vector, or `path` exists. MissingPackageError: gguf is not installed.
     """
     if reader == "llama.cpp" and mixture.layer == 0:
         raise ExportError(
@@ -66,10 +67,8 @@ def import_gguf() -> Any:
     """The package gguf.
 
     Raises:
-        ExportError: it is not installed.
+        MissingPackageError: it is not installed.
     """
-    try:
+    with needs("formats"):
         import gguf
-    except ImportError as error:
-        raise ExportError(f"writing GGUF needs the package gguf ({error}); run: pip install gguf") from error
     return gguf

@@ -36,8 +36,8 @@ def export_llama_gguf(loaded: LoadedModel, path: str | Path) -> Path:
     """Write the model as one .gguf file for llama.cpp.
 
     Raises:
-        ExportError: the model is no plain Llama, its tokenizer is not known to llama.cpp, `path` exists, or the package
-            gguf is missing.
+        ExportError: the model is no plain Llama, its tokenizer is not known to llama.cpp, or `path` exists.
+        MissingPackageError: gguf is not installed.
     """
     check_plain_llama(loaded)
     vocabulary = read_vocabulary(loaded)

@@ -19,7 +19,7 @@ def plot(found: Geometry, path: Path) -> Path:
     """Cosines of vectors and of effects as heat maps, and the change at each later layer; PNG or SVG by the ending.
 
     Raises:
-        ConfigError: another ending, or matplotlib is not installed.
+        ConfigError: another ending. MissingPackageError: matplotlib is not installed.
     """
     check_drawable(path.suffix)
     matplotlib: Any = importlib.import_module("matplotlib")

@@ -153,7 +153,7 @@ class LayerAtlas:
         """Write the heat maps of relative sensitivity and of top/random; the name's ending says PNG or SVG.
 
         Raises:
-            ConfigError: another ending, or matplotlib is not installed.
+            ConfigError: another ending. MissingPackageError: matplotlib is not installed.
             AtlasError: no pair was measured.
         """
         if not self.pairs:

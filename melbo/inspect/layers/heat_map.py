@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from melbo.errors import ConfigError
+from melbo.runs.optional import needs
 
 ENDINGS = (".png", ".svg")
 NUMBERED = 16
@@ -32,7 +33,7 @@ def draw(title: str, panels: Sequence[Panel], marked: tuple[int, int], ending: s
     """The panels side by side, with the cell of `marked` (source, target) framed, as a file's content.
 
     Raises:
-        ConfigError: `ending` is not one of ENDINGS, or matplotlib is not installed.
+        ConfigError: `ending` is not one of ENDINGS. MissingPackageError: matplotlib is not installed.
     """
     check_drawable(ending)
     matplotlib: Any = importlib.import_module("matplotlib")
@@ -56,10 +57,8 @@ def check_drawable(ending: str) -> None:
     """Raise ConfigError unless `draw` can write files with this ending here."""
     if ending.lower() not in ENDINGS:
         raise ConfigError(f"the plot's name ends with {ending!r}; use one of {', '.join(ENDINGS)}.")
-    try:
+    with needs("app"):
         importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise ConfigError("a plot needs matplotlib, which is not installed; run `pip install matplotlib`.") from error
 
 
 def short(value: float) -> str:

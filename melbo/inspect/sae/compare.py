@@ -19,6 +19,7 @@ from melbo.errors import SaeError
 from melbo.inspect.sae.dictionary import Sae, check_bank
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message, encode
+from melbo.runs.optional import needs
 from melbo.steering.hooks import capture, run_until_stop
 from melbo.steering.random_vectors import random_vectors
 
@@ -77,7 +78,8 @@ def decompose(
 
 
 def _pursuit(dictionary: Tensor, row: Tensor, k: int) -> tuple[Tensor, Tensor, list[float]]:
-    from sklearn.linear_model import orthogonal_mp
+    with needs("measure"):
+        from sklearn.linear_model import orthogonal_mp
 
     path = orthogonal_mp(dictionary.T.numpy(), row.numpy(), n_nonzero_coefs=k, return_path=True)
     steps = torch.from_numpy(path).reshape(len(dictionary), -1)  # [m, steps]

@@ -23,7 +23,7 @@ def draw_shares(findings: Sequence[Finding]) -> bytes:
     """One pair of bars for each experiment: best vector and best random one. PNG.
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        MissingPackageError: matplotlib is not installed.
     """
 
     def fill(figure: Any) -> None:

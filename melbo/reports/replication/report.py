@@ -28,7 +28,7 @@ def write_report(folder: Path, bank: VectorBank, sweep: Sweep, findings: Sequenc
     """Write report.html, report.md and plots/; the path of the first.
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        MissingPackageError: matplotlib is not installed.
     """
     plots = {"sweep": draw_sweep(sweep, ".png"), "shares": draw_shares(findings)}
     scales = draw_scales(findings)
