@@ -164,19 +164,19 @@ def test_steering_changes_the_answer_and_scale_zero_does_not(loaded: LoadedModel
     assert set(steered) != {plain}
 
 
-@pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
-def test_steering_under_a_cache_equals_steering_without(loaded: LoadedModel, positions: Any) -> None:
+def test_steering_under_a_cache_equals_steering_without(loaded: LoadedModel) -> None:
     ids = encode(loaded.tokenizer, PROMPT, 256)[None].expand(3, -1)
     width, vectors = ids.shape[1] - 3, draw_vectors(loaded, 3)
-    logits: list[Tensor] = []
-    with torch.no_grad(), steer(loaded, 1, vectors, positions, width):
-        cache = None
-        for part in (ids[:, :width], *ids[:, width:].split(1, dim=1)):
-            out = loaded.model(input_ids=part, past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
-            logits.append(out.logits)
-        whole = loaded.model(input_ids=ids, use_cache=False).logits
-    assert float((torch.cat(logits, dim=1) - whole).norm() / whole.norm()) < 1e-4
+    for positions in ("all", "prompt", "generated"):
+        logits: list[Tensor] = []
+        with torch.no_grad(), steer(loaded, 1, vectors, positions, width):
+            cache = None
+            for part in (ids[:, :width], *ids[:, width:].split(1, dim=1)):
+                out = loaded.model(input_ids=part, past_key_values=cache, use_cache=True)
+                cache = out.past_key_values
+                logits.append(out.logits)
+            whole = loaded.model(input_ids=ids, use_cache=False).logits
+        assert float((torch.cat(logits, dim=1) - whole).norm() / whole.norm()) < 1e-4, positions
 
 
 @pytest.mark.parametrize("name", MODELS)
