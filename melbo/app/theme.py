@@ -7,10 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from melbo.app.jobs.waiting import CSS as WAITING
-from melbo.app.jobs.waiting import SCRIPT
 from melbo.app.layout import BUILDERS
-from melbo.app.style import CSS
+from melbo.app.render import page_styles, script
 
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
@@ -44,8 +42,9 @@ def launch_options() -> dict[str, Any]:
     """Keyword arguments for `demo.launch`. MELBO_MCP=1 adds an MCP server, which needs `pip install gradio[mcp]`."""
     return {
         "theme": theme(),
-        "js": SCRIPT,
-        "css": CSS + WAITING + "".join(getattr(module, "CSS", "") for module in BUILDERS.values()),
+        "js": script("page"),
+        "css": "".join(getattr(module, "CSS", "") for module in BUILDERS.values()),
+        "css_paths": page_styles(),
         "show_error": False,
         "footer_links": ["api", "gradio"],
         "run_history": False,

@@ -1,8 +1,8 @@
 """A visitor's place among those who wait for the model: shown in words, and bounded so that nobody holds many.
 
-gradio tells each waiting page its place, which a component with show_progress="minimal" shows as "queue: 3/5 |". SCRIPT
-turns that into "3 before you", the request that runs being the first of them, and tells it to screen readers once.
-gradio bounds the queue as a whole only, so `bound_places` refuses a request before it joins.
+gradio tells each waiting page its place, which a component with show_progress="minimal" shows as "queue: 3/5 |".
+static/js/page.js turns that into "3 before you", the request that runs being the first of them, and tells it to screen
+readers once. gradio bounds the queue as a whole only, so `bound_places` refuses a request before it joins.
 """
 
 from __future__ import annotations
@@ -15,54 +15,6 @@ PLACES = 8
 """Requests that one page may have waiting; a ninth is refused until one has started."""
 SHARE = 0.5
 """Share of the queue that one address may fill: many people can sit behind one."""
-CSS = """
-.waiting { min-height: 2.25rem; flex: 1 1 9rem !important; min-width: 9rem !important; align-self: center;
-  position: relative; overflow: visible; }
-.waiting .wrap { background: none !important; padding: 0 !important; border: 0 !important;
-  align-items: flex-start !important; justify-content: center; inset: 0; }
-#place-told { position: fixed; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-.waiting .progress-text { position: static !important; transform: none !important; white-space: nowrap;
-  background: none !important; }
-.progress-text { font-family: inherit !important; font-size: .8125rem !important; visibility: hidden;
-  color: var(--body-text-color-subdued) !important; animation: waited 0s linear .4s forwards; }
-@keyframes waited { to { visibility: visible; } }
-"""
-"""The delay hides what a free model makes of it: a place that lasts for a moment."""
-SCRIPT = r"""() => {
-  const told = document.createElement('div');
-  told.id = 'place-told';
-  told.setAttribute('role', 'status');
-  document.body.append(told);
-  const put = (text) => {
-    const place = /^\s*queue: (\d+)\/\d+ \|\s*$/.exec(text.data);
-    if (!place) return;
-    text.data = `${place[1]} before you ·`;
-    if (told.textContent !== `${place[1]} before you`) told.textContent = `${place[1]} before you`;
-  };
-  const all = (element) => {
-    const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
-    while (texts.nextNode()) put(texts.currentNode);
-  };
-  new MutationObserver((changes) => {
-    for (const change of changes) {
-      if (change.type === 'characterData') put(change.target);
-      for (const node of change.addedNodes) {
-        if (node.nodeType === 3 && node.parentElement?.closest('.progress-text')) put(node);
-        if (node.nodeType !== 1) continue;
-        if (node.matches('.progress-text')) all(node);
-        else node.querySelectorAll('.progress-text').forEach(all);
-      }
-    }
-  }).observe(document.body, { childList: true, characterData: true, subtree: true });
-  let ticks = 0;
-  const top = setInterval(() => {
-    document.querySelectorAll('.pane .bubble-wrap').forEach((pane) => { pane.scrollTop = 0; });
-    if (++ticks > 20) clearInterval(top);
-  }, 100);
-  for (const touch of ['pointerdown', 'wheel', 'keydown'])
-    addEventListener(touch, () => clearInterval(top), { once: true, passive: true });
-}"""
-"""For `launch(js=...)`. Its end: a pane opens at its last line, but the prepared comparison is read from its top."""
 
 
 def waiting(elem_id: str) -> gr.HTML:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from melbo.app.context import Context
-from melbo.app.tabs.bank.css import DIM
+from melbo.app.render import stylesheet
 from melbo.app.tabs.bank.html import tags_html, text
 from melbo.app.tabs.models.handlers import fits
 from melbo.bank.header import BaseModel
@@ -15,30 +15,7 @@ HUB_EMPTY = '<p class="empty">Nothing is asked of the Hub until you press the bu
 NONE = '<p class="empty">No bank with this tag is on the Hub yet.</p>'
 NO_LOCAL = '<p class="empty">This installation has no folder of banks.</p>'
 MAX_LABELS = 8
-STYLE = (
-    DIM
-    + """
-ul.banks { list-style: none; margin: 0; padding: 0; display: grid; gap: .5rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(320px, 100%), 1fr)); }
-ul.banks li { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: .65rem .8rem; cursor: pointer;
-  background: var(--block-background-fill); color: var(--body-text-color); margin: 0; }
-ul.banks li:hover, ul.banks li:focus-visible { border-color: var(--primary-500); outline: none; }
-ul.banks li.unfit { cursor: default; color: var(--body-text-color-subdued); background: transparent; }
-ul.banks li.unfit:hover { border-color: var(--border-color-primary); }
-ul.banks .load { color: var(--link-text-color); font-size: .875rem; font-weight: 500; margin: .35rem 0 0; }
-ul.banks b { overflow-wrap: anywhere; font-weight: 600; }
-.tag { display: inline-block; font-size: .75rem; padding: 0 .45rem; border-radius: 999px; margin: 0 .25rem .15rem 0;
-  border: 1px solid var(--border-color-primary); color: var(--body-text-color-subdued); }
-dl { display: grid; grid-template-columns: minmax(7rem, auto) 1fr; gap: .3rem 1rem; margin: 0; font-size: .9rem; }
-dt { color: var(--body-text-color-subdued); }
-dd { margin: 0; color: var(--body-text-color); overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-h4 { font-size: .9375rem; font-weight: 600; margin: 0; color: var(--body-text-color); }
-h4 + .dim { margin: .2rem 0 0; }
-.card h4 { margin-bottom: .5rem; }
-.card { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: .8rem 1rem; height: 100%;
-  background: var(--block-background-fill); }
-"""
-)
+STYLE = stylesheet("text", "models")
 
 
 def banks_html(infos: Sequence[BankInfo], context: Context, base: BaseModel, empty: str) -> str:
