@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import gradio as gr
 from gradio.events import api
 
-from melbo.app.notice import said
+from melbo.app.notice import error_message
 
 
 def endpoint(fn: Callable[..., Any], name: str, **event: Any) -> None:
@@ -34,4 +34,4 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise gr.Error(said(error), print_exception=False) from error
+        raise gr.Error(error_message(error), print_exception=False) from error

@@ -12,8 +12,8 @@ from melbo.app.api import publish
 from melbo.app.context import DEFAULT_KEY, BankShelf, Context, Limits
 from melbo.app.jobs.device import zero_gpu
 from melbo.app.jobs.waiting import bound_places
-from melbo.app.notice import noticed
-from melbo.app.tab_context import TABS, Shell
+from melbo.app.notice import with_notice
+from melbo.app.tab_context import TABS, TabContext
 from melbo.app.tabs.bank import tab as bank_tab
 from melbo.app.tabs.discover import tab as discover_tab
 from melbo.app.tabs.inspect import tab as inspect_tab
@@ -24,7 +24,7 @@ from melbo.app.tabs.sweep import tab as sweep_tab
 from melbo.bank.vector_bank import VectorBank
 from melbo.models.load import ORGANISM, LoadedModel
 
-__all__ = ["Shell", "build_demo"]
+__all__ = ["TabContext", "build_demo"]
 
 BUILDERS: dict[str, Any] = {
     "steer": steer_tab,
@@ -67,12 +67,12 @@ def build_demo(loaded: LoadedModel, bank: VectorBank, limits: Limits | None = No
         look = gr.State(None)
         head = gr.HTML(head_of(context, DEFAULT_KEY), elem_id="intro", padding=False)
         with gr.Tabs(elem_id="tabs") as tabs:
-            shell = Shell(context, bank_key, pick, tabs, look)
+            tab = TabContext(context, bank_key, pick, tabs, look)
             for name, module in BUILDERS.items():
                 with gr.Tab(TABS[name], id=name, elem_id=f"tab-{name}"):
-                    module.build(shell)
+                    module.build(tab)
         bank_key.change(
-            noticed(lambda key: head_of(context, key), 1), bank_key, [gr.HTML(visible=False), head],
+            with_notice(lambda key: head_of(context, key), 1), bank_key, [gr.HTML(visible=False), head],
             queue=False, show_progress="hidden", api_visibility="private",
         )  # fmt: skip
         publish(context)

@@ -32,7 +32,7 @@ def hint(text: str) -> str:
     return f'<div class="hint" role="status">{html.escape(text)}</div>' if text else ""
 
 
-def said(error: Exception) -> str:
+def error_message(error: Exception) -> str:
     """What a visitor reads about an error; one that nobody foresaw goes to the log instead."""
     if isinstance(error, MelboError):
         text = " ".join(str(error).split())
@@ -41,7 +41,7 @@ def said(error: Exception) -> str:
     return UNEXPECTED
 
 
-def noticed(fn: Callable[..., Any], outputs: int) -> Callable[..., Any]:
+def with_notice(fn: Callable[..., Any], outputs: int) -> Callable[..., Any]:
     """An event's function whose outputs are [notice, *the function's own].
 
     Args:
@@ -55,7 +55,7 @@ def noticed(fn: Callable[..., Any], outputs: int) -> Callable[..., Any]:
         return values if len(values) == outputs + 1 else ("", *values)
 
     def failed(error: Exception) -> tuple[Any, ...]:
-        return (alert(said(error)), *(gr.skip() for _ in range(outputs)))
+        return (alert(error_message(error)), *(gr.skip() for _ in range(outputs)))
 
     inner = fn.func if isinstance(fn, functools.partial) else fn
     if inspect.isgeneratorfunction(inner):

@@ -23,12 +23,12 @@ TABS = {
 
 
 @dataclass(frozen=True)
-class Shell:
+class TabContext:
     """Handed to each tab's `build`, called inside its gr.Tab. A tab's module may hold a style sheet too, `CSS`.
 
     A tab changes the bank by putting a key (`context.banks.put(bank)`) into `bank_key`; tabs that show the bank listen
-    to `bank_key.change`. To steer with a vector: outputs [shell.pick, shell.tabs], values shell.steer_with(key, 3,
-    1.5), shell.go_to("steer"), in that order.
+    to `bank_key.change`. To steer with a vector: outputs [tab.pick, tab.tabs], values tab.steer_with(key, 3,
+    1.5), tab.go_to("steer"), in that order.
     """
 
     context: Context

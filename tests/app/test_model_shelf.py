@@ -19,7 +19,7 @@ from melbo.app.checkpoints import shelf as model_shelf
 from melbo.app.checkpoints.shelf import ModelShelf
 from melbo.app.context import BankShelf, Context, Limits
 from melbo.app.layout import head_of
-from melbo.app.tab_context import Shell
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.models.actions import ModelsActions
 from melbo.app.tabs.models.handlers import load_local
 from melbo.app.tabs.steer.handlers import compare
@@ -53,7 +53,7 @@ def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
 
 
 def actions(context: Context) -> ModelsActions:
-    return ModelsActions(Shell(context, None, None, None))  # type: ignore[arg-type]
+    return ModelsActions(TabContext(context, None, None, None))  # type: ignore[arg-type]
 
 
 def taken(context: Context, steps: Any) -> VectorBank:

@@ -14,8 +14,8 @@ from melbo.app.api import chat_endpoint
 from melbo.app.context import BankShelf, Context, Limits
 from melbo.app.conversation import from_view, to_view, turn
 from melbo.app.layout import build_demo
-from melbo.app.notice import UNEXPECTED, noticed
-from melbo.app.tab_context import Shell
+from melbo.app.notice import UNEXPECTED, with_notice
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.handlers import edited
 from melbo.app.tabs.steer.actions import SteerActions
 from melbo.app.tabs.steer.export import as_code, as_json, as_markdown
@@ -58,7 +58,7 @@ def test_send_shows_both_answers_and_colours_the_tokens(act: SteerActions, tiny_
 
 
 def test_failures_are_one_escaped_line_in_place(act: SteerActions, caplog: pytest.LogCaptureFixture) -> None:
-    send = noticed(act.send, 5)
+    send = with_notice(act.send, 5)
     for message, values, text in (
         (" ", VALUES, "The prompt is empty"),
         ("Hi", (*VALUES[:-1], "<img>"), "&lt;img"),
@@ -73,8 +73,8 @@ def test_failures_are_one_escaped_line_in_place(act: SteerActions, caplog: pytes
     def broken() -> None:
         raise RuntimeError("secret detail")
 
-    assert UNEXPECTED in noticed(broken, 0)()[0] and "secret" in caplog.text
-    assert noticed(lambda: "a", 1)() == ("", "a") and noticed(lambda: ("note", "a"), 1)() == ("note", "a")
+    assert UNEXPECTED in with_notice(broken, 0)()[0] and "secret" in caplog.text
+    assert with_notice(lambda: "a", 1)() == ("", "a") and with_notice(lambda: ("note", "a"), 1)() == ("note", "a")
 
 
 def test_edit_takes_the_last_question_back_and_clear_empties(act: SteerActions) -> None:
@@ -123,13 +123,13 @@ def test_a_preset_shows_its_example_unless_somebody_has_talked(act: SteerActions
 
 def test_another_tab_sends_a_vector_of_a_visitors_own_bank(act: SteerActions, tiny_bank: VectorBank) -> None:
     key = act.context.banks.put(tiny_bank.select([5, 6]))
-    pick = Shell.steer_with(key, 1, 2.5)
+    pick = TabContext.steer_with(key, 1, 2.5)
     preset, note, head, *mix = act.show_bank(key, pick)
     assert preset.value is None and "what vector 6 does" in note and "mode 6" in head
     assert shown_mix(tuple(mix)) == [(1, 2.5)] and mix[1].choices == [("0 · mode 5", 0), ("1 · mode 6", 1)]
     assert shown_mix(tuple(act.show_bank("default", pick)[3:])) == [(0, 1.0)]
     assert act.show_opening(key)[:2] == ([], []) and len(act.show_opening("default")[0]) == 2
-    assert Shell.steer_with(key, 1, 2.5) != pick
+    assert TabContext.steer_with(key, 1, 2.5) != pick
 
 
 def test_other_labels_leave_the_conversation_and_other_vectors_do_not(act: SteerActions, tiny_bank: VectorBank) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from melbo.annotation.entry import DUD_LABEL
 from melbo.app.context import DEFAULT_KEY, BankShelf, Context
-from melbo.app.tab_context import Shell
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank import files as bank_tab_files
 from melbo.app.tabs.bank.actions import BankActions
 from melbo.app.tabs.bank.effect_map import HEIGHT, WIDTH, effect_map, map_svg
@@ -64,8 +64,8 @@ def noted(tiny_bank: VectorBank) -> VectorBank:
 
 
 @pytest.fixture
-def shell(tiny: LoadedModel, noted: VectorBank) -> Shell:
-    return Shell(Context(tiny, BankShelf(noted)), None, None, None)  # type: ignore[arg-type]
+def tab(tiny: LoadedModel, noted: VectorBank) -> TabContext:
+    return TabContext(Context(tiny, BankShelf(noted)), None, None, None)  # type: ignore[arg-type]
 
 
 def picks(html: str) -> list[int]:
@@ -251,8 +251,8 @@ def test_names_of_files_are_plain(tiny_bank: VectorBank, source: Source | None, 
     assert bank_name(replace(tiny_bank, source=source)) == name
 
 
-def test_opening_shows_the_first_vector_that_does_something(shell: Shell, noted: VectorBank) -> None:
-    act = BankActions(shell)
+def test_opening_shows_the_first_vector_that_does_something(tab: TabContext, noted: VectorBank) -> None:
+    act = BankActions(tab)
     _, query, duds, chosen, table, plane, page, lens, steer, label, note, numbers = act.open(DEFAULT_KEY)
     assert (query, chosen, lens, label, note) == ("", 0, "", "Pirate", "talks of ships")
     assert duds["label"] == "Show duds (2)" and duds["value"] is False
@@ -260,14 +260,14 @@ def test_opening_shows_the_first_vector_that_does_something(shell: Shell, noted:
     assert "Arr, steered" in page and steer == "Steer with 0 × -1.5"
 
 
-def test_a_bank_of_duds_shows_them(shell: Shell, noted: VectorBank) -> None:
-    key = shell.context.banks.put(noted.select([1, 2]))
-    _, _, duds, chosen, table, *_ = BankActions(shell).open(key)
+def test_a_bank_of_duds_shows_them(tab: TabContext, noted: VectorBank) -> None:
+    key = tab.context.banks.put(noted.select([1, 2]))
+    _, _, duds, chosen, table, *_ = BankActions(tab).open(key)
     assert duds["value"] is True and chosen == 0 == first_vector(noted.select([1, 2])) and picks(table) == [0, 1]
 
 
-def test_a_click_opens_the_page_and_bad_clicks_are_refused(shell: Shell) -> None:
-    act = BankActions(shell)
+def test_a_click_opens_the_page_and_bad_clicks_are_refused(tab: TabContext) -> None:
+    act = BankActions(tab)
     index, table, _, page, *_ = act.pick(SimpleNamespace(_data={"index": 4}), DEFAULT_KEY, "", False)  # type: ignore[arg-type]
     assert index == 4 and 'data-pick="4" tabindex="0" aria-current="true"' in table and "vector 4" in page
     for data in (None, {}, {"index": 99}, {"index": "4"}):
@@ -275,41 +275,43 @@ def test_a_click_opens_the_page_and_bad_clicks_are_refused(shell: Shell) -> None
             act.pick(SimpleNamespace(_data=data), DEFAULT_KEY, "", False)  # type: ignore[arg-type]
 
 
-def test_saving_and_selecting_keep_the_apps_own_bank(shell: Shell, noted: VectorBank) -> None:
-    act = BankActions(shell)
+def test_saving_and_selecting_keep_the_apps_own_bank(tab: TabContext, noted: VectorBank) -> None:
+    act = BankActions(tab)
     told, key, own, *_ = act.save(DEFAULT_KEY, 1, "Dutch", "", "", False)
     assert all(value == gr.skip() for value in act.open(key, own)), "the page stays where it is"
-    assert "your copy" in told and shell.context.banks.get(key).label(1) == "Dutch"
-    assert shell.context.banks.get(DEFAULT_KEY).label(1) == "quiet"
+    assert "your copy" in told and tab.context.banks.get(key).label(1) == "Dutch"
+    assert tab.context.banks.get(DEFAULT_KEY).label(1) == "quiet"
     _, part = act.select(key, "1, 0")
-    assert [shell.context.banks.get(part).label(i) for i in range(2)] == ["Dutch", "Pirate"]
+    assert [tab.context.banks.get(part).label(i) for i in range(2)] == ["Dutch", "Pirate"]
     assert act.shown(DEFAULT_KEY, "pirate", False) == "0"
 
 
-def test_steering_hands_over_the_vector_and_its_scale(shell: Shell) -> None:
-    pick, tabs = BankActions(shell).steer(DEFAULT_KEY, 0)
+def test_steering_hands_over_the_vector_and_its_scale(tab: TabContext) -> None:
+    pick, tabs = BankActions(tab).steer(DEFAULT_KEY, 0)
     assert (pick["bank"], pick["vector"], pick["scale"]) == (DEFAULT_KEY, 0, -1.5) and tabs.selected == "steer"
 
 
-def test_the_way_to_understand_hands_over_the_vector(shell: Shell) -> None:
-    look, tabs = BankActions(shell).understand(DEFAULT_KEY, 4)
+def test_the_way_to_understand_hands_over_the_vector(tab: TabContext) -> None:
+    look, tabs = BankActions(tab).understand(DEFAULT_KEY, 4)
     assert (look["bank"], look["vector"]) == (DEFAULT_KEY, 4) and tabs.selected == "inspect"
 
 
-def test_an_unknown_key_is_told(shell: Shell) -> None:
+def test_an_unknown_key_is_told(tab: TabContext) -> None:
     with pytest.raises(BankError, match="no longer loaded"):
-        BankActions(shell).open("nobody's")
+        BankActions(tab).open("nobody's")
 
 
-def test_pushing_needs_a_login_and_a_name(shell: Shell) -> None:
-    act = BankActions(shell)
+def test_pushing_needs_a_login_and_a_name(tab: TabContext) -> None:
+    act = BankActions(tab)
     with pytest.raises(HubError, match="log in"):
         act.push_as(DEFAULT_KEY, "me/bank", True, None)
     with pytest.raises(HubError, match="user/name"):
         act.push_here(DEFAULT_KEY, "no owner", True)
 
 
-def test_a_push_uses_the_visitors_token_and_tells_nothing_of_it(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_push_uses_the_visitors_token_and_tells_nothing_of_it(
+    tab: TabContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: dict[str, Any] = {}
 
     def pushed(self: VectorBank, repo: str, **named: Any) -> Any:
@@ -318,6 +320,6 @@ def test_a_push_uses_the_visitors_token_and_tells_nothing_of_it(shell: Shell, mo
 
     monkeypatch.setattr(VectorBank, "push_to_hub", pushed)
     token = SimpleNamespace(token="hf_verysecret")
-    told = BankActions(shell).push_as(DEFAULT_KEY, " me/bank ", True, token)  # type: ignore[arg-type]
+    told = BankActions(tab).push_as(DEFAULT_KEY, " me/bank ", True, token)  # type: ignore[arg-type]
     assert seen == {"repo": "me/bank", "private": True, "token": "hf_verysecret"}
     assert "me/bank" in told and "secret" not in told

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from melbo.app.context import DEFAULT_KEY, BankShelf, Context, Limits
-from melbo.app.tab_context import Shell
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.discover.api import discover_endpoint
 from melbo.app.tabs.discover.handlers import (
     KEPT_SECONDS,
@@ -58,7 +58,7 @@ def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
 
 @pytest.fixture
 def act(context: Context) -> DiscoverActions:
-    return DiscoverActions(Shell(context, None, None, None))  # type: ignore[arg-type]
+    return DiscoverActions(TabContext(context, None, None, None))  # type: ignore[arg-type]
 
 
 def values(**changed: Any) -> list[Any]:
@@ -257,7 +257,7 @@ def test_layers_are_shown_on_the_depth_with_the_atlas_where_there_is_one(
         bank.base_model, "torch.float32", AtlasConfig(), (tuple(chat(BOMB)),), (Pair(1, 3, 2.0, 3.0, 1.0, 1.0, 1.0),)
     )
     atlas.save(tmp_path / "bank" / "atlas.json")
-    act = DiscoverActions(Shell(Context(tiny, BankShelf(bank)), None, None, None))  # type: ignore[arg-type]
+    act = DiscoverActions(TabContext(Context(tiny, BankShelf(bank)), None, None, None))  # type: ignore[arg-type]
     shown = act.layers(DEFAULT_KEY, 1, 3)
     assert 'class="chosen"' in shown and ">2.0<" in shown
     replace(atlas, model=replace(atlas.model, id="another")).save(tmp_path / "bank" / "atlas.json")
@@ -291,7 +291,7 @@ def test_the_endpoint_gives_the_vectors(context: Context, tiny: LoadedModel) -> 
 
 
 def test_a_run_that_takes_too_long_can_be_gone_on_with(context: Context) -> None:
-    hasty = DiscoverActions(Shell(replace(context, limits=replace(context.limits, seconds=0)), None, None, None))  # type: ignore[arg-type]
+    hasty = DiscoverActions(TabContext(replace(context, limits=replace(context.limits, seconds=0)), None, None, None))  # type: ignore[arg-type]
     outputs = []
     with pytest.raises(ConfigError, match="longer than"):
         for row in hasty.start(TICKET, DEFAULT_KEY, *values()):

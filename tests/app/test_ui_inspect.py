@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from melbo.app.context import DEFAULT_KEY, BankShelf, Context, Limits
-from melbo.app.tab_context import Shell
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.inspect import (
     api as inspect_tab_api,
 )
@@ -50,7 +50,7 @@ def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
 
 @pytest.fixture
 def act(context: Context) -> InspectActions:
-    return InspectActions(Shell(context, None, None, None))  # type: ignore[arg-type]
+    return InspectActions(TabContext(context, None, None, None))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_opening_follows_the_bank_and_what_another_tab_sends(act: InspectActions
     key, picker, steer, *rest = act.opened(DEFAULT_KEY)
     assert key == DEFAULT_KEY and picker["value"] == 0 and len(picker["choices"]) == 8 and steer == "Steer with 0 × 1"
     assert 1 + len(rest) == len(View._fields)
-    look = act.shell.steer_with(DEFAULT_KEY, 1, 1.0)
+    look = act.tab.steer_with(DEFAULT_KEY, 1, 1.0)
     _, picker, steer, *_ = act.opened(DEFAULT_KEY, DEFAULT_KEY, look, 5)
     assert picker["value"] == 1 and steer == "Steer with 1 × -1.5"
     other = act.banks.put(act.banks.get(DEFAULT_KEY).select([2, 3]))
@@ -226,7 +226,7 @@ def test_the_embedded_model_brings_its_chats_and_its_sae(monkeypatch: pytest.Mon
     for module in (inspect_tab_handlers, inspect_tab_source):
         monkeypatch.setattr(module, "CHATS", 33)
     bank = VectorBank.load(BANK).select([0, 4])
-    act = InspectActions(Shell(Context(load_model("organism"), BankShelf(bank)), None, None, None))  # type: ignore[arg-type]
+    act = InspectActions(TabContext(Context(load_model("organism"), BankShelf(bank)), None, None, None))  # type: ignore[arg-type]
     assert act.found.missing(DEFAULT_KEY, 0)[0] is True
     shown = last(act.find_features(DEFAULT_KEY, 1))
     assert "of the SAE organism" in shown and "Measured here." in shown and shown.count("<section>") == 3

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import constants
 
 from melbo.app.context import BankShelf, Context, Limits
-from melbo.app.tab_context import Shell
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.models import actions as models_tab_actions
 from melbo.app.tabs.models import handlers as models_tab_handlers
 from melbo.app.tabs.models.actions import ModelsActions, chosen
@@ -159,7 +159,7 @@ def test_places_outside_the_list_are_refused(place: Any) -> None:
 def test_a_click_puts_a_bank_on_the_shelf(context: Context, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models_tab_actions, "local_banks", lambda: local_banks(folder))
     monkeypatch.setattr(models_tab_actions, "load_local", lambda c, name: load_local(c, name, folder))
-    act = ModelsActions(Shell(context, None, None, None))  # type: ignore[arg-type]
+    act = ModelsActions(TabContext(context, None, None, None))  # type: ignore[arg-type]
     place = [info.name for info in local_banks(folder)].index("mine")
     told, key = list(act.pick_local(float(place)))[-1]
     assert "mine is in use" in told and len(context.banks.get(key)) == 8

@@ -13,7 +13,7 @@ import torch
 
 from melbo.app.api import strip_endpoint, vectors_endpoint
 from melbo.app.context import BankShelf, Context, Limits
-from melbo.app.tab_context import Shell
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.handlers import edited
 from melbo.app.tabs.strip.handlers import Calibration, Card, Strip, grid, scale_strip
 from melbo.app.tabs.strip.html import EMPTY, strip_html
@@ -160,9 +160,9 @@ def test_the_tab_grows_and_follows_the_bank(context: Context, tiny_bank: VectorB
     pictures = [p for p in act.run("default", BOMB, 0, 2.0, 3) if isinstance(p, str)]
     assert "Writing" in pictures[0] and "<footer>" in pictures[-1]
     key = context.banks.put(tiny_bank.select([3, 4]))
-    now, chosen, emptied = act.show_bank(key, "default", Shell.steer_with(key, 1, 1.0), 5)
+    now, chosen, emptied = act.show_bank(key, "default", TabContext.steer_with(key, 1, 1.0), 5)
     assert now == key and chosen.value == 1 and len(chosen.choices) == 2 and emptied == EMPTY
-    assert act.show_bank("default", key, Shell.steer_with(key, 1, 1.0), 1)[1].value == 0
+    assert act.show_bank("default", key, TabContext.steer_with(key, 1, 1.0), 1)[1].value == 0
 
 
 def test_another_label_leaves_the_strip_and_another_vector_does_not(context: Context, tiny_bank: VectorBank) -> None:
@@ -170,7 +170,7 @@ def test_another_label_leaves_the_strip_and_another_vector_does_not(context: Con
     key = context.banks.put(edited(tiny_bank, 3, "odd", ""))
     _, chosen, kept = act.show_bank(key, "default", None, 3)
     assert chosen.value == 3 and ("3 · odd", 3) in chosen.choices and kept == gr.skip()
-    _, chosen, emptied = act.show_bank(key, key, Shell.steer_with(key, 5, 1.0), 3)
+    _, chosen, emptied = act.show_bank(key, key, TabContext.steer_with(key, 5, 1.0), 3)
     assert chosen.value == 5 and emptied == EMPTY
 
 

@@ -18,7 +18,7 @@ from melbo.app.api import changes_endpoint, chat_endpoint, strip_endpoint
 from melbo.app.context import BankShelf, Context, Limits
 from melbo.app.jobs import device
 from melbo.app.jobs.device import START, on_device
-from melbo.app.tab_context import Shell
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.handlers import read_tokens
 from melbo.app.tabs.discover.api import discover_endpoint
 from melbo.app.tabs.models.actions import ModelsActions
@@ -153,7 +153,7 @@ def test_all_models_are_loaded_before_the_launch(
     layout.build_demo(context.loaded, context.banks.get("default"), replace(LIMITS, models=("user/gpt2",)))
     (made,) = contexts
     assert [loaded.name for loaded in made.models.loaded()] == ["tiny", "user/gpt2"]
-    act = ModelsActions(Shell(made, None, None, None))  # type: ignore[arg-type]
+    act = ModelsActions(TabContext(made, None, None, None))  # type: ignore[arg-type]
     with pytest.raises(MelboError, match="may not be"):
         list(act.load_model("user/llama", ""))
     _, key = list(act.load_model("user/gpt2", ""))[-1]

@@ -10,7 +10,7 @@ import gradio as gr
 from melbo.annotation.entry import text_of
 from melbo.app.jobs.device import on_device
 from melbo.app.notice import hint
-from melbo.app.tab_context import Shell
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.effect_map import map_svg
 from melbo.app.tabs.bank.files import Downloads, bank_name, push, zip_bank
 from melbo.app.tabs.bank.handlers import (
@@ -32,12 +32,12 @@ from melbo.inspect.stored import activating_examples, sae_neighbours
 
 
 class BankActions:
-    """The tab's events, for one shell."""
+    """The tab's events, for one page."""
 
-    def __init__(self, shell: Shell) -> None:
-        self.shell = shell
-        self.banks = shell.context.banks
-        self.lens = on_device(partial(read_tokens, shell.context))
+    def __init__(self, tab: TabContext) -> None:
+        self.tab = tab
+        self.banks = tab.context.banks
+        self.lens = on_device(partial(read_tokens, tab.context))
         self.files = Downloads()
 
     def overview(self, bank: VectorBank, query: str | None, duds: bool, chosen: int) -> tuple[str, str]:
@@ -85,16 +85,16 @@ class BankActions:
         return index, *self.overview(bank, query, duds, index), *self.page(bank, index)
 
     def steer(self, key: str, chosen: int) -> tuple[Any, ...]:
-        """Values for the shell's pick and tabs."""
+        """Values for the tab's pick and tabs."""
         bank = self.banks.get(key)
         index = checked_index(bank, chosen)
-        return self.shell.steer_with(key, index, best_scale(bank, index)), self.shell.go_to("steer")
+        return self.tab.steer_with(key, index, best_scale(bank, index)), self.tab.go_to("steer")
 
     def understand(self, key: str, chosen: int) -> tuple[Any, ...]:
-        """Values for the shell's look and tabs."""
+        """Values for the tab's look and tabs."""
         bank = self.banks.get(key)
         index = checked_index(bank, chosen)
-        return self.shell.steer_with(key, index, best_scale(bank, index)), self.shell.go_to("inspect")
+        return self.tab.steer_with(key, index, best_scale(bank, index)), self.tab.go_to("inspect")
 
     def tokens(self, key: str, chosen: int) -> str:
         """The logit lens."""

@@ -8,8 +8,8 @@ import gradio as gr
 
 from melbo.app.context import visitors_log_in
 from melbo.app.jobs.device import MODEL_EVENT
-from melbo.app.notice import notice, noticed
-from melbo.app.tab_context import Shell
+from melbo.app.notice import notice, with_notice
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.actions import BankActions
 from melbo.app.tabs.bank.css import MAP, PAGE, PICK, TABLE
 from melbo.app.tabs.bank.handlers import MAX_LABEL, MAX_NOTE, MAX_QUERY
@@ -64,10 +64,10 @@ class Whole(NamedTuple):
     """None where nobody can log in."""
 
 
-def build(shell: Shell) -> None:
+def build(tab: TabContext) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
-    act = BankActions(shell)
-    bank = shell.context.banks.get(shell.context.default_key)
+    act = BankActions(tab)
+    bank = tab.context.banks.get(tab.context.default_key)
     _, box, first, table, plane, html, lens, steer, label, note, numbers = act.opened(bank)
     chosen, own = gr.State(first), gr.State("")
     said = notice("bank-notice")
@@ -88,12 +88,12 @@ def build(shell: Shell) -> None:
                 name = gr.Textbox(label, label="Label", max_length=MAX_LABEL, elem_id="bank-label")
                 text = gr.Textbox(note, label="Note", max_length=MAX_NOTE, lines=2, max_lines=6, elem_id="bank-note")
                 save = gr.Button("Save", size="sm", elem_id="bank-save")
-            whole = _whole(shell, numbers)
+            whole = _whole(tab, numbers)
     over = Overview(query, duds, rows, dots)
     page = Page(shown, read, go, name, text, tokens, understand, save)
-    _connect_overview(shell, act, said, (chosen, own), over, page, whole)
-    _connect_page(shell, act, said, (chosen, own), over, page)
-    _connect_whole(shell, act, said, over, whole)
+    _connect_overview(tab, act, said, (chosen, own), over, page, whole)
+    _connect_page(tab, act, said, (chosen, own), over, page)
+    _connect_whole(tab, act, said, over, whole)
 
 
 def _overview(box: dict[str, Any], table: str) -> tuple[gr.Textbox, gr.Checkbox, gr.HTML]:
@@ -112,7 +112,7 @@ def _overview(box: dict[str, Any], table: str) -> tuple[gr.Textbox, gr.Checkbox,
     return query, duds, rows
 
 
-def _whole(shell: Shell, numbers: str) -> Whole:
+def _whole(tab: TabContext, numbers: str) -> Whole:
     with gr.Accordion("Select into a new bank", open=False):
         selection = gr.Textbox(numbers, label="Vectors", info="Such as 0, 3, 5-9.", elem_id="bank-numbers")
         with gr.Row():
@@ -122,7 +122,7 @@ def _whole(shell: Shell, numbers: str) -> Whole:
         download = gr.Button("Download (zip)", size="sm", elem_id="bank-download")
         file = gr.DownloadButton("File", visible="hidden", elem_id="bank-file")
         login = visitors_log_in()
-        if not login and not shell.context.limits.local_files:
+        if not login and not tab.context.limits.local_files:
             return Whole(selection, take, make, download, file, None)
         if login:
             gr.LoginButton(size="sm")
@@ -137,7 +137,7 @@ def _whole(shell: Shell, numbers: str) -> Whole:
 
 
 def _connect_overview(
-    shell: Shell, act: BankActions, said: gr.HTML, states: tuple[gr.State, gr.State], over: Overview, page: Page,
+    tab: TabContext, act: BankActions, said: gr.HTML, states: tuple[gr.State, gr.State], over: Overview, page: Page,
     whole: Whole,
 ) -> None:  # fmt: skip
     """Search, clicks in table and map, and another bank."""
@@ -145,7 +145,7 @@ def _connect_overview(
     local: dict[str, Any] = QUIET | {"queue": False}
     view = [over.query, over.duds]
     gr.on(
-        [over.query.input, over.duds.input], noticed(act.filter, 2), [shell.bank_key, *view, chosen],
+        [over.query.input, over.duds.input], with_notice(act.filter, 2), [tab.bank_key, *view, chosen],
         [said, over.table, over.map], trigger_mode="always_last", **local,
     )  # fmt: skip
 
@@ -154,41 +154,45 @@ def _connect_overview(
 
     for place in (over.table, over.map):
         place.select(
-            noticed(pick, 8), [shell.bank_key, *view], [said, chosen, over.table, over.map, *page[:5]], **local
+            with_notice(pick, 8), [tab.bank_key, *view], [said, chosen, over.table, over.map, *page[:5]], **local
         )
-    shell.bank_key.change(
-        noticed(act.open, 11), [shell.bank_key, own],
+    tab.bank_key.change(
+        with_notice(act.open, 11), [tab.bank_key, own],
         [said, over.query, over.duds, chosen, over.table, over.map, *page[:5], whole.numbers], **local,
     )  # fmt: skip
 
 
 def _connect_page(
-    shell: Shell, act: BankActions, said: gr.HTML, states: tuple[gr.State, gr.State], over: Overview, page: Page
+    tab: TabContext, act: BankActions, said: gr.HTML, states: tuple[gr.State, gr.State], over: Overview, page: Page
 ) -> None:
     """Steer, tokens, all that is known, save."""
-    key, (chosen, own) = shell.bank_key, states
-    page.steer.click(noticed(act.steer, 2), [key, chosen], [said, shell.pick, shell.tabs], **SHARED)
-    page.understand.click(noticed(act.understand, 2), [key, chosen], [said, shell.look, shell.tabs], **SHARED)
+    key, (chosen, own) = tab.bank_key, states
+    page.steer.click(with_notice(act.steer, 2), [key, chosen], [said, tab.pick, tab.tabs], **SHARED)
+    page.understand.click(with_notice(act.understand, 2), [key, chosen], [said, tab.look, tab.tabs], **SHARED)
     page.tokens.click(
-        noticed(act.tokens, 1), [key, chosen], [said, page.lens], api_visibility="private", show_progress="minimal",
+        with_notice(act.tokens, 1), [key, chosen], [said, page.lens], api_visibility="private", show_progress="minimal",
         show_progress_on=page.lens, **MODEL_EVENT,
     )  # fmt: skip
     page.save.click(
-        noticed(act.save, 9), [key, chosen, page.label, page.note, over.query, over.duds],
+        with_notice(act.save, 9), [key, chosen, page.label, page.note, over.query, over.duds],
         [said, key, own, over.table, over.map, *page[:5]], **SHARED,
     )  # fmt: skip
 
 
-def _connect_whole(shell: Shell, act: BankActions, said: gr.HTML, over: Overview, whole: Whole) -> None:
+def _connect_whole(tab: TabContext, act: BankActions, said: gr.HTML, over: Overview, whole: Whole) -> None:
     """Selection, download, push."""
-    key = shell.bank_key
-    whole.take.click(noticed(act.shown, 1), [key, over.query, over.duds], [said, whole.numbers], queue=False, **QUIET)
-    whole.make.click(noticed(act.select, 1), [key, whole.numbers], [said, key], **SHARED)
-    whole.download.click(noticed(act.download, 1), key, [said, whole.file], **QUIET).success(None, js=FETCH, **QUIET)
+    key = tab.bank_key
+    whole.take.click(
+        with_notice(act.shown, 1), [key, over.query, over.duds], [said, whole.numbers], queue=False, **QUIET
+    )
+    whole.make.click(with_notice(act.select, 1), [key, whole.numbers], [said, key], **SHARED)
+    whole.download.click(with_notice(act.download, 1), key, [said, whole.file], **QUIET).success(
+        None, js=FETCH, **QUIET
+    )
     push = whole.push
     if push is not None:
         function = act.push_as if visitors_log_in() else act.push_here
         push.button.click(
-            noticed(function, 1), [key, push.repo, push.private], [said, push.pushed], concurrency_limit=4,
+            with_notice(function, 1), [key, push.repo, push.private], [said, push.pushed], concurrency_limit=4,
             api_visibility="private",
         )  # fmt: skip

@@ -14,8 +14,8 @@ import gradio as gr
 
 from melbo.app.jobs.device import MODEL_EVENT, on_device
 from melbo.app.jobs.waiting import shown_on, waiting
-from melbo.app.notice import notice, noticed
-from melbo.app.tab_context import Shell
+from melbo.app.notice import notice, with_notice
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.files import Downloads, bank_name, zip_bank
 from melbo.app.tabs.discover.api import publish
 from melbo.app.tabs.discover.handlers import (
@@ -40,11 +40,11 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 class DiscoverActions:
-    """The tab's events, for one shell."""
+    """The tab's events, for one page."""
 
-    def __init__(self, shell: Shell) -> None:
-        self.shell, self.context = shell, shell.context
-        self.steps = on_device(partial(discover_steps, shell.context), min(120, shell.context.limits.seconds))
+    def __init__(self, tab: TabContext) -> None:
+        self.tab, self.context = tab, tab.context
+        self.steps = on_device(partial(discover_steps, tab.context), min(120, tab.context.limits.seconds))
         self.files, self.checkpoints = Downloads(), Checkpoints()
 
     def layers(self, key: str, source: float, target: float) -> str:
@@ -109,9 +109,9 @@ class DiscoverActions:
         return running_html(curve, "Stopped"), gr.update(visible=True)
 
     def steer(self, made: str) -> tuple[Any, ...]:
-        """Values for the shell's pick and tabs: the new bank's strongest vector."""
+        """Values for the tab's pick and tabs: the new bank's strongest vector."""
         bank = made_bank(self.context, made)
-        return self.shell.steer_with(made, best_vector(bank), 1.0), self.shell.go_to("steer")
+        return self.tab.steer_with(made, best_vector(bank), 1.0), self.tab.go_to("steer")
 
     def download(self, made: str) -> str:
         """Path of the new bank's zip."""
@@ -119,17 +119,17 @@ class DiscoverActions:
         return self.files.write(f"{bank_name(bank)}.zip", partial(zip_bank, bank))
 
 
-def build(shell: Shell) -> None:
+def build(tab: TabContext) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
-    act = DiscoverActions(shell)
-    publish(shell.context)
+    act = DiscoverActions(tab)
+    publish(tab.context)
     ticket = gr.State("")
     curve, made = gr.State(Curve()), gr.State("")
-    bank = shell.context.banks.get(shell.context.default_key)
+    bank = tab.context.banks.get(tab.context.default_key)
     said = notice("discover-notice")
     with gr.Row(elem_id="discover"):
         with gr.Column(scale=3, min_width=300):
-            settings, picture = build_settings(bank, shell.context.limits)
+            settings, picture = build_settings(bank, tab.context.limits)
         with gr.Column(scale=4, min_width=300):
             with gr.Row(elem_id="discover-buttons"):
                 start = gr.Button("Start", variant="primary", scale=0, min_width=110, elem_id="discover-start")
@@ -145,44 +145,49 @@ def build(shell: Shell) -> None:
                 download = gr.Button("Download (zip)", min_width=0, elem_id="discover-download")
             file = gr.DownloadButton("File", visible="hidden", elem_id="discover-file")
     buttons = Buttons(start, stop, resume, after, steer, look, download, file)
-    _connect(shell, act, said, settings, buttons, (ticket, curve, made), (status, place))
+    _connect(tab, act, said, settings, buttons, (ticket, curve, made), (status, place))
     before = gr.State(bank.base_model)
     suited = [settings.source, settings.target, settings.n_vectors, settings.radius, settings.system]
-    shown = [shell.bank_key, settings.source, settings.target]
-    shell.bank_key.change(
-        noticed(act.follow, 6), [shell.bank_key, before], [said, before, *suited], queue=False, **QUIET
-    ).then(noticed(act.layers, 1), shown, [said, picture], queue=False, **QUIET)  # then: the model may be shallower
+    shown = [tab.bank_key, settings.source, settings.target]
+    tab.bank_key.change(
+        with_notice(act.follow, 6), [tab.bank_key, before], [said, before, *suited], queue=False, **QUIET
+    ).then(with_notice(act.layers, 1), shown, [said, picture], queue=False, **QUIET)  # then: the model may be shallower
     page = gr.context.Context.root_block
     assert page is not None
     page.load(lambda: secrets.token_urlsafe(16), None, ticket, queue=False, **QUIET)
     gr.on(
-        [settings.source.input, settings.target.input], noticed(act.layers, 1), shown, [said, picture],
+        [settings.source.input, settings.target.input], with_notice(act.layers, 1), shown, [said, picture],
         trigger_mode="always_last", queue=False, **QUIET,
     )  # fmt: skip
     settings.auto.change(
         None, settings.auto, settings.radius, js="(auto) => ({interactive: !auto, __type__: 'update'})", **QUIET
     )
     settings.method.input(
-        lambda method: default_steps(method, shell.context.limits.steps) if method in METHODS else 1,
+        lambda method: default_steps(method, tab.context.limits.steps) if method in METHODS else 1,
         settings.method, settings.steps, queue=False, **QUIET,
     )  # fmt: skip
 
 
 def _connect(
-    shell: Shell, act: DiscoverActions, said: gr.HTML, settings: Settings, buttons: Buttons,
+    tab: TabContext, act: DiscoverActions, said: gr.HTML, settings: Settings, buttons: Buttons,
     states: tuple[gr.State, gr.State, gr.State], told: tuple[gr.HTML, gr.HTML],
 ) -> None:  # fmt: skip
     (ticket, curve, made), (status, place) = states, told
     long: dict[str, Any] = QUIET | shown_on(place) | MODEL_EVENT
-    inputs = [ticket, shell.bank_key, *settings]
-    outputs = [said, curve, status, made, shell.bank_key, buttons.resume, buttons.after]
-    started = buttons.start.click(noticed(act.start, 6), inputs, outputs, **long)
-    resumed = buttons.resume.click(noticed(act.resume, 6), inputs, outputs, **long)
+    inputs = [ticket, tab.bank_key, *settings]
+    outputs = [said, curve, status, made, tab.bank_key, buttons.resume, buttons.after]
+    started = buttons.start.click(with_notice(act.start, 6), inputs, outputs, **long)
+    resumed = buttons.resume.click(with_notice(act.resume, 6), inputs, outputs, **long)
     buttons.stop.click(
-        noticed(act.stopped, 2), curve, [said, status, buttons.resume], cancels=[started, resumed], queue=False, **QUIET
+        with_notice(act.stopped, 2),
+        curve,
+        [said, status, buttons.resume],
+        cancels=[started, resumed],
+        queue=False,
+        **QUIET,
     )
-    buttons.steer.click(noticed(act.steer, 2), made, [said, shell.pick, shell.tabs], concurrency_limit=None, **QUIET)
-    buttons.look.click(lambda: shell.go_to("bank"), None, shell.tabs, queue=False, **QUIET)
-    buttons.download.click(noticed(act.download, 1), made, [said, buttons.file], **QUIET).success(
+    buttons.steer.click(with_notice(act.steer, 2), made, [said, tab.pick, tab.tabs], concurrency_limit=None, **QUIET)
+    buttons.look.click(lambda: tab.go_to("bank"), None, tab.tabs, queue=False, **QUIET)
+    buttons.download.click(with_notice(act.download, 1), made, [said, buttons.file], **QUIET).success(
         None, js="() => document.querySelector('#discover-file')?.click()", **QUIET
     )

@@ -13,7 +13,7 @@ import gradio as gr
 from melbo.app.choices import picker
 from melbo.app.jobs.device import on_device
 from melbo.app.jobs.timing import time_left
-from melbo.app.tab_context import Shell
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.handlers import best_scale, checked_index, first_vector
 from melbo.app.tabs.inspect.findings import LIVE, Findings, mark_of
 from melbo.app.tabs.inspect.handlers import (
@@ -38,19 +38,19 @@ _WORDS = empty_html("Asks the model what “X” means while the vector stands i
 
 
 class InspectActions:
-    """The tab's events, for one shell."""
+    """The tab's events, for one page."""
 
-    def __init__(self, shell: Shell) -> None:
-        self.shell = shell
-        self.context = shell.context
-        self.banks = shell.context.banks
-        self.found = Findings(shell.context.banks)
-        seconds = min(120, shell.context.limits.seconds)
+    def __init__(self, tab: TabContext) -> None:
+        self.tab = tab
+        self.context = tab.context
+        self.banks = tab.context.banks
+        self.found = Findings(tab.context.banks)
+        seconds = min(120, tab.context.limits.seconds)
         self._activating, self._sae, self._geometry, self._lens, self._words = (
-            on_device(partial(steps, shell.context), seconds)
+            on_device(partial(steps, tab.context), seconds)
             for steps in (activating_steps, sae_steps, geometry_steps, lens_steps, description_steps)
         )
-        self._text = on_device(partial(read_text, shell.context))
+        self._text = on_device(partial(read_text, tab.context))
 
     def opened(
         self, key: str, before: str = "", look: Mapping[str, Any] | None = None, index: Any = None
@@ -165,10 +165,10 @@ class InspectActions:
         return _WORDS
 
     def steer(self, key: str, index: Any) -> tuple[Any, ...]:
-        """Values for the shell's pick and tabs."""
+        """Values for the tab's pick and tabs."""
         bank = self.banks.get(key)
         number = checked_index(bank, index)
-        return self.shell.steer_with(key, number, best_scale(bank, number)), self.shell.go_to("steer")
+        return self.tab.steer_with(key, number, best_scale(bank, number)), self.tab.go_to("steer")
 
     @staticmethod
     def _told(

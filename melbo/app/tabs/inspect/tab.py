@@ -9,8 +9,8 @@ import gradio as gr
 
 from melbo.app.conversation import MAX_CHARACTERS
 from melbo.app.jobs.device import MODEL_EVENT
-from melbo.app.notice import notice, noticed
-from melbo.app.tab_context import Shell
+from melbo.app.notice import notice, with_notice
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.inspect.actions import InspectActions
 from melbo.app.tabs.inspect.api import publish
 from melbo.app.tabs.inspect.css import STYLE
@@ -78,11 +78,11 @@ class Own(NamedTuple):
     read: gr.Button
 
 
-def build(shell: Shell) -> None:
+def build(tab: TabContext) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
-    act = InspectActions(shell)
-    publish(shell.context)
-    _, vectors, *start = act.opened(shell.context.default_key)
+    act = InspectActions(tab)
+    publish(tab.context)
+    _, vectors, *start = act.opened(tab.context.default_key)
     steer, examples, features, tokens, geometry, own, words, more_features, more_tokens, more_geometry, *_ = start
     said = notice("inspect-notice")
     with gr.Row(elem_id="inspect-head"):
@@ -93,7 +93,7 @@ def build(shell: Shell) -> None:
         go = gr.Button(steer, variant="primary", scale=1, min_width=160, elem_id="inspect-steer")
     with gr.Accordion("Where it is active: passages", open=True):
         shown = _html(examples, "inspect-examples")
-        corpus = _corpus(shell)
+        corpus = _corpus(tab)
     with gr.Accordion("Try your own text", open=False, elem_id="inspect-own-part"):
         asked = _own()
         coloured = _html(own, "inspect-own")
@@ -109,10 +109,10 @@ def build(shell: Shell) -> None:
         go, shown, made, lens, space, coloured, spoken, compute_features, compute_tokens, compute_geometry,
         corpus.stop, stop_features, stop_tokens, stop_geometry, stop_words,
     )  # fmt: skip
-    _connect_own(shell, act, said, vector, asked, coloured)
-    started = _connect_corpus(shell, act, said, vector, corpus, shown)
-    started += _connect_runs(shell, act, said, vector, view, ask)
-    _arrivals(shell, act, said, vector, view, started)
+    _connect_own(tab, act, said, vector, asked, coloured)
+    started = _connect_corpus(tab, act, said, vector, corpus, shown)
+    started += _connect_runs(tab, act, said, vector, view, ask)
+    _arrivals(tab, act, said, vector, view, started)
 
 
 def _html(value: str, name: str) -> gr.HTML:
@@ -131,8 +131,8 @@ def _section(value: str, update: dict[str, Any], name: str) -> tuple[gr.HTML, gr
     return shown, run, stop
 
 
-def _corpus(shell: Shell) -> Corpus:
-    own = shell.context.loaded.name == ORGANISM
+def _corpus(tab: TabContext) -> Corpus:
+    own = tab.context.loaded.name == ORGANISM
     with gr.Row(elem_id="inspect-corpus-row", elem_classes="compute"):
         text = gr.Textbox(
             label="Look in another text", lines=1, max_lines=6, max_length=MAX_CORPUS, scale=1, min_width=240,
@@ -164,56 +164,56 @@ def _own() -> Own:
 
 
 def _arrivals(
-    shell: Shell, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, view: View, started: list[Any]
+    tab: TabContext, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, view: View, started: list[Any]
 ) -> None:
     """Another vector, another bank, a vector that another tab sends: what runs for the one before stops. And the way to
     Steer.
     """
     local: dict[str, Any] = QUIET | {"queue": False, "cancels": started}
-    key = shell.bank_key
-    vector.input(noticed(act.show, len(view)), [key, vector], [said, *view], trigger_mode="always_last", **local)
-    before = gr.State(shell.context.default_key)
+    key = tab.bank_key
+    vector.input(with_notice(act.show, len(view)), [key, vector], [said, *view], trigger_mode="always_last", **local)
+    before = gr.State(tab.context.default_key)
     gr.on(
-        [key.change, shell.look.change], noticed(act.opened, 2 + len(view)), [key, before, shell.look, vector],
+        [key.change, tab.look.change], with_notice(act.opened, 2 + len(view)), [key, before, tab.look, vector],
         [said, before, vector, *view], **local,
     )  # fmt: skip
     view.steer.click(
-        noticed(act.steer, 2), [key, vector], [said, shell.pick, shell.tabs], concurrency_limit=None, **QUIET
+        with_notice(act.steer, 2), [key, vector], [said, tab.pick, tab.tabs], concurrency_limit=None, **QUIET
     )
 
 
 def _connect_own(
-    shell: Shell, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, own: Own, place: gr.HTML
+    tab: TabContext, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, own: Own, place: gr.HTML
 ) -> None:
     """Read; and read again where the direction changes and there is a text."""
-    inputs = [shell.bank_key, vector, *own[:4]]
+    inputs = [tab.bank_key, vector, *own[:4]]
     event: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": place}
-    gr.on([own.read.click, own.text.submit], noticed(act.read, 1), inputs, [said, place], **event, **MODEL_EVENT)
+    gr.on([own.read.click, own.text.submit], with_notice(act.read, 1), inputs, [said, place], **event, **MODEL_EVENT)
     gr.on(
-        [own.along.input, own.as_chat.input, own.random.input], noticed(act.read_again, 1), inputs, [said, place],
+        [own.along.input, own.as_chat.input, own.random.input], with_notice(act.read_again, 1), inputs, [said, place],
         trigger_mode="always_last", **event, **MODEL_EVENT,
     )  # fmt: skip
 
 
 def _connect_corpus(
-    shell: Shell, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, corpus: Corpus, place: gr.HTML
+    tab: TabContext, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, corpus: Corpus, place: gr.HTML
 ) -> list[Any]:
     """Look for passages in the text, in the organism's chats, or in a file: the events that can be stopped."""
     places = [said, place, corpus.stop]
-    inputs = [shell.bank_key, vector]
+    inputs = [tab.bank_key, vector]
     started = [
-        corpus.run.click(noticed(act.find_examples, 2), [*inputs, corpus.text], places, **QUIET, **MODEL_EVENT),
-        corpus.file.upload(noticed(act.find_in_file, 2), [*inputs, corpus.file], places, **QUIET, **MODEL_EVENT),
+        corpus.run.click(with_notice(act.find_examples, 2), [*inputs, corpus.text], places, **QUIET, **MODEL_EVENT),
+        corpus.file.upload(with_notice(act.find_in_file, 2), [*inputs, corpus.file], places, **QUIET, **MODEL_EVENT),
     ]
     _connect_stop(said, inputs, corpus.stop, started, act.found.examples, place)
     return started
 
 
 def _connect_runs(
-    shell: Shell, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, view: View, ask: gr.Button
+    tab: TabContext, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, view: View, ask: gr.Button
 ) -> list[Any]:
     """The buttons that measure: the events that can be stopped."""
-    inputs = [shell.bank_key, vector]
+    inputs = [tab.bank_key, vector]
     started = []
     for run, stop, find, back, place in (
         (view.more_features, view.stop_features, act.find_features, act.found.features, view.features),
@@ -221,7 +221,7 @@ def _connect_runs(
         (view.more_geometry, view.stop_geometry, act.find_geometry, act.found.geometry, view.geometry),
         (ask, view.stop_words, act.ask, act.silent, view.words),
     ):
-        event = run.click(noticed(find, 2), inputs, [said, place, stop], **QUIET, **MODEL_EVENT)
+        event = run.click(with_notice(find, 2), inputs, [said, place, stop], **QUIET, **MODEL_EVENT)
         _connect_stop(said, inputs, stop, [event], back, place)
         started.append(event)
     return started
@@ -235,4 +235,4 @@ def _connect_stop(
     def stopped(key: str, index: Any) -> tuple[str, Any]:
         return back(key, index), gr.update(visible=False)
 
-    stop.click(noticed(stopped, 2), inputs, [said, place, stop], cancels=started, queue=False, **QUIET)
+    stop.click(with_notice(stopped, 2), inputs, [said, place, stop], cancels=started, queue=False, **QUIET)

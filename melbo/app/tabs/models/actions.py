@@ -14,7 +14,7 @@ import gradio as gr
 from melbo.app.jobs.device import on_device
 from melbo.app.jobs.worker import Desk, follow
 from melbo.app.notice import hint
-from melbo.app.tab_context import Shell
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.models.handlers import (
     checked,
     device_facts,
@@ -41,11 +41,11 @@ Told = Iterator[tuple[str, Any]]
 
 
 class ModelsActions:
-    """The tab's events, for one shell."""
+    """The tab's events, for one page."""
 
-    def __init__(self, shell: Shell) -> None:
-        self.context = shell.context
-        self._random = on_device(partial(random_steps, shell.context), min(60, shell.context.limits.seconds))
+    def __init__(self, tab: TabContext) -> None:
+        self.context = tab.context
+        self._random = on_device(partial(random_steps, tab.context), min(60, tab.context.limits.seconds))
 
     def follow(self, key: str, found: Sequence[BankInfo]) -> tuple[str, str, str, str]:
         """Curated banks, the Hub's, model and device, for a visitor's bank."""

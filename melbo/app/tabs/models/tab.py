@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from melbo.app.notice import notice, noticed
-from melbo.app.tab_context import Shell
+from melbo.app.notice import notice, with_notice
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.css import PICK
 from melbo.app.tabs.models.actions import ModelsActions
 from melbo.app.tabs.models.handlers import MAX_NAME, downloaded_models
@@ -45,10 +45,10 @@ class Repository(NamedTuple):
     look: gr.Button
 
 
-def build(shell: Shell) -> None:
+def build(tab: TabContext) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
-    act = ModelsActions(shell)
-    context = shell.context
+    act = ModelsActions(tab)
+    context = tab.context
     cards, _, model, device = act.follow(context.default_key, [])
     said = notice("models-notice")
     gr.HTML("<h4>Curated banks</h4>", **PLAIN)
@@ -66,7 +66,7 @@ def build(shell: Shell) -> None:
             look = gr.Button("List banks", size="sm", min_width=0, elem_id="models-look")
     found: gr.State = gr.State([])
     hub = gr.HTML(HUB_EMPTY, elem_id="models-hub", js_on_load=PICK, **PLAIN)
-    model_said = _other_model(shell, act)
+    model_said = _other_model(tab, act)
     with gr.Row(equal_height=True):
         with gr.Column(min_width=300):
             facts = gr.HTML(model, elem_id="models-model", **PLAIN)
@@ -74,9 +74,9 @@ def build(shell: Shell) -> None:
             held = gr.HTML(device, elem_id="models-device", **PLAIN)
     shown = Shown(local, hub, facts, held)
     notices = Notices(said, hub_said, model_said)
-    _connect_banks(shell, act, notices, shown, Repository(repo, revision, load, look), found)
+    _connect_banks(tab, act, notices, shown, Repository(repo, revision, load, look), found)
     gr.on(
-        shell.bank_key.change, noticed(act.follow, 4), [shell.bank_key, found], [said_nothing(), *shown], queue=False,
+        tab.bank_key.change, with_notice(act.follow, 4), [tab.bank_key, found], [said_nothing(), *shown], queue=False,
         **QUIET,
     )  # fmt: skip
 
@@ -86,9 +86,9 @@ def said_nothing() -> gr.HTML:
     return gr.HTML(visible=False)
 
 
-def _other_model(shell: Shell, act: ModelsActions) -> gr.HTML:
+def _other_model(tab: TabContext, act: ModelsActions) -> gr.HTML:
     """A model by name, where another may be loaded; the place for what is said about it."""
-    context = shell.context
+    context = tab.context
     names = list(dict.fromkeys([*context.models.choices(), *downloaded_models(context)]))
     anything = context.limits.models is None
     if not anything and len(names) < 2:
@@ -105,7 +105,7 @@ def _other_model(shell: Shell, act: ModelsActions) -> gr.HTML:
         revision = _revision("models-model-revision", visible=anything)
         with gr.Column(scale=1, min_width=160, elem_id="models-other-buttons"):
             load = gr.Button("Load the model", size="sm", min_width=0, elem_id="models-model-button")
-    load.click(noticed(act.load_model, 1), [name, revision], [said, shell.bank_key], **SLOW)
+    load.click(with_notice(act.load_model, 1), [name, revision], [said, tab.bank_key], **SLOW)
     return said
 
 
@@ -117,7 +117,7 @@ def _revision(elem_id: str, visible: bool = True) -> gr.Textbox:
 
 
 def _connect_banks(
-    shell: Shell, act: ModelsActions, said: Notices, shown: Shown, named: Repository, found: gr.State
+    tab: TabContext, act: ModelsActions, said: Notices, shown: Shown, named: Repository, found: gr.State
 ) -> None:
     # Queued, all of them: else the change of a gr.State is not told.
     def pick_local(event: gr.EventData) -> Any:
@@ -126,12 +126,12 @@ def _connect_banks(
     def pick_hub(event: gr.EventData, infos: list[BankInfo]) -> Any:
         yield from act.pick_hub(infos, (event._data or {}).get("index"))
 
-    shown.local.select(noticed(pick_local, 1), None, [said.local, shell.bank_key], **SLOW)
-    shown.hub.select(noticed(pick_hub, 1), found, [said.hub, shell.bank_key], **SLOW)
+    shown.local.select(with_notice(pick_local, 1), None, [said.local, tab.bank_key], **SLOW)
+    shown.hub.select(with_notice(pick_hub, 1), found, [said.hub, tab.bank_key], **SLOW)
     values = [named.name, named.revision]
-    gr.on([named.load.click, named.name.submit], noticed(act.load, 1), values, [said.hub, shell.bank_key], **SLOW)
+    gr.on([named.load.click, named.name.submit], with_notice(act.load, 1), values, [said.hub, tab.bank_key], **SLOW)
     slow = SLOW | {"show_progress": "minimal"}
-    named.look.click(noticed(act.search, 2), shell.bank_key, [said.hub, found, shown.hub], **slow)
+    named.look.click(with_notice(act.search, 2), tab.bank_key, [said.hub, found, shown.hub], **slow)
     # A new message leaves no older one behind. In the browser alone: what is said last stays.
     for one in said:
         others = [other for other in said if other is not one]

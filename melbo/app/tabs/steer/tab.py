@@ -11,7 +11,7 @@ import gradio as gr
 from melbo.app.choices import MAX_SCALE, example_prompts, opening, picker, presets, system_prompt
 from melbo.app.conversation import to_view, turn
 from melbo.app.notice import notice
-from melbo.app.tab_context import Shell
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.steer.events import connect
 from melbo.app.tabs.steer.html import head_html, note_html, range_html
 from melbo.app.tabs.steer.parts import Box, Place, Share, SteerParts
@@ -38,9 +38,9 @@ class _Start:
         return Settings(((self.vector, self.scale),))
 
 
-def build(shell: Shell) -> None:
+def build(tab: TabContext) -> None:
     """Add the tab's content; call inside its gr.Tab."""
-    bank = shell.context.banks.get(shell.context.default_key)
+    bank = tab.context.banks.get(tab.context.default_key)
     shown, first = opening(bank), presets(bank)[0]
     start = _Start(bank, first.vector, shown.scale if shown else first.scale)
     preset = gr.Radio(
@@ -53,13 +53,13 @@ def build(shell: Shell) -> None:
     tokens = gr.HTML("", elem_id="tokens", padding=False)
     said = notice("steer-notice")
     box, colour, examples = _box(bank)
-    settings = _settings(shell, bank)
+    settings = _settings(tab, bank)
     share = _share()
     parts = SteerParts(
         said, preset, note, places, add, side, instruction, left, right, head, tokens, box, colour, examples, settings,
         share,
     )  # fmt: skip
-    connect(shell, parts)
+    connect(tab, parts)
 
 
 def _steering(start: _Start) -> tuple[tuple[Place, ...], gr.Button, gr.Radio, gr.Textbox]:
@@ -138,9 +138,9 @@ def _box(bank: VectorBank) -> tuple[Box, gr.Checkbox, tuple[gr.Button, ...]]:
     return Box(text, send, stop, retry, edit, clear), colour, examples
 
 
-def _settings(shell: Shell, bank: VectorBank) -> tuple[gr.components.Component, ...]:
+def _settings(tab: TabContext, bank: VectorBank) -> tuple[gr.components.Component, ...]:
     """Components in the order of the last fields of `Settings`."""
-    most = shell.context.limits.new_tokens
+    most = tab.context.limits.new_tokens
     with gr.Accordion("Settings", open=False, elem_id="settings"):
         system = gr.Textbox(system_prompt(bank), label="System prompt", lines=1, max_lines=4)
         with gr.Row():

@@ -117,7 +117,7 @@ def scale_strip(
     scales: tuple[float, ...],
 ) -> Generator[Strip | None, None, None]:  # fmt: skip
     """Answers at all scales, in one batch: a picture after each token, and at last one with everything measured. None
-    where a quarter of a second brought nothing new, so that whoever left is noticed.
+    where a quarter of a second brought nothing new, so that whoever left is with_notice.
 
     Closing the iterator stops the model.
 

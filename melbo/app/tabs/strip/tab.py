@@ -13,8 +13,8 @@ from melbo.app.choices import MAX_SCALE, example_prompts, picker, presets, syste
 from melbo.app.context import Context
 from melbo.app.jobs.device import MODEL_EVENT, on_device
 from melbo.app.jobs.waiting import shown_on, waiting
-from melbo.app.notice import notice, noticed
-from melbo.app.tab_context import Shell
+from melbo.app.notice import notice, with_notice
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.steer.handlers import same_vectors
 from melbo.app.tabs.strip.handlers import MIN_REACH, Calibration, grid, scale_strip
 from melbo.app.tabs.strip.html import EMPTY, strip_html
@@ -60,9 +60,9 @@ class StripActions:
         return key, gr.Dropdown(choices=picker(bank), value=chosen), gr.skip() if kept else EMPTY
 
 
-def build(shell: Shell) -> None:
+def build(tab: TabContext) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
-    context = shell.context
+    context = tab.context
     bank = context.banks.get(context.default_key)
     said = notice("strip-notice")
     with gr.Row(elem_id="strip-controls"):
@@ -91,13 +91,13 @@ def build(shell: Shell) -> None:
     act = StripActions(context)
     quiet: dict[str, Any] = {"api_visibility": "private"}
     started = gr.on(
-        [run.click, prompt.submit], noticed(act.run, 1), [shell.bank_key, prompt, vector, reach, cards],
+        [run.click, prompt.submit], with_notice(act.run, 1), [tab.bank_key, prompt, vector, reach, cards],
         [said, strip], **shown_on(place), **quiet, **MODEL_EVENT,
     )  # fmt: skip
     stop.click(None, cancels=[started], show_progress="hidden", **quiet)
     before = gr.State(context.default_key)
     gr.on(
-        [shell.bank_key.change, shell.pick.change], noticed(act.show_bank, 3),
-        [shell.bank_key, before, shell.pick, vector], [said, before, vector, strip], queue=False,
+        [tab.bank_key.change, tab.pick.change], with_notice(act.show_bank, 3),
+        [tab.bank_key, before, tab.pick, vector], [said, before, vector, strip], queue=False,
         show_progress="hidden", **quiet,
     )  # fmt: skip

@@ -14,8 +14,8 @@ from melbo.app.choices import example_prompts
 from melbo.app.jobs.device import MODEL_EVENT, on_device
 from melbo.app.jobs.timing import time_left
 from melbo.app.jobs.waiting import shown_on, waiting
-from melbo.app.notice import notice, noticed
-from melbo.app.tab_context import Shell
+from melbo.app.notice import notice, with_notice
+from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.css import PICK
 from melbo.app.tabs.bank.files import Downloads, bank_name
 from melbo.app.tabs.sweep.api import publish
@@ -54,12 +54,12 @@ class View(NamedTuple):
 
 
 class SweepActions:
-    """The tab's events, for one shell."""
+    """The tab's events, for one page."""
 
-    def __init__(self, shell: Shell) -> None:
-        self.context = shell.context
-        seconds = min(120, shell.context.limits.seconds)
-        self.steps = on_device(partial(sweep_steps, shell.context), seconds)
+    def __init__(self, tab: TabContext) -> None:
+        self.context = tab.context
+        seconds = min(120, tab.context.limits.seconds)
+        self.steps = on_device(partial(sweep_steps, tab.context), seconds)
         self.files = Downloads()
 
     def plot(self, key: str, sweep: Sweep | None, chosen: int | None = None) -> str:
@@ -158,13 +158,13 @@ class Settings(NamedTuple):
     prompt: gr.Textbox
 
 
-def build(shell: Shell) -> None:
+def build(tab: TabContext) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
-    act = SweepActions(shell)
-    publish(shell.context)
-    prompt, steps, button, *start = act.open(shell.context.default_key)
+    act = SweepActions(tab)
+    publish(tab.context)
+    prompt, steps, button, *start = act.open(tab.context.default_key)
     said = notice("sweep-notice")
-    settings = _settings(shell, prompt, steps)
+    settings = _settings(tab, prompt, steps)
     with gr.Row(elem_id="sweep-buttons"):
         run = gr.Button("Run", variant="primary", scale=0, min_width=110, elem_id="sweep-run")
         stop = gr.Button("Stop", scale=0, min_width=110, elem_id="sweep-stop")
@@ -177,15 +177,15 @@ def build(shell: Shell) -> None:
         as_json = gr.Button("Export JSON", size="sm", scale=0, min_width=130, elem_id="sweep-json")
         as_png = gr.Button("Export PNG", size="sm", scale=0, min_width=130, elem_id="sweep-png")
         file = gr.DownloadButton("File", visible="hidden", elem_id="sweep-file")
-    _connect(shell, act, said, settings, view, (run, stop, stored), place)
+    _connect(tab, act, said, settings, view, (run, stop, stored), place)
     for pressed, function in ((as_json, act.json), (as_png, act.png)):
-        pressed.click(noticed(function, 1), [shell.bank_key, view.sweep], [said, file], **QUIET).success(
+        pressed.click(with_notice(function, 1), [tab.bank_key, view.sweep], [said, file], **QUIET).success(
             None, js="() => document.querySelector('#sweep-file')?.click()", **QUIET
         )
 
 
-def _settings(shell: Shell, prompt: str, steps: int) -> Settings:
-    limits = shell.context.limits
+def _settings(tab: TabContext, prompt: str, steps: int) -> Settings:
+    limits = tab.context.limits
     with gr.Row(elem_id="sweep-settings"):
         asked = gr.Textbox(prompt, label="Prompt", lines=1, max_lines=4, scale=3, min_width=260, elem_id="sweep-prompt")
         radii = gr.Textbox(
@@ -219,20 +219,20 @@ def _view(start: list[Any]) -> View:
 
 
 def _connect(
-    shell: Shell, act: SweepActions, said: gr.HTML, settings: Settings, view: View, buttons: tuple[gr.Button, ...],
+    tab: TabContext, act: SweepActions, said: gr.HTML, settings: Settings, view: View, buttons: tuple[gr.Button, ...],
     place: gr.HTML,
 ) -> None:  # fmt: skip
     """Run, stop, stored; another R; another bank."""
     run, stop, stored = buttons
     local: dict[str, Any] = QUIET | {"queue": False}
     started = run.click(
-        noticed(act.run, len(view)), [shell.bank_key, *settings], [said, *view], **(QUIET | shown_on(place)),
+        with_notice(act.run, len(view)), [tab.bank_key, *settings], [said, *view], **(QUIET | shown_on(place)),
         **MODEL_EVENT,
     )  # fmt: skip
-    stop.click(noticed(act.stopped, 1), view.sweep, [said, view.status], cancels=[started], **local)
-    stored.click(noticed(act.stored, len(view)), shell.bank_key, [said, *view], cancels=[started], **local)
+    stop.click(with_notice(act.stopped, 1), view.sweep, [said, view.status], cancels=[started], **local)
+    stored.click(with_notice(act.stored, len(view)), tab.bank_key, [said, *view], cancels=[started], **local)
     view.radius.input(
-        noticed(act.choose, 2), [shell.bank_key, view.sweep, view.radius], [said, view.plot, view.answers], **local
+        with_notice(act.choose, 2), [tab.bank_key, view.sweep, view.radius], [said, view.plot, view.answers], **local
     )
 
     def pick(event: gr.EventData, key: str, sweep: Sweep | None) -> tuple[Any, ...]:
@@ -240,8 +240,8 @@ def _connect(
         return number, *act.choose(key, sweep, number)
 
     view.plot.select(
-        noticed(pick, 3), [shell.bank_key, view.sweep], [said, view.radius, view.plot, view.answers], **local
+        with_notice(pick, 3), [tab.bank_key, view.sweep], [said, view.radius, view.plot, view.answers], **local
     )
-    shell.bank_key.change(
-        noticed(act.follow, 1 + len(view)), [shell.bank_key, view.sweep, view.radius], [said, stored, *view], **local
+    tab.bank_key.change(
+        with_notice(act.follow, 1 + len(view)), [tab.bank_key, view.sweep, view.radius], [said, stored, *view], **local
     )
