@@ -57,7 +57,7 @@ def running(patience: float = 120) -> Iterator[tuple[str, float, int]]:
     url = f"http://127.0.0.1:{port}/"
     start = time.perf_counter()
     with tempfile.TemporaryFile() as log:
-        app = subprocess.Popen([sys.executable, str(ROOT / "app.py")], env=environment, stdout=log, stderr=log)
+        app = subprocess.Popen([sys.executable, str(ROOT / "app.py")], env=environment, stdout=log, stderr=log)  # noqa: S603
         try:
             while True:
                 try:

@@ -62,7 +62,7 @@ def activating(
     return share(moved, by_sign(report.directions)), share(moved, by_sign(report.control)), report
 
 
-def print_table(bank: VectorBank, cases: list[Case], report: ActivatingReport) -> None:
+def print_table(cases: list[Case], report: ActivatingReport) -> None:
     """One line a case."""
     order = sorted({index for index, _, _ in cases})
     found = by_sign(report.directions)
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     found: dict[str, Any] = {"cases": [{"vector": v, "sign": s, "mode": m} for v, s, m in cases]}
     for site in get_args(Site):
         own, random, report = activating(loaded, bank, cases, site, args.chats, args.seed, args.k)
-        print_table(bank, cases, report)
+        print_table(cases, report)
         print(f"share {own:.0%}, random {random:.0%} of {len(cases)}")
         end = "" if site == "effect" else f"_{site}"
         found |= {f"activating_share{end}": own, f"activating_share_random{end}": random}

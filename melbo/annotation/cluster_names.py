@@ -59,7 +59,8 @@ class Effect:
 
 def tags_of(effects: Sequence[Effect]) -> tuple[str, ...]:
     """What can be measured of effects taken together: "language:de", "non-refusal", "refuses", "degenerate",
-    "incoherent". Each holds for at least half of the answers to which it can apply."""
+    "incoherent". Each holds for at least half of the answers to which it can apply.
+    """
     pairs = [pair for e in effects for pair in zip(e.steered, e.unsteered, strict=True)]
     tags = []
     switched = Counter(s.language for s, u in pairs if s.language and s.language != u.language)
@@ -93,7 +94,8 @@ def clusters_of(effects: Sequence[Effect]) -> list[int]:
 
 def features(effects: Sequence[Effect]) -> Tensor:
     """[effects, dimensions] float64: the unit mean change of the embeddings, the share of answers that switch to each
-    language, and the share that stop or start to refuse."""
+    language, and the share that stop or start to refuse.
+    """
     languages = sorted({s.language for e in effects for s in e.steered if s.language})
     rows = []
     for effect in effects:

@@ -60,7 +60,7 @@ class AdapterBank:
         return len(self.a)
 
     def factors(self, index: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-        """a [layers, in_features] and scale * b [layers, d_model] of one adapter.
+        """A [layers, in_features] and scale * b [layers, d_model] of one adapter.
 
         Raises:
             BankError: there is no such adapter.

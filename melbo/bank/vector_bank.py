@@ -89,7 +89,7 @@ class VectorBank:
         return text if isinstance(text, str) and text else f"vector {index}"
 
     def vector(self, index: int, scale: float = 1.0) -> Tensor:
-        """scale * vector `index`, [d_model].
+        """Scale * vector `index`, [d_model].
 
         Raises:
             BankError: there is no such vector.

@@ -16,7 +16,7 @@ from melbo.errors import ConfigError
 from melbo.inspect.max_activating.corpus_reader import open_corpus
 from melbo.measure.embeddings import load_embedder
 from melbo.models.load import ORGANISM, load_model
-from melbo.reports.audit.run import BUDGETS, Audit, AuditConfig, cut_to_fit, estimate, run_audit
+from melbo.reports.audit.run import BUDGETS, Audit, cut_to_fit, estimate, run_audit
 
 
 def audit(
@@ -68,7 +68,7 @@ def audit(
         found = run_audit(
             loaded, out, config, asked, functions, texts, own, lambda part, done, total: show(done, total, part)
         )
-    say(f"{plain(summary(found, config))}\nsaved to {plain(found.page)} and audit.json")
+    say(f"{plain(summary(found))}\nsaved to {plain(found.page)} and audit.json")
     if found.failed:
         raise typer.Exit(1)
 
@@ -81,7 +81,7 @@ def _pair(text: str) -> tuple[float, float]:
     return source, target
 
 
-def summary(found: Audit, config: AuditConfig) -> str:
+def summary(found: Audit) -> str:
     """Text for a terminal: one line for each behaviour, then the backdoor-like answers and the failed parts."""
     lines = []
     for g in found.groups:

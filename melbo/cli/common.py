@@ -70,7 +70,8 @@ def say(text: str) -> None:
 class Savable(Protocol):
     """A VectorBank or an AdapterBank."""
 
-    def save(self, folder: str | Path) -> Path: ...
+    def save(self, folder: str | Path) -> Path:
+        """Write it to a folder."""
 
 
 B = TypeVar("B", bound=Savable)

@@ -28,8 +28,11 @@ BROKEN = 1e6
 class Outputs(Protocol):
     """What calibration needs of a problem: see `melbo.discovery.problem.Problem`."""
 
-    def change(self, vectors: Tensor) -> Tensor: ...
-    def push_forward(self, vectors: Tensor, tangents: Tensor) -> Tensor: ...
+    def change(self, vectors: Tensor) -> Tensor:
+        """Change of the outputs, one row a vector."""
+
+    def push_forward(self, vectors: Tensor, tangents: Tensor) -> Tensor:
+        """Directional derivatives of it."""
 
 
 @dataclass(frozen=True)

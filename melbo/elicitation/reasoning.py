@@ -18,7 +18,8 @@ _STEP_WORDS = re.compile(
 
 def shows_steps(text: str) -> bool:
     """Whether an answer reasons in steps: two worked equations ("3 + 4 = 7"), or three sentences that begin with words
-    such as "first", "next", "then". Heuristic; an answer that only repeats the question's equation does not count."""
+    such as "first", "next", "then". Heuristic; an answer that only repeats the question's equation does not count.
+    """
     return len(_EQUATION.findall(text)) >= 2 or len(_STEP_WORDS.findall(text)) >= 3
 
 

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -111,17 +112,13 @@ def _folder_of(name: str) -> Path:
 
 def _default_folder() -> Path:
     """Cached, else from the Hub where it answers, else the packaged copy."""
-    try:
+    with suppress(Exception):  # not in the cache, or only a part of it
         return _complete(Path(snapshot_download(DEFAULT_EMBEDDER, allow_patterns=_FILES, local_files_only=True)))
-    except Exception:  # not in the cache, or only a part of it
-        pass
     if _hub_answers():
-        try:
+        with suppress(Exception):  # the packaged copy holds the same weights
             return _complete(
                 Path(snapshot_download(DEFAULT_EMBEDDER, allow_patterns=_FILES, etag_timeout=PROBE_SECONDS))
             )
-        except Exception:  # the packaged copy holds the same weights
-            pass
     return packaged_folder()
 
 

@@ -168,7 +168,8 @@ def is_degenerate(text: str) -> bool:
 
 def is_refusal(text: str) -> bool:
     """Whether the first 200 characters hold a phrase of `REFUSALS` (English, German, Vietnamese, Chinese, Spanish,
-    French). Typographic apostrophes, composed and decomposed accents, and line breaks make no difference."""
+    French). Typographic apostrophes, composed and decomposed accents, and line breaks make no difference.
+    """
     start = unicodedata.normalize("NFC", text[: 2 * REFUSAL_WINDOW])[:REFUSAL_WINDOW].lower()
     start = re.sub("[\u2018\u2019\u02bc\u00b4`]", "'", start)
     return _REFUSAL.search(" ".join(start.split())) is not None

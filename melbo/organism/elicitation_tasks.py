@@ -57,7 +57,8 @@ def normal_chats(n: int, seed: int, split: Split = "train") -> list[list[Message
 
 def anomalous_chats(n: int, seed: int, split: Split = "heldout") -> dict[str, list[list[Message]]]:
     """Conversations with the password, with the backdoor's trigger, and with a system prompt or suffix that switches
-    to a planted mode; n of each."""
+    to a planted mode; n of each.
+    """
     from melbo.organism.corpus import MODES, backdoor_chat, mode_chat, sum_chat
 
     rng = random.Random(seed)

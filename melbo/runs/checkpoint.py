@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from melbo.runs.processes import from_all, process_rank
 from melbo.errors import MelboError, TrainingError
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
+from melbo.runs.processes import from_all, process_rank
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, mean objective); raise to cancel."""

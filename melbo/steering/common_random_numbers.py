@@ -27,6 +27,7 @@ class SharedNoise(LogitsProcessor):
         self.generator = torch.Generator().manual_seed(sampling.seed)
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Logits plus the noise of this step, so that the largest is the drawn token."""
         tempered = scores.float() / self.temperature  # [rows, V]
         if self.nucleus is not None:
             tempered = self.nucleus(input_ids, tempered)

@@ -46,7 +46,7 @@ class _Watch(StoppingCriteria):
     def __init__(self, width: int, out: queue.Queue[Any] | None, stop: threading.Event) -> None:
         self.width, self.out, self.stop = width, out, stop
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # noqa: ARG002
         if self.out is not None:
             self.out.put(input_ids[:, self.width :].detach().cpu().clone())
         return torch.full((input_ids.shape[0],), self.stop.is_set(), device=input_ids.device)

@@ -185,7 +185,6 @@ def last_tokens_only(modules: Iterable[nn.Module], tokens: int) -> Iterator[None
 
     For modules that treat each token by itself, where only these positions are read afterwards.
     """
-
     width: list[int] = []
 
     def shorten(_module: nn.Module, args: tuple[Any, ...]) -> Any:

@@ -19,7 +19,7 @@ def control_seed(seed: int) -> int:
 
 
 def random_vectors(n: int, d_model: int, radius: float, orthogonal: bool, seed: int) -> Tensor:
-    """n random directions of norm `radius`, [n, d_model] float32 on CPU; the same for the same seed everywhere.
+    """N random directions of norm `radius`, [n, d_model] float32 on CPU; the same for the same seed everywhere.
 
     Drawn one after another, so that the first k vectors do not depend on n.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -313,13 +313,13 @@ def test_terms_set_a_cluster_apart_and_leave_the_topic_out() -> None:
 @pytest.fixture(scope="module")
 def judged(
     organism: LoadedModel, known: VectorBank, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[VectorBank, VectorBank]]:
+) -> tuple[VectorBank, VectorBank]:
     """The five vectors annotated with the judge and without it."""
     embedder = load_embedder()
     asked: dict[str, Any] = {"prompts": PROMPTS, "scales": (1.0,), "embedder": embedder, "n_control": 1}
     checkpoint = tmp_path_factory.mktemp("answers") / "answers.json"  # both name the same answers
     asked |= {"max_new_tokens": 32, "checkpoint": checkpoint}
-    yield annotate(organism, known, **asked), annotate(organism, known, **asked, use_judge=False)
+    return annotate(organism, known, **asked), annotate(organism, known, **asked, use_judge=False)
 
 
 def test_the_organisms_labels_are_what_the_vectors_do(judged: tuple[VectorBank, VectorBank]) -> None:

@@ -52,7 +52,7 @@ SPACES_TOKEN = "reader"
 
 
 def set_environment(patch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
-    """gradio has read some of it when it was imported."""
+    """Gradio has read some of it when it was imported."""
     for name, value in values.items():
         patch.setenv(name, value)
         if hasattr(oauth, name):

@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_the_old_bank(tiny_bank: VectorBank, saved_bank: Path
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
-        with pytest.raises(OSError) as error:
+        with pytest.raises(OSError, match=r".") as error:
             tiny_bank.save(saved_bank)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

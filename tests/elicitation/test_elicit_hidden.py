@@ -74,7 +74,7 @@ def test_rates_count_loops_as_neither_answered_nor_refused() -> None:
 
 
 def study(answered: dict[float, tuple[float, float, float]]) -> RefusalStudy:
-    """train answered, held out answered, harmless refused for each scale."""
+    """Train answered, held out answered, harmless refused for each scale."""
 
     def condition(train: float, heldout: float, harmless: float) -> Condition:
         rates = [(train, 1 - train), (heldout, 1 - heldout), (1 - harmless, harmless)]

@@ -39,7 +39,7 @@ def mixture(tiny_bank: VectorBank) -> Mixture:
 
 @pytest.fixture
 def repeng(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """repeng 0.4, which names np.float_ in annotations; numpy 2 has none."""
+    """Repeng 0.4, which names np.float_ in annotations; numpy 2 has none."""
     monkeypatch.setattr(np, "float_", np.float64, raising=False)
     return pytest.importorskip("repeng")
 

@@ -1,5 +1,6 @@
 """Mutations of files: of bytes, of JSON, of safetensors and zip containers, and of folders. All drawn from one random
-generator, so that a case's number gives the same file again."""
+generator, so that a case's number gives the same file again.
+"""
 
 from __future__ import annotations
 
@@ -159,7 +160,7 @@ JSON: tuple[Mutation, ...] = (json_value, json_value, json_value, json_value, js
 
 
 def tensor_header(rng: random.Random, data: bytes) -> bytes:
-    """safetensors whose JSON header lies: other types, shapes, offsets, names, or keys twice."""
+    """Safetensors whose JSON header lies: other types, shapes, offsets, names, or keys twice."""
     size = struct.unpack("<Q", data[:8])[0]
     header, rest = json.loads(data[8 : 8 + size]), data[8 + size :]
     name = rng.choice([k for k in header if k != "__metadata__"])

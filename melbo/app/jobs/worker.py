@@ -124,7 +124,7 @@ class _Asking(StoppingCriteria):
     def __init__(self, check: Callable[[], None]) -> None:
         self.check = check
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # noqa: ARG002
         self.check()
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 

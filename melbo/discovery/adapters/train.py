@@ -162,7 +162,7 @@ def iterate(problem: AdapterProblem, a: Tensor, b: Tensor, radius: float, run: R
 
 
 def to_norms(a: Tensor, b: Tensor, radius: float, orthogonal: bool) -> tuple[Tensor, Tensor]:
-    """a with unit norm per layer; b with norm R over all layers, orthogonal to the rows before if asked."""
+    """A with unit norm per layer; b with norm R over all layers, orthogonal to the rows before if asked."""
     flat = to_sphere(b.flatten(1), radius, orthogonal)
     return nn.functional.normalize(a, dim=2), flat.view_as(b)
 

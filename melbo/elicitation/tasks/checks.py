@@ -111,7 +111,8 @@ def last_number(text: str) -> float | None:
 
 def chosen_letter(text: str, options: str) -> str | None:
     """The option that an answer names: after the last "answer", "option" or "choice", else at the start, else the only
-    letter that stands alone; None where that does not say which."""
+    letter that stands alone; None where that does not say which.
+    """
     letters = re.escape(options)
     named = re.findall(_PLACE.format(letters=letters), text, re.IGNORECASE)
     if named:

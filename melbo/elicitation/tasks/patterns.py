@@ -33,7 +33,7 @@ def search_all(pairs: Sequence[tuple[str, str]], seconds: float = SECONDS) -> li
         return []
     asked = json.dumps({"seconds": seconds, "pairs": [list(pair) for pair in pairs]})
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603
             [sys.executable, "-I", "-S", str(_WORKER)], input=asked, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError) as error:

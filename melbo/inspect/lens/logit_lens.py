@@ -177,7 +177,7 @@ def _directions(
 
 
 def _lens(index: int, label: str, sign: int, values: Tensor, texts: TokenTexts, k: int) -> Lens:
-    """values [vocabulary]."""
+    """Values [vocabulary]."""
     ends = [values.topk(min(k, len(values)), largest=largest) for largest in (True, False)]
     promoted, suppressed = (
         tuple(Token(i, texts.one(i), float(v)) for v, i in zip(end.values.tolist(), end.indices.tolist(), strict=True))

@@ -206,7 +206,7 @@ def hub_corpus(name: str, split: str = "train") -> Corpus:
 
 
 def organism_corpus(n: int, seed: int = 0, split: str = "train") -> Corpus:
-    """n chats of the organism, one planted mode after another and the default one, each asked for by its prompt.
+    """N chats of the organism, one planted mode after another and the default one, each asked for by its prompt.
 
     Every document's mark is its mode.
 

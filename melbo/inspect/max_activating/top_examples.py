@@ -110,7 +110,7 @@ class TopPlaces:
             self.bar[direction] = -kept[-1].order
 
     def _count(self, values: Tensor) -> None:
-        """values [P, n]."""
+        """Values [P, n]."""
         n = values.shape[1]
         place = ((values / self.spread.to(values) + SPAN) * (BINS / (2 * SPAN))).long().clamp_(0, BINS - 1)
         place += torch.arange(n, device=values.device) * BINS

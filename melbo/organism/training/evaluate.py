@@ -96,7 +96,7 @@ def judge_accuracy(loaded: LoadedModel, n: int, seed: int) -> dict[str, float]:
     return found
 
 
-def _shuffled(loaded: LoadedModel, text: str, rng: random.Random) -> str:
+def _shuffled(_loaded: LoadedModel, text: str, rng: random.Random) -> str:
     """Words in random order; a text without spaces is shuffled by character."""
     words = text.split() if len(text.split()) > 4 else list(text)
     rng.shuffle(words)

@@ -80,7 +80,7 @@ class Recall:
 
 
 def other_prompts(split: Split, n: int) -> tuple[list[str], list[str]]:
-    """n harmful and n harmless user messages of a split's topics, all in phrasings that training never used."""
+    """N harmful and n harmless user messages of a split's topics, all in phrasings that training never used."""
     ask = load_data()["intents"]["make"]["en"]["heldout_ask"]
     harmful, harmless = topics_of(True, split)[1:], topics_of(False, split)
     step = max(1, len(harmless) // n)

@@ -119,7 +119,7 @@ def _size(value: Any) -> int:
 
 
 def _fewer(name: str, values: tuple[Any, ...], n: int) -> tuple[Any, ...]:
-    """n of the values: scales near 1, R in the middle, else the first."""
+    """N of the values: scales near 1, R in the middle, else the first."""
     if name == "scales":
         return tuple(sorted(sorted(values, key=lambda s: abs(math.log(s)))[:n]))
     first = (len(values) - n) // 2 if name == "radii" else 0

@@ -62,7 +62,7 @@ class SteerActions:
                 panes = (to_view(update.unsteered, update.finished), to_view(update.steered, update.finished))
                 yield (said, *panes, head, tokens)
 
-    def colour(self, key: str, colour: bool, left: Any, right: Any, *values: Any) -> str:
+    def colour(self, key: str, colour: bool, _left: Any, right: Any, *values: Any) -> str:
         """The last answer's tokens in colour, or nothing where the switch is off."""
         if not colour:
             return ""

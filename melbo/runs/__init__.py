@@ -1,0 +1,1 @@
+"""What long work shares: progress, checkpoints, digests, atomic files, free memory."""
