@@ -14,7 +14,7 @@ TABS = {
     "steer": "Steer",
     "strip": "Scale strip",
     "bank": "Bank",
-    "inspect": "Understand",
+    "inspect": "Inspect",
     "sweep": "R sweep",
     "discover": "Discover",
     "models": "Banks & models",
@@ -38,7 +38,7 @@ class TabContext:
     """The vector that another tab wants in Steer and Scale strip: a value of `steer_with`, or None."""
     tabs: gr.Tabs
     look: gr.State = field(default_factory=lambda: gr.State(None))
-    """The vector that another tab wants in Understand: a value of `steer_with`, or None."""
+    """The vector that another tab wants in Inspect: a value of `steer_with`, or None."""
 
     @staticmethod
     def go_to(tab: str) -> Any:

@@ -128,7 +128,7 @@ def settled(page: Page) -> list[str]:
 def test_every_tab_opens_and_fits(page: Page) -> None:
     landmarks = {
         "Steer": "#steered", "Scale strip": "#strip", "Bank": "#bank-table table",
-        "Understand": "#inspect-vector", "R sweep": "#sweep-plot svg",
+        "Inspect": "#inspect-vector", "R sweep": "#sweep-plot svg",
         "Discover": "#discover-layers .depth", "Banks & models": "#models-local [data-pick]",
     }  # fmt: skip
     assert list(landmarks) == list(TABS.values())
@@ -164,12 +164,12 @@ def test_a_vector_goes_from_bank_to_steer_and_strip(page: Page) -> None:
     expect(page.locator("#vector-0 input")).to_have_value(re.compile("^2 · Poem"))
 
 
-def test_a_vector_goes_from_bank_to_understand_and_on_to_steer(page: Page) -> None:
+def test_a_vector_goes_from_bank_to_inspect_and_on_to_steer(page: Page) -> None:
     open_tab(page, "Bank")
     page.locator("#bank-table tr[data-pick='4']").click()
     expect(page.locator("#bank-steer")).to_have_text("Steer with 4 × 0.75")
-    page.click("#bank-understand")
-    expect(selected(page)).to_have_text("Understand")
+    page.click("#bank-inspect")
+    expect(selected(page)).to_have_text("Inspect")
     expect(page.locator("#inspect-vector input")).to_have_value(re.compile("^4 · German"))
     page.fill("#inspect-corpus textarea", "Wie backe ich Brot?\n\nHow do I bake <b>bread</b>?\n\nTell me a joke.")
     page.click("#inspect-examples-run")
@@ -295,7 +295,7 @@ def test_a_failing_request_is_told_in_place_and_leaves_every_tab_working(page: P
         for tab, button, notice in (
             ("Scale strip", "#strip-run", "#strip-notice"), ("R sweep", "#sweep-run", "#sweep-notice"),
             ("Discover", "#discover-start", "#discover-notice"), ("Bank", "#bank-tokens", "#bank-notice"),
-            ("Understand", "#inspect-examples-run", "#inspect-notice"),
+            ("Inspect", "#inspect-examples-run", "#inspect-notice"),
         ):  # fmt: skip
             open_tab(page, tab)
             page.click(button)

@@ -291,8 +291,8 @@ def test_steering_hands_over_the_vector_and_its_scale(tab: TabContext) -> None:
     assert (pick["bank"], pick["vector"], pick["scale"]) == (DEFAULT_KEY, 0, -1.5) and tabs.selected == "steer"
 
 
-def test_the_way_to_understand_hands_over_the_vector(tab: TabContext) -> None:
-    look, tabs = BankActions(tab).understand(DEFAULT_KEY, 4)
+def test_the_way_to_inspect_hands_over_the_vector(tab: TabContext) -> None:
+    look, tabs = BankActions(tab).inspect(DEFAULT_KEY, 4)
     assert (look["bank"], look["vector"]) == (DEFAULT_KEY, 4) and tabs.selected == "inspect"
 
 

@@ -1,4 +1,4 @@
-"""The Understand tab's runs: what is measured here, from whose text, how it ends; and its endpoints."""
+"""The Inspect tab's runs: what is measured here, from whose text, how it ends; and its endpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the Understand tab shows: stored results, maps, plots. Hostile text stays text."""
+"""What the Inspect tab shows: stored results, maps, plots. Hostile text stays text."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class BankActions:
         index = checked_index(bank, chosen)
         return self.tab.steer_with(key, index, best_scale(bank, index)), self.tab.go_to("steer")
 
-    def understand(self, key: str, chosen: int) -> tuple[Any, ...]:
+    def inspect(self, key: str, chosen: int) -> tuple[Any, ...]:
         """Values for the tab's look and tabs."""
         bank = self.banks.get(key)
         index = checked_index(bank, chosen)

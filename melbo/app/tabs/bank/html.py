@@ -17,7 +17,7 @@ from melbo.publishing.hub import Pushed
 MAX_TEXT = 1_500
 MAX_EXAMPLES = 4
 MAX_PASSAGES = 2
-"""Of each sign; the Understand tab shows more."""
+"""Of each sign; the Inspect tab shows more."""
 MAX_FEATURES = 4
 _METRICS = (
     ("coherence", "Coherence, 0 to 10", "{:.1f}"),

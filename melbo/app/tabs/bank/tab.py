@@ -39,7 +39,7 @@ class Page(NamedTuple):
     label: gr.Textbox
     note: gr.Textbox
     tokens: gr.Button
-    understand: gr.Button
+    inspect: gr.Button
     save: gr.Button
 
 
@@ -77,7 +77,7 @@ def build(tab: TabContext) -> None:
             with gr.Row():
                 go = gr.Button(steer, variant="primary", min_width=0, elem_id="bank-steer")
                 tokens = gr.Button("Read its tokens", min_width=0, elem_id="bank-tokens")
-                understand = gr.Button("Understand", min_width=0, elem_id="bank-understand")
+                inspect = gr.Button("Inspect", min_width=0, elem_id="bank-inspect")
             shown = gr.HTML(html, elem_id="bank-page", css_template=PAGE, padding=False, apply_default_css=False)
             read = gr.HTML(lens, elem_id="bank-lens", css_template=PAGE, padding=False, apply_default_css=False)
         with gr.Column(scale=3, min_width=300):
@@ -90,7 +90,7 @@ def build(tab: TabContext) -> None:
                 save = gr.Button("Save", size="sm", elem_id="bank-save")
             whole = _whole(tab, numbers)
     over = Overview(query, duds, rows, dots)
-    page = Page(shown, read, go, name, text, tokens, understand, save)
+    page = Page(shown, read, go, name, text, tokens, inspect, save)
     _connect_overview(tab, act, said, (chosen, own), over, page, whole)
     _connect_page(tab, act, said, (chosen, own), over, page)
     _connect_whole(tab, act, said, over, whole)
@@ -168,7 +168,7 @@ def _connect_page(
     """Steer, tokens, all that is known, save."""
     key, (chosen, own) = tab.bank_key, states
     page.steer.click(with_notice(act.steer, 2), [key, chosen], [said, tab.pick, tab.tabs], **SHARED)
-    page.understand.click(with_notice(act.understand, 2), [key, chosen], [said, tab.look, tab.tabs], **SHARED)
+    page.inspect.click(with_notice(act.inspect, 2), [key, chosen], [said, tab.look, tab.tabs], **SHARED)
     page.tokens.click(
         with_notice(act.tokens, 1), [key, chosen], [said, page.lens], api_visibility="private", show_progress="minimal",
         show_progress_on=page.lens, **MODEL_EVENT,
