@@ -66,15 +66,14 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Without a GPU, torch comes first and alone: as a dependency of the others pip might choose a CUDA build.
-$(VENV)/.stamp-app: requirements.txt constraints.txt pyproject.toml | $(BIN)/python
+$(VENV)/.stamp-app: constraints.txt pyproject.toml | $(BIN)/python
 ifeq ($(HAS_GPU),)
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
 endif
-	$(BIN)/python -m pip install --quiet $(PIN) -r requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps --config-settings editable_mode=compat --editable .
+	$(BIN)/python -m pip install --quiet $(PIN) --config-settings editable_mode=compat --editable '.[all]'
 	@touch $@
 
-$(VENV)/.stamp-dev: requirements-dev.txt requirements-peers.txt $(VENV)/.stamp-app
-	$(BIN)/python -m pip install --quiet $(PIN) -r requirements-dev.txt
+$(VENV)/.stamp-dev: requirements-peers.txt $(VENV)/.stamp-app
+	$(BIN)/python -m pip install --quiet $(PIN) --config-settings editable_mode=compat --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-peers.txt
 	@touch $@

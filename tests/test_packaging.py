@@ -13,25 +13,36 @@ from pathlib import Path
 import pytest
 
 from melbo import __version__
+from melbo.publishing.space.write import requirements
 
 ROOT = Path(__file__).parents[1]
 SCRATCH = shutil.ignore_patterns("__pycache__", ".*")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+RUNTIME = [
+    *PROJECT["dependencies"],
+    *(line for name, lines in EXTRAS.items() if name not in ("all", "dev") for line in lines),
+]
 
 
-def requirements(name: str) -> dict[str, str]:
-    """Package -> version specifier, of a requirements file."""
-    lines = [line.partition("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
-    found = [re.fullmatch(r"([A-Za-z0-9-]+)(.*)", line) for line in lines if line and not line.startswith("-")]
+def versions(lines: list[str]) -> dict[str, str]:
+    """Package -> version specifier."""
+    found = [re.fullmatch(r"([A-Za-z0-9-]+)(?:\[\w+\])?(.*)", line) for line in lines]
     assert all(found), lines
     return {match[1].lower(): match[2] for match in found if match}
+
+
+def read(name: str) -> dict[str, str]:
+    """`versions` of a requirements file."""
+    lines = [line.partition("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
+    return versions([line for line in lines if line])
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel, built from a copy so that nothing is written beside the sources."""
     folder = tmp_path_factory.mktemp("build")
-    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, folder / name)
     shutil.copytree(ROOT / "melbo", folder / "melbo", ignore=SCRATCH)
     build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
@@ -52,31 +63,31 @@ def test_the_wheel_says_what_it_needs_and_how_it_starts(wheel: zipfile.ZipFile) 
     info = f"melbo-{__version__}.dist-info"
     metadata = wheel.read(f"{info}/METADATA").decode()
     needed = re.findall(r"^Requires-Dist: ([A-Za-z0-9-]+)[^;\n]*$", metadata, re.MULTILINE)
-    assert set(needed) == set(requirements("requirements.txt"))
+    assert set(needed) == set(versions(PROJECT["dependencies"]))
+    assert set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.MULTILINE)) == set(EXTRAS)
     assert "Requires-Python: >=3.11\n" in metadata
     assert "melbo = melbo.__main__:main" in wheel.read(f"{info}/entry_points.txt").decode()
     assert "Apache License" in wheel.read(f"{info}/licenses/LICENSE").decode()
 
 
-def test_a_space_can_bring_its_own_torch() -> None:
-    needed = requirements("requirements.txt")
-    assert needed["torch"] == ">=2.8"
-    assert "torchvision" not in needed | requirements("requirements-dev.txt")
+def test_a_space_installs_all_that_is_used_at_run_time_and_can_bring_its_own_torch(
+    wheel: zipfile.ZipFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read("requirements.txt") == versions(RUNTIME)
+    assert read("requirements.txt")["torch"] == ">=2.8"
+    assert "torchvision" not in {**versions(RUNTIME), **versions(EXTRAS["dev"])}
+    assert sorted(re.findall(r"\w+", EXTRAS["all"][0])[1:]) == sorted(set(EXTRAS) - {"all", "dev"})
+    wheel.extractall(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))  # its metadata, before that of the installed package
+    assert set(versions(requirements())) == set(versions(RUNTIME))
 
 
 def test_every_requirement_has_a_tested_version_and_nothing_else_has() -> None:
-    tested = requirements("constraints.txt")
-    assert set(tested) == set(requirements("requirements.txt")) | set(requirements("requirements-dev.txt"))
+    tested = read("constraints.txt")
+    assert set(tested) == set(versions(RUNTIME + EXTRAS["dev"])) - {"melbo"}
     assert all(re.fullmatch(r"==[0-9.]+", version) for version in tested.values())
 
 
-def test_the_dev_extra_is_the_dev_requirements() -> None:
-    extra = {line.strip() for line in PROJECT["optional-dependencies"]["dev"]}
-    assert extra == {name + version for name, version in requirements("requirements-dev.txt").items()}
-
-
-@pytest.mark.parametrize(
-    "name", [*(f"requirements{s}.txt" for s in ("", "-dev")), "constraints.txt", "Makefile", ".ci/run"]
-)
+@pytest.mark.parametrize("name", ["requirements.txt", "constraints.txt", "Makefile", ".ci/run"])
 def test_set_up_names_no_host(name: str) -> None:
     assert not re.search(r"https?://|\bwww\.", (ROOT / name).read_text(encoding="utf-8"))

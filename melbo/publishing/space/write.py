@@ -69,15 +69,12 @@ def fill_space(folder: Path, bank: VectorBank, space: str) -> None:
 
 
 def requirements() -> list[str]:
-    """What pip installs for melbo, extras left out."""
+    """What melbo needs at run time with every extra, as in requirements.txt."""
     try:
-        listed = requires("melbo")
-    except PackageNotFoundError:
-        listed = None
-    if listed is None:  # run from a source folder
-        lines = (_PACKAGE.parent / "requirements.txt").read_text(encoding="utf-8").splitlines()
-        listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return [line for line in listed if "extra ==" not in line]
+        listed = [line.partition(";")[0].strip() for line in requires("melbo") or () if 'extra == "dev"' not in line]
+    except PackageNotFoundError:  # run from a source folder, or in a Space
+        listed = (_PACKAGE.parent / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in listed if line and not line.startswith(("#", "melbo["))]
 
 
 def _readme(bank: VectorBank, space: str, base: str | None) -> str:
