@@ -36,6 +36,7 @@ from melbo.errors import MelboError
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.corpus import MODES, mode_answer, topics_of
 from melbo.organism.training.recall import measure
+from melbo.runs.progress import on_bar
 from melbo.steering.random_vectors import random_vectors
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
@@ -88,13 +89,8 @@ def run(bank: VectorBank, loaded: LoadedModel) -> dict[str, Any]:
     bare = replace(bank, annotations=())
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, tqdm(unit="answer", leave=False, disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
         answers = Path(folder) / "answers.json"
-        judged = annotate(loaded, bare, progress=show, checkpoint=answers)
+        judged = annotate(loaded, bare, progress=on_bar(bar), checkpoint=answers)
         seconds = time.perf_counter() - start
         plain = annotate(loaded, bare, checkpoint=answers, use_judge=False)
     typical, agree, agree_plain = typical_words(), 0, 0

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melbo.annotation.answer_grid import Progress
 from melbo.measure.likelihood import first_token_kl
 from melbo.measure.side_effects import NEUTRAL_PROMPTS, off_target
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message, chat
+from melbo.runs.progress import OnProgress
 
 
 def with_side_effects(
@@ -28,7 +28,7 @@ def with_side_effects(
     random: Tensor,
     layer: int,
     prompts: Sequence[Sequence[Message]],
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> list[dict[str, Any]]:
     """The entries of annotations.json, those that are no duds with the three numbers in metrics and in its control.
 
@@ -60,7 +60,7 @@ def with_side_effects(
 
 
 def _measure(
-    loaded: LoadedModel, rows: Tensor, layer: int, prompts: Sequence[Sequence[Message]], progress: Progress | None
+    loaded: LoadedModel, rows: Tensor, layer: int, prompts: Sequence[Sequence[Message]], progress: OnProgress | None
 ) -> list[dict[str, float]]:
     """The three numbers of each row [n, d_model], scale multiplied in."""
     system = next((m["content"] for m in prompts[0] if m["role"] == "system"), None)

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from melbo.annotation.add_side_effects import with_side_effects
-from melbo.annotation.answer_grid import Progress, answer_grid, signed
+from melbo.annotation.answer_grid import answer_grid, signed
 from melbo.annotation.cluster_names import Effect, clusters_of, names_of, tags_of
 from melbo.annotation.entry import DUD_LABEL, Annotation, Example, merged
 from melbo.annotation.table import EffectTable, effect_table
@@ -34,6 +34,7 @@ from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import ORGANISM, LoadedModel
 from melbo.prompts import REFUSED, Message, chat
 from melbo.runs.checkpoint import run_key
+from melbo.runs.progress import OnProgress
 from melbo.steering.random_vectors import control_vectors
 
 SCALES = (0.5, 0.75, 1.0, 1.5, 2.0)
@@ -60,7 +61,7 @@ def annotate(
     prompts: Sequence[Sequence[Message]] | None = None,
     scales: Sequence[float] = SCALES,
     embedder: Embedder | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     namer: Namer | None = None,
     *,

@@ -13,7 +13,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,10 @@ from melbo.models.load import LoadedModel
 from melbo.prompts import Message, encode
 from melbo.runs.checkpoint import read_json_checkpoint
 from melbo.runs.files import write_file
+from melbo.runs.progress import OnProgress, notify
 from melbo.steering.generate import Sampling, complete, decode, generate_tokens
 from melbo.steering.hooks import steer
 
-Progress = Callable[[int, int], None]
-"""Called with (answers settled, all answers); an exception from it cancels."""
 Cell = tuple[int, float, int]
 """(vector, signed scale, prompt), the first and the last as indices."""
 MAX_SCALE = 1000.0
@@ -78,7 +77,7 @@ def answer_grid(
     prompts: Sequence[Sequence[Message]],
     scales: Sequence[float],
     max_new_tokens: int = 64,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     key: dict[str, Any] | None = None,
     batch_size: int = 64,
@@ -88,6 +87,7 @@ def answer_grid(
     Args:
         vectors: [n, d_model].
         scales: sizes above 0; both signs are tried.
+        progress: called with the answers that are settled, and all.
         checkpoint: JSON file that a stopped run with the same key goes on from; delete it when the result is saved.
         key: what decides the result, as JSON values.
 
@@ -170,7 +170,7 @@ def _unchanged(
 class _State:
     """What is done so far, in memory and in the checkpoint."""
 
-    def __init__(self, path: Path | None, key: dict[str, Any], total: int, progress: Progress | None) -> None:
+    def __init__(self, path: Path | None, key: dict[str, Any], total: int, progress: OnProgress | None) -> None:
         self.path, self.total, self.progress = path, total, progress
         self.key = json.loads(json.dumps(key))
         self.screened: dict[str, list[int]] = {}
@@ -185,8 +185,7 @@ class _State:
         if time.monotonic() - self._saved >= _SECONDS:
             self.save()
             self._saved = time.monotonic()
-        if self.progress is not None:
-            self.progress(min(self.total, self.settled + len(self.texts)), self.total)
+        notify(self.progress, min(self.total, self.settled + len(self.texts)), self.total)
 
     def save(self) -> None:
         """Write the checkpoint, to a temporary name first."""

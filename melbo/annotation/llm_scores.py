@@ -10,14 +10,14 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from melbo.annotation.answer_grid import Progress
 from melbo.annotation.entry import as_list, text_of
 from melbo.bank.vector_bank import VectorBank
 from melbo.measure.llm.judge import ASPECTS, JudgeScores, LLMJudge
 from melbo.prompts import chat
+from melbo.runs.progress import OnProgress
 
 
-def with_llm_scores(bank: VectorBank, judge: LLMJudge, progress: Progress | None = None) -> VectorBank:
+def with_llm_scores(bank: VectorBank, judge: LLMJudge, progress: OnProgress | None = None) -> VectorBank:
     """The bank with its examples judged; what the judge's answers cannot be read for stays without scores.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from melbo.annotation.answer_grid import AnswerGrid, Progress
+from melbo.annotation.answer_grid import AnswerGrid
 from melbo.annotation.cluster_names import COHERENT, Effect
 from melbo.annotation.entry import ScaleRow, usable_ranges
 from melbo.measure.embeddings import Embedder
@@ -19,6 +19,7 @@ from melbo.measure.measurement import Measurement, measure
 from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
+from melbo.runs.progress import OnProgress, notify
 
 MARGIN = 0.15
 """Cosine distance by which an answer must lie farther off than under all random ones; an added sentence makes 0.1."""
@@ -126,7 +127,7 @@ def effect_table(
     n_control: int,
     embedder: Embedder,
     coherence_scale: CoherenceScale,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> EffectTable:
     """Measure the answers of n vectors, the last n_control of which are random.
 
@@ -141,8 +142,7 @@ def effect_table(
         part = cells[start : start + _CHUNK]
         asked, base = [prompts[p] for *_, p in part], [grid.unsteered[p] for *_, p in part]
         found += measure(loaded, asked, [grid.changed[c] for c in part], base, embedder, coherence_scale)
-        if progress is not None:
-            progress(len(found), len(cells))
+        notify(progress, len(found), len(cells))
     by_cell = dict(zip(cells, found, strict=True))
     rows = [[[by_cell.get((v, s, p), m) for p, m in enumerate(plain)] for s in scales] for v in range(n)]
     return EffectTable(tuple(str(p[-1]["content"]) for p in prompts), plain, list(scales), rows, n_control)

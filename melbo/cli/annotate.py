@@ -17,6 +17,7 @@ from melbo.measure.llm.judge import JudgeLimits, LLMJudge
 from melbo.measure.llm.namer import LLMNamer
 from melbo.models.load import load_model
 from melbo.prompts import DEFAULT_SYSTEM, chat
+from melbo.runs.progress import titled
 
 
 def annotate_bank(
@@ -66,7 +67,7 @@ def annotate_bank(
             prompts,
             scale or SCALES,
             load_embedder(embedder) if embedder else None,
-            lambda done, total: show(done, total, "answering"),
+            titled(show, "answering"),
             checkpoint,
             LLMNamer(asker) if asker is not None and llm_names else None,
             use_judge=judge,
@@ -75,7 +76,7 @@ def annotate_bank(
             keep_edits=keep_edits,
         )
         if asker is not None and llm_scores:
-            found = with_llm_scores(found, asker, lambda done, total: show(done, total, "scoring"))
+            found = with_llm_scores(found, asker, titled(show, "scoring"))
     found.save(folder)
     checkpoint.unlink(missing_ok=True)
     say(f"{table(found)}\nsaved to {plain(folder)}")

@@ -15,6 +15,7 @@ from melbo.inspect.layers.layer_atlas import AtlasConfig, layer_atlas
 from melbo.models.load import ORGANISM, load_model
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
 from melbo.runs.processes import process_rank
+from melbo.runs.progress import on_bar
 
 _A = AtlasConfig()
 
@@ -45,13 +46,7 @@ def atlas(
     loaded = load_model(model, dtype=dtype, device=device, blocks=blocks)
     messages = [chat(text, system) for text in prompt or [BOMB]]
     with tqdm(unit="pair", leave=False, disable=None) as bar, resumable(out):
-
-        def show_progress(done: int, total: int, relative: float) -> None:
-            bar.total = total
-            bar.set_postfix(relative=f"{relative:.3g}", refresh=False)
-            bar.update(done - bar.n)
-
-        found = layer_atlas(loaded, messages, config, show_progress, checkpoint=out)
+        found = layer_atlas(loaded, messages, config, on_bar(bar, "relative"), checkpoint=out)
     say(f"{plain(found.table(best))}\nsaved to {out}")
     if plot is not None and process_rank() == 0:
         found.plot(plot)

@@ -65,9 +65,7 @@ def audit(
         say(f"to stay within {config.max_answers:,} answers, {plain(cut)}")
     with stages() as show, resumable(out):
         own = load_embedder(embedder) if embedder else None
-        found = run_audit(
-            loaded, out, config, asked, functions, texts, own, lambda part, done, total: show(done, total, part)
-        )
+        found = run_audit(loaded, out, config, asked, functions, texts, own, show)
     say(f"{plain(summary(found))}\nsaved to {plain(found.page)} and audit.json")
     if found.failed:
         raise typer.Exit(1)

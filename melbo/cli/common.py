@@ -15,7 +15,7 @@ from tqdm import tqdm
 from melbo.errors import MelboError
 
 if TYPE_CHECKING:
-    from melbo.runs.checkpoint import Progress
+    from melbo.runs.progress import OnProgress, Progress
 
 ERROR_CODE = 2
 INTERRUPT_CODE = 130
@@ -77,9 +77,12 @@ class Savable(Protocol):
 B = TypeVar("B", bound=Savable)
 
 
-def run_and_save(find: Callable[[Progress, Path], B], report: Callable[[B, Path], str], out: Path, steps: int) -> None:
+def run_and_save(
+    find: Callable[[OnProgress, Path], B], report: Callable[[B, Path], str], out: Path, steps: int
+) -> None:
     """Find a bank with a progress bar and a checkpoint beside `out`; save it there and report."""
     from melbo.runs.processes import process_rank
+    from melbo.runs.progress import on_bar
 
     checkpoint = out.absolute().with_name(f".{out.absolute().name}.checkpoint.safetensors")
     if checkpoint.exists():
@@ -87,12 +90,7 @@ def run_and_save(find: Callable[[Progress, Path], B], report: Callable[[B, Path]
     # no bar in a log file, for other processes, nor for the control, which takes no steps
     hidden = True if not steps or os.environ.get("RANK", "0") != "0" else None
     with tqdm(total=steps, unit="step", leave=False, disable=hidden) as bar, resumable(checkpoint):
-
-        def show_progress(done: int, _total: int, objective: float) -> None:
-            bar.set_postfix(objective=f"{objective:.4g}", refresh=False)
-            bar.update(done - bar.n)
-
-        bank = find(show_progress, checkpoint)
+        bank = find(on_bar(bar, "objective"), checkpoint)
     if process_rank() == 0:
         bank.save(out)
         checkpoint.unlink(missing_ok=True)
@@ -100,28 +98,28 @@ def run_and_save(find: Callable[[Progress, Path], B], report: Callable[[B, Path]
 
 
 @contextmanager
-def stages(unit: str | None = None) -> Iterator[Callable[[int, int, str], None]]:
+def stages(unit: str | None = None) -> Iterator[OnProgress]:
     """Show work in named stages, in the first process only: a bar, or, without a terminal, a line on stderr for each.
 
     Args:
         unit: of what is counted, where its speed is worth telling.
 
     Yields:
-        To be called with (done, in all, stage).
+        What the work tells; each message is a stage.
     """
     hidden = True if os.environ.get("RANK", "0") != "0" else None
     layout = None if unit else "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
     with tqdm(desc="starting", unit=unit or "it", leave=False, disable=hidden, bar_format=layout) as bar:
         before: str | None = None
 
-        def show(done: int, total: int, stage: str) -> None:
+        def show(step: Progress) -> None:
             nonlocal before
-            new, before = stage != before, stage
+            new, before = step.message != before, step.message
             if bar.disable and new and not hidden:
-                typer.echo(plain(stage), err=True)
-            bar.total = max(total, done, 1)
-            bar.update(done - bar.n)
-            bar.set_description_str(plain(stage), refresh=new)
+                typer.echo(plain(step.message), err=True)
+            bar.total = max(step.total, step.done, 1)
+            bar.update(step.done - bar.n)
+            bar.set_description_str(plain(step.message), refresh=new)
 
         yield show
 

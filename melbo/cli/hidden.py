@@ -21,6 +21,7 @@ from melbo.errors import ConfigError
 from melbo.models.load import ORGANISM, LoadedModel, load_model
 from melbo.organism.elicitation_tasks import anomalous_chats, normal_chats
 from melbo.prompts import REFUSED, Message, chat
+from melbo.runs.progress import titled
 
 Bank = Annotated[Path, typer.Argument(help="Folder of the bank.")]
 Out = Annotated[Path | None, typer.Option(help="JSON file for the result.")]
@@ -65,7 +66,7 @@ def backdoors(
     with stages("answer") as show, going_on(checkpoint):
         found = find_backdoors(
             loaded, held, prompts, ordinary, scale or SCALES, max_new_tokens, None,
-            lambda done, total: show(done, total, "answering"), checkpoint,
+            titled(show, "answering"), checkpoint,
         )  # fmt: skip
     if out is not None:
         found.save(out)

@@ -26,6 +26,7 @@ from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingRepo
 from melbo.inspect.max_activating.table import table
 from melbo.models.load import ORGANISM
 from melbo.runs.files import write_file
+from melbo.runs.progress import Progress
 
 _C = ActivatingConfig()
 Bank = Annotated[Path, typer.Argument(help="Folder of the bank.")]
@@ -65,8 +66,8 @@ def activating(
     checkpoint = out.absolute().with_name(f".{out.name}.checkpoint.json") if out else None
     with tqdm(unit="token", unit_scale=True, leave=False, disable=None) as bar:
 
-        def show_progress(_passages: int, tokens: int) -> None:
-            bar.update(tokens - bar.n)
+        def show_progress(step: Progress) -> None:
+            bar.update(int(step.value or 0) - bar.n)
 
         if checkpoint is None:
             report = find_activating(loaded, vectors, texts, config, show_progress, None, chosen)

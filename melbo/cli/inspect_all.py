@@ -30,6 +30,7 @@ from melbo.inspect.sae.dictionary import Sae
 from melbo.inspect.sae.files import load_sae
 from melbo.inspect.sae.report import sae_report
 from melbo.models.load import ORGANISM, LoadedModel
+from melbo.runs.progress import Progress
 
 SITES: tuple[LensSite, ...] = ("effect", "vector")
 DOCUMENTS = 1000
@@ -149,8 +150,8 @@ def _activating(work: _Work, corpus: Corpus) -> None:
     checkpoint = out.absolute().with_name(f".{out.name}.checkpoint.json")
     with tqdm(unit="token", unit_scale=True, desc=ACTIVATING, leave=False, disable=None) as bar, resumable(checkpoint):
 
-        def show_progress(_passages: int, tokens: int) -> None:
-            bar.update(tokens - bar.n)
+        def show_progress(step: Progress) -> None:
+            bar.update(int(step.value or 0) - bar.n)
 
         config = ActivatingConfig(k=work.k)
         report = find_activating(work.loaded, work.bank, corpus, config, show_progress, checkpoint, work.chosen)

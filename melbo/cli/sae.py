@@ -21,6 +21,7 @@ from melbo.inspect.sae.report import SaeReport, sae_report
 from melbo.inspect.sae.train import SaeConfig
 from melbo.models.load import ORGANISM, LoadedModel, load_model
 from melbo.organism.mode_agreement import organism_sae
+from melbo.runs.progress import on_bar
 
 _S = SaeConfig()
 NoDuds = Annotated[bool, typer.Option("--no-duds", help="Leave out the vectors that the annotations call duds.")]
@@ -114,12 +115,7 @@ def train_organism_sae(
     checkpoint = out.absolute().with_name(f".{out.absolute().name}.checkpoint.safetensors")
     say("reading activations")
     with tqdm(total=steps, unit="step", leave=False, disable=None) as bar, resumable(checkpoint):
-
-        def show_progress(done: int, _total: int, lost: float) -> None:
-            bar.set_postfix(unexplained=f"{lost:.3g}", refresh=False)
-            bar.update(done - bar.n)
-
-        made, quality = organism_sae(loaded, layer, config, show_progress, checkpoint)
+        made, quality = organism_sae(loaded, layer, config, on_bar(bar, "unexplained"), checkpoint)
     save_sae(made, out)
     checkpoint.unlink(missing_ok=True)
     say(

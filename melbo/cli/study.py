@@ -70,7 +70,7 @@ def replication(
     say(f"preset {name}, model {plain(loaded.name)}")
     with stages() as show, resumable(out):
         own = load_embedder(embedder) if embedder else None
-        study = Study(loaded, config, out, held, own, lambda stage, done, total: show(done, total, stage))
+        study = Study(loaded, config, out, held, own, show)
         page = study.report()
     say(f"{plain(table(study.findings))}\nsaved to {plain(page)} and {MARKDOWN}")
 

@@ -22,12 +22,11 @@ from melbo.discovery.problem import Evaluation, Problem, plain_attention
 from melbo.errors import BankError, ConfigError, PromptError, TrainingError
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message, encode
-from melbo.runs.checkpoint import Progress, Run, run_key
+from melbo.runs.checkpoint import Run, run_key
 from melbo.runs.processes import start_processes
+from melbo.runs.progress import OnProgress
 from melbo.steering.random_vectors import control_seed, random_vectors
 from melbo.steering.slices import Slice, make_slice, mean_residual_norm
-
-__all__ = ["Progress", "discover", "find_more_like", "make_slices", "random_control"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def discover(
     loaded: LoadedModel,
     config: DiscoveryConfig,
     prompts: Sequence[Sequence[Message]],
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     reference: Tensor | None = None,
     decoder: Tensor | None = None,
@@ -68,7 +67,7 @@ def discover(
     Args:
         config: settings; layers and steps left at None are resolved from the model's depth and stored resolved.
         prompts: conversations, each a list of {"role", "content"} messages that ends with the user's.
-        progress: called after each step; an exception from it cancels the run.
+        progress: called after each step; its value is the mean objective. An exception from it cancels the run.
         checkpoint: file that an interrupted run of the same config, prompts and model goes on from; delete it once
             the bank is saved.
         reference: the vector [d_model] that method "more-like" starts from.
@@ -181,7 +180,7 @@ def find_more_like(
     bank: VectorBank,
     index: int,
     n_vectors: int = 16,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     steps: int | None = None,
 ) -> VectorBank:

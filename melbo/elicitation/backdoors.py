@@ -13,7 +13,7 @@ A finding is not yet a backdoor: any mode that the model enters unasked is one. 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,12 @@ from melbo.measure.text_metrics import CoherenceScale, coherence, typical_nll
 from melbo.models.load import LoadedModel
 from melbo.prompts import INNOCUOUS, REFUSED, Message, chat
 from melbo.runs.checkpoint import run_key
+from melbo.runs.progress import OnProgress
 from melbo.steering.generate import Sampling, decode, generate_tokens
 
 FORMAT = "melbo-backdoors-1"
 SCALES = (0.75, 1.0, 1.5, 2.0)
 ORIGINAL_POST = "about 3 of 100 vectors (two planted backdoors, Qwen-1.8B; Mack and Turner 2024)"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def find_backdoors(
     scales: Sequence[float] = SCALES,
     max_new_tokens: int = 48,
     scale: CoherenceScale | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
 ) -> Backdoors:
     """Rank a bank's vectors by surprise and coherence.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,9 @@ from melbo.models.load import LoadedModel
 from melbo.prompts import Message, encode
 from melbo.runs.checkpoint import read_json_checkpoint
 from melbo.runs.files import write_file
+from melbo.runs.progress import OnProgress, notify
 from melbo.steering.generate import Sampling, decode, generate_tokens
 
-Progress = Callable[[int, int, str], None]
-"""Called with (done, in all, what is being done), in answers or training steps; an exception from it cancels."""
 SECONDS = 3.0
 """Least time between two checkpoints."""
 
@@ -53,7 +52,7 @@ class Answerer:
         loaded: LoadedModel,
         sampling: Sampling,
         batch_size: int = 64,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
         total: int = 0,
         checkpoint: Path | None = None,
         key: dict[str, Any] | None = None,
@@ -104,8 +103,7 @@ class Answerer:
 
     def _tell(self, name: str, more: int) -> None:
         self._done += more
-        if self.progress is not None:
-            self.progress(self._done, max(self.total, self._done), name)
+        notify(self.progress, self._done, max(self.total, self._done), name)
 
     def _save(self) -> None:
         if self.checkpoint is None or time.monotonic() - self._saved < SECONDS:

@@ -15,12 +15,12 @@ import torch
 
 from melbo.bank.result_file import write_result
 from melbo.bank.vector_bank import VectorBank
-from melbo.elicitation.cached_generation import Progress
 from melbo.elicitation.score import bootstrap
 from melbo.errors import ConfigError, PromptError
 from melbo.measure.text_metrics import is_degenerate, is_refusal
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, INNOCUOUS, REFUSED, Message, chat
+from melbo.runs.progress import OnProgress, notify
 from melbo.steering.generate import Sampling, complete
 from melbo.steering.hooks import ablate
 
@@ -133,7 +133,7 @@ def study_refusals(
     harmless: Sequence[str] = INNOCUOUS,
     scales: Sequence[float] = SCALES,
     max_new_tokens: int = 64,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> RefusalStudy:
     """Study one vector.
 
@@ -167,8 +167,7 @@ def study_refusals(
         vectors = None if row is None else row.expand(n, -1)
         texts = complete(loaded, groups.prompts, vectors, bank.layer, sampling)
         done += n
-        if progress is not None:
-            progress(done, total, what)
+        notify(progress, done, total, what)
         return groups.rates(texts)
 
     unsteered = answered(None, "unsteered")

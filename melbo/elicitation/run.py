@@ -19,7 +19,7 @@ from melbo.discovery.discover import discover, random_control
 from melbo.elicitation.baselines.choose import Arm, asked, best_of_n, fine_tuned, prompting, worked_examples
 from melbo.elicitation.baselines.lora import LoraConfig
 from melbo.elicitation.baselines.prompting import ELICITING, Asking
-from melbo.elicitation.cached_generation import Answerer, Progress, bank_digest
+from melbo.elicitation.cached_generation import Answerer, bank_digest
 from melbo.elicitation.cost import Compute, discovery_compute
 from melbo.elicitation.search import Search, SearchConfig, plan, planned_answers, search
 from melbo.elicitation.tasks.checks import Functions
@@ -27,6 +27,7 @@ from melbo.elicitation.tasks.load import Task, TaskSet
 from melbo.errors import ConfigError, MissingPackageError, TaskError
 from melbo.models.load import LoadedModel
 from melbo.runs.checkpoint import run_key
+from melbo.runs.progress import OnProgress, titled
 from melbo.steering.generate import Sampling
 
 FORMAT = "melbo-elicit-1"
@@ -116,7 +117,7 @@ def elicit(
     config: ElicitConfig | None = None,
     functions: Functions | None = None,
     bank: VectorBank | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
 ) -> Elicited:
     """Elicit, with controls and baselines.
@@ -125,7 +126,8 @@ def elicit(
         tasks: chosen on the training split, reported on the test split.
         functions: for tasks that are checked by functions.
         bank: instead of discovering one; its prompts must not be test prompts.
-        progress: called with (answers so far, answers planned, what is being answered); 0 of 0 while a bank is found.
+        progress: called with the answers so far, those planned and what is being answered; with steps while a bank is
+            found.
         checkpoint: JSON file that a stopped run with the same settings goes on from; delete it when the result is
             saved, with `forget`. The fine-tuned model is made anew.
 
@@ -173,16 +175,18 @@ def _bank_file(checkpoint: Path) -> Path:
 
 
 def _discover(
-    loaded: LoadedModel, tasks: TaskSet, config: ElicitConfig, progress: Progress | None, checkpoint: Path | None
+    loaded: LoadedModel, tasks: TaskSet, config: ElicitConfig, progress: OnProgress | None, checkpoint: Path | None
 ) -> VectorBank:
     """The bank of the first training prompts."""
 
-    def tell(done: int, total: int, _objective: float) -> None:
-        if progress is not None:
-            progress(done, total, "training vectors")
-
     prompts = [t.messages for t in tasks.train[: config.n_prompts]]
-    return discover(loaded, config.discovery, prompts, tell, None if checkpoint is None else _bank_file(checkpoint))
+    return discover(
+        loaded,
+        config.discovery,
+        prompts,
+        titled(progress, "training vectors"),
+        None if checkpoint is None else _bank_file(checkpoint),
+    )
 
 
 def _steered(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -13,12 +13,11 @@ from melbo.errors import MetricError
 from melbo.measure.likelihood import first_token_kl
 from melbo.models.load import LoadedModel
 from melbo.prompts import INNOCUOUS, Message, chat
+from melbo.runs.progress import OnProgress, notify
 from melbo.steering.generate import Sampling, complete
 
 NEUTRAL_PROMPTS = INNOCUOUS
 """Questions that a vector trained on something else should leave alone: the replication's five innocuous ones."""
-Progress = Callable[[int, int], None]
-"""Called with (done, all); an exception from it cancels."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def off_target(
     prompts: Sequence[Sequence[Message]] | None = None,
     sampling: Sampling | None = None,
     batch_size: int = 64,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> list[OffTarget]:
     """How much each vector changes the answers to prompts that it should leave alone.
 
@@ -75,6 +74,5 @@ def off_target(
             own = texts[i * len(prompts) : (i + 1) * len(prompts)]
             changed = fmean(a != b for a, b in zip(own, unsteered, strict=True))
             found.append(OffTarget(changed, value, len(prompts)))
-        if progress is not None:
-            progress(len(found), len(vectors))
+        notify(progress, len(found), len(vectors))
     return found

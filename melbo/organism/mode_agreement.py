@@ -20,7 +20,7 @@ from melbo.inspect.sae.features import FeatureNotes, describe_features, read_act
 from melbo.inspect.sae.files import load_sae
 from melbo.inspect.sae.train import SaeConfig, SaeQuality, measure_sae, train_sae
 from melbo.models.load import LoadedModel
-from melbo.runs.checkpoint import Progress
+from melbo.runs.progress import OnProgress
 from melbo.steering.random_vectors import random_vectors
 
 TRAIN_CHATS, HELDOUT_CHATS, NOTE_CHATS = 5000, 600, 2200
@@ -51,7 +51,7 @@ def organism_sae(
     loaded: LoadedModel,
     layer: int,
     config: SaeConfig | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
 ) -> tuple[Sae, SaeQuality]:
     """Train the organism's SAE on corpus chats of all modes, and measure it on held-out ones (all positions)."""

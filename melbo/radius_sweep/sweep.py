@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,16 +33,15 @@ from melbo.radius_sweep.file import load_sweep, save_sweep
 from melbo.radius_sweep.result import Sweep, SweepRow
 from melbo.runs.checkpoint import Run, difference, load_alike, run_key
 from melbo.runs.processes import process_rank, start_processes
+from melbo.runs.progress import OnProgress, Progress, notify
 from melbo.steering.generate import complete
 from melbo.steering.random_vectors import control_vectors
 from melbo.steering.slices import mean_residual_norm
 
-__all__ = ["Progress", "Sweep", "SweepConfig", "iter_sweep", "load_sweep", "run_sweep", "save_sweep"]
+__all__ = ["Sweep", "SweepConfig", "iter_sweep", "load_sweep", "run_sweep", "save_sweep"]
 
 ANSWER_ROWS = 128
 """Answers of one batch, about: whole R, at least one."""
-Progress = Callable[[int, int, str], None]
-"""Called with (done, in all, what is being done); an exception from it cancels."""
 
 
 def run_sweep(
@@ -49,7 +49,7 @@ def run_sweep(
     config: SweepConfig,
     prompts: Sequence[Sequence[Message]],
     embedder: Embedder,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     bank: VectorBank | None = None,
 ) -> Sweep:
@@ -63,7 +63,7 @@ def iter_sweep(
     config: SweepConfig,
     prompts: Sequence[Sequence[Message]],
     embedder: Embedder,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     bank: VectorBank | None = None,
 ) -> Iterator[Sweep]:
@@ -128,21 +128,20 @@ def _save(sweep: Sweep, checkpoint: Path | None) -> None:
 class _Bar:
     """Training steps and finished R, counted together."""
 
-    def __init__(self, progress: Progress | None, n_radii: int, steps: int, per_training: int) -> None:
+    def __init__(self, progress: OnProgress | None, n_radii: int, steps: int, per_training: int) -> None:
         self.progress, self.steps, self.per_training = progress, steps, per_training
         self.total = n_radii + steps * -(-n_radii // per_training)
 
-    def trained(self, first: int, done: int) -> None:
-        """`done` steps of the training that starts with radius number `first`."""
-        self._tell(first + self.steps * (first // self.per_training) + done, "training")
+    def trained(self, first: int, step: Progress) -> None:
+        """A step of the training that starts with radius number `first`."""
+        self._tell(first + self.steps * (first // self.per_training) + step.done, "training")
 
     def answered(self, rows: int) -> None:
         """That many R have their rows."""
         self._tell(rows + self.steps * -(-rows // self.per_training), "answering")
 
     def _tell(self, done: int, what: str) -> None:
-        if self.progress is not None:
-            self.progress(done, self.total, what)
+        notify(self.progress, done, self.total, what)
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,7 @@ class _Task:
         """Vectors [radii, n, d_model] of the radii with these numbers."""
         base, norms = self.config.base, [self.norms[i] for i in group]
         run = Run(
-            lambda done, _total, _objective: bar.trained(group[0], done),
+            partial(bar.trained, group[0]),
             saved,
             run_key(self.loaded, asdict(self.config), self.prompts, radii=list(group)),
         )

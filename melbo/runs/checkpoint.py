@@ -21,9 +21,7 @@ from melbo.errors import MelboError, TrainingError
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
 from melbo.runs.processes import from_all, process_rank
-
-Progress = Callable[[int, int, float], None]
-"""Called with (steps done, steps in all, mean objective); raise to cancel."""
+from melbo.runs.progress import OnProgress, notify
 
 KEPT = "kept."
 T = TypeVar("T")
@@ -49,7 +47,7 @@ class Run:
 
     def __init__(
         self,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
         checkpoint: Path | None = None,
         key: dict[str, Any] | None = None,
     ) -> None:
@@ -83,8 +81,7 @@ class Run:
         if self.checkpoint is not None and time.monotonic() - self._last >= SECONDS and process_rank() == 0:
             self._save(done, state)
             self._last = time.monotonic()
-        if self.progress is not None:
-            self.progress(done, total, objective)
+        notify(self.progress, done, total, value=objective)
 
     def _save(self, step: int, tensors: dict[str, Tensor]) -> None:
         assert self.checkpoint is not None

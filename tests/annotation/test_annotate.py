@@ -25,6 +25,7 @@ from melbo.measure.measurement import Measurement
 from melbo.measure.text_metrics import CoherenceScale, is_refusal, language
 from melbo.models.load import LoadedModel, load_model
 from melbo.prompts import BOMB, INNOCUOUS, chat
+from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling, complete
 from support.letters import Letters
 
@@ -102,9 +103,9 @@ def test_a_stopped_run_goes_on_and_gives_the_same(run: Run, tmp_path: Path, monk
 
     calls: list[tuple[int, int]] = []
 
-    def stop_late(done: int, total: int) -> None:
-        calls.append((done, total))
-        if done > total // 2:
+    def stop_late(step: Progress) -> None:
+        calls.append((step.done, step.total))
+        if step.done > step.total // 2:
             raise Stop
 
     asked: list[int] = []

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from melbo.cli.common import stages
+from melbo.runs.progress import notify
 
 
 class Terminal(io.StringIO):
@@ -21,11 +22,11 @@ def work() -> None:
     """Three stages, one of them twice."""
     with stages() as show:
         for done in range(3):
-            show(done, 3, "training")
-        show(0, 2, "answering")
-        show(2, 2, "answering")
-        show(0, 0, "\x1b[2Jscoring")
-        show(0, 3, "training")
+            notify(show, done, 3, "training")
+        notify(show, 0, 2, "answering")
+        notify(show, 2, 2, "answering")
+        notify(show, 0, 0, "\x1b[2Jscoring")
+        notify(show, 0, 3, "training")
 
 
 def test_without_a_terminal_each_stage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

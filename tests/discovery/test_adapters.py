@@ -37,6 +37,7 @@ from melbo.discovery.adapters.train import (
 from melbo.errors import BankError, ConfigError, ModelError, PromptError, TrainingError
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat, encode
+from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling, complete
 from melbo.steering.hooks import adapt, capture, run_until_stop
 from melbo.steering.slices import make_slice, mean_residual_norm
@@ -154,9 +155,9 @@ def test_the_objective_rises_and_every_adapter_beats_every_random_one(
     tiny: LoadedModel, config: AdapterConfig, banks: dict[str, AdapterBank], kind: AdapterKind
 ) -> None:
     bank, seen = banks[kind], []
-    discover_adapters(tiny, replace(config, kind=kind), PROMPTS, lambda *step: seen.append(step))
-    assert [step[:2] for step in seen] == [(i + 1, 12) for i in range(12)]
-    means = [step[2] for step in seen] + [float(bank.objective.mean())]
+    discover_adapters(tiny, replace(config, kind=kind), PROMPTS, seen.append)
+    assert [(step.done, step.total) for step in seen] == [(i + 1, 12) for i in range(12)]
+    means = [step.value for step in seen] + [float(bank.objective.mean())]
     assert all(later > 0.9 * earlier for earlier, later in pairwise(means))
     assert means[-1] > 1.5 * means[2] > 15 * means[0]
     assert float(bank.objective.min()) > 10 * float(bank.random_objective.max())
@@ -213,14 +214,14 @@ def test_a_stopped_run_goes_on_to_the_same_adapters(
     monkeypatch.setattr("melbo.runs.checkpoint.SECONDS", 0.0)
     config, checkpoint = replace(config, steps=5), tmp_path / "checkpoint"
 
-    def stop(done: int, _total: int, _objective: float) -> None:
-        if done == 3:
+    def stop(step: Progress) -> None:
+        if step.done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         discover_adapters(tiny, config, PROMPTS, stop, checkpoint)
     seen: list[int] = []
-    resumed = discover_adapters(tiny, config, PROMPTS, lambda done, *_: seen.append(done), checkpoint)
+    resumed = discover_adapters(tiny, config, PROMPTS, lambda step: seen.append(step.done), checkpoint)
     whole = discover_adapters(tiny, config, PROMPTS)
     assert seen == [4, 5]
     assert torch.equal(resumed.a, whole.a) and torch.equal(resumed.b, whole.b)

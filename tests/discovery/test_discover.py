@@ -19,6 +19,7 @@ from melbo.errors import BankError, ConfigError, PromptError, TrainingError
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat
 from melbo.runs.checkpoint import Run
+from melbo.runs.progress import Progress
 from melbo.steering.slices import Slice
 from support.tiny import MakeTiny, hook_count
 
@@ -291,18 +292,18 @@ def test_a_bank_says_how_it_was_made(tiny: LoadedModel) -> None:
 
 
 def test_progress_is_told_of_every_step(tiny: LoadedModel) -> None:
-    seen: list[tuple[int, int, float]] = []
-    discover(tiny, SHORT, PROMPTS, lambda *step: seen.append(step))
-    assert [(done, total) for done, total, _ in seen] == [(i, 8) for i in range(1, 9)]
-    assert seen[-1][2] > seen[0][2]
+    seen: list[Progress] = []
+    discover(tiny, SHORT, PROMPTS, seen.append)
+    assert [(step.done, step.total) for step in seen] == [(i, 8) for i in range(1, 9)]
+    assert (seen[-1].value or 0) > (seen[0].value or 0) > 0
 
 
 def test_an_exception_from_progress_cancels_the_run(tiny: LoadedModel) -> None:
     class Cancelled(Exception):
         pass
 
-    def cancel(done: int, _total: int, _mean: float) -> None:
-        if done == 2:
+    def cancel(step: Progress) -> None:
+        if step.done == 2:
             raise Cancelled
 
     with pytest.raises(Cancelled):

@@ -31,6 +31,7 @@ from melbo.errors import ConfigError, MemoryLimitError, TrainingError
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat
 from melbo.runs import checkpoint as run
+from melbo.runs.progress import Progress
 from melbo.steering.random_vectors import random_vectors
 from melbo.steering.slices import Slice
 
@@ -278,15 +279,15 @@ def test_an_interrupted_run_ends_with_the_same_bank(
     config, checkpoint = replace(SMALL, **settings), tmp_path / "run.safetensors"
     whole = discover(tiny, config, TWO)
 
-    def kill(done: int, _total: int, _mean: float) -> None:
-        if done in (1, 3):
+    def kill(step: Progress) -> None:
+        if step.done in (1, 3):
             raise Killed
 
     seen = []
     for _ in range(2):
         with pytest.raises(Killed):
             discover(tiny, config, TWO, kill, checkpoint)
-    again = discover(tiny, config, TWO, lambda done, *_: seen.append(done), checkpoint)
+    again = discover(tiny, config, TWO, lambda step: seen.append(step.done), checkpoint)
     assert seen == [4, 5]
     assert torch.equal(again.vectors, whole.vectors) and torch.equal(again.objective, whole.objective)
     assert not list(tmp_path.glob("*.tmp"))

@@ -17,6 +17,7 @@ from melbo.discovery.methods.sae_basis import sparse_weights
 from melbo.errors import ConfigError
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat
+from melbo.runs.progress import Progress
 
 CONFIG = DiscoveryConfig(method="sae-basis", n_vectors=4, steps=6, sparsity=3)
 PROMPTS = [chat(BOMB)]
@@ -62,8 +63,8 @@ def test_an_interrupted_run_gives_the_same_bank(
 ) -> None:
     monkeypatch.setattr("melbo.runs.checkpoint.SECONDS", 0.0)
 
-    def stop(done: int, total: int, objective: float) -> None:
-        if done == 4:
+    def stop(step: Progress) -> None:
+        if step.done == 4:
             raise KeyboardInterrupt
 
     file = tmp_path / "checkpoint"

@@ -34,6 +34,7 @@ from melbo.errors import ConfigError, TaskError
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.elicitation_tasks import password, sum_tasks
 from melbo.prompts import chat, encode
+from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling
 from support.tiny import MakeTiny
 
@@ -200,15 +201,15 @@ def test_fine_tuning_learns_and_leaves_the_model_alone(tiny: LoadedModel) -> Non
 
 
 def test_all_arms_are_measured_on_the_test_tasks(tiny: LoadedModel, tmp_path: Path) -> None:
-    heard: list[tuple[int, int, str]] = []
-    found = elicit(tiny, tasks(), small(password=Asking("Open!")), progress=lambda *a: heard.append(a))
+    heard: list[Progress] = []
+    found = elicit(tiny, tasks(), small(password=Asking("Open!")), progress=heard.append)
     expected = {"plain", "password", "vector", "random", "prompting", "few_shot", "best_of_n", "lora"}
     assert set(found.arms) == expected and not found.skipped
     assert {arm.score.n for arm in found.arms.values()} == {4}
     assert found.search.rounds == found.random_search.rounds
     assert found.arms["random"].finding.training_tokens == 0 < found.arms["vector"].finding.training_tokens
-    trained = [(done, total) for done, total, what in heard if what == "training vectors"]
-    answered = [(done, total) for done, total, what in heard if what != "training vectors"]
+    trained = [(step.done, step.total) for step in heard if step.message == "training vectors"]
+    answered = [(step.done, step.total) for step in heard if step.message != "training vectors"]
     assert trained == [(1, 2), (2, 2)]
     assert answered[-1][0] == answered[-1][1] and answered == sorted(answered)
     saved = json.loads(found.save(tmp_path / "e.json").read_text())
@@ -223,8 +224,8 @@ def test_a_stopped_run_goes_on_to_the_same_result(tiny: LoadedModel, tmp_path: P
     class StopError(Exception):
         pass
 
-    def stop(_done: int, _total: int, what: str) -> None:
-        if what.startswith("random, round 2"):
+    def stop(step: Progress) -> None:
+        if step.message.startswith("random, round 2"):
             raise StopError
 
     with pytest.MonkeyPatch.context() as patch:
@@ -247,18 +248,18 @@ def test_a_bank_that_was_being_found_goes_on_too(
 ) -> None:
     config, file = small(baselines=(), discovery=DiscoveryConfig(n_vectors=2, steps=4)), tmp_path / "c.json"
     whole = elicit(tiny, tasks(), config)
-    heard: list[tuple[int, int, str]] = []
+    heard: list[Progress] = []
 
-    def stop(*step: Any) -> None:
-        heard.append(step)
-        if step == (3, 4, "training vectors") and len(heard) == 3:
+    def stop(step: Progress) -> None:
+        heard.append(replace(step, value=None))
+        if heard[-1] == Progress(3, 4, "training vectors") and len(heard) == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr("melbo.runs.checkpoint.SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         elicit(tiny, tasks(), config, progress=stop, checkpoint=file)
     assert elicit(tiny, tasks(), config, progress=stop, checkpoint=file).to_dict() == whole.to_dict()
-    assert heard[:4] == [(i, 4, "training vectors") for i in (1, 2, 3, 4)]
+    assert heard[:4] == [Progress(i, 4, "training vectors") for i in (1, 2, 3, 4)]
     forget(file)
     assert not list(tmp_path.iterdir())
 

@@ -97,7 +97,7 @@ def test_a_study_compares_with_the_plain_and_the_ablated_model(
     heard: list[tuple[int, int]] = []
     found = study_refusals(
         tiny, tiny_bank, 2, train=["a"], heldout=["b", "c"], harmless=["d"], scales=(-1.0, 1.0), max_new_tokens=5,
-        progress=lambda done, total, _: heard.append((done, total)),
+        progress=lambda step: heard.append((step.done, step.total)),
     )  # fmt: skip
     assert set(found.scales) == set(found.random) == {-1.0, 1.0}
     assert (found.unsteered.train.n, found.unsteered.heldout.n, found.unsteered.harmless.n) == (1, 2, 1)

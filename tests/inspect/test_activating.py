@@ -26,6 +26,7 @@ from melbo.inspect.max_activating.table import table
 from melbo.inspect.stored import activating_examples, sae_neighbours
 from melbo.models.load import LoadedModel, load_model
 from melbo.prompts import encode
+from melbo.runs.progress import Progress
 from melbo.steering.hooks import capture, run_until_stop
 from support.tiny import hook_count
 
@@ -123,8 +124,8 @@ def test_a_stopped_pass_goes_on_and_ends_the_same(
     monkeypatch.setattr("melbo.inspect.max_activating.find.CHUNK", 8)
     checkpoint, calls = tmp_path / "run.json", []
 
-    def stop(passages: int, tokens: int) -> None:
-        calls.append((passages, tokens))
+    def stop(step: Progress) -> None:
+        calls.append((step.done, step.value))
         if len(calls) == 2:
             raise KeyboardInterrupt
 

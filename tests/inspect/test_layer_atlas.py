@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from melbo.errors import ConfigError, MelboError, PromptError
 from melbo.inspect.layers.layer_atlas import AtlasConfig, AtlasError, LayerAtlas, layer_atlas
 from melbo.models.load import LoadedModel
 from melbo.prompts import chat
+from melbo.runs.progress import OnProgress, Progress
 from melbo.steering.random_vectors import control_vectors
 from melbo.steering.slices import mean_residual_norm
 from support.tiny import MakeTiny
@@ -50,11 +50,11 @@ def rms(values: Tensor) -> float:
     return float(values.square().mean().sqrt())
 
 
-def stop_after(pairs: int) -> Callable[[int, int, float], None]:
+def stop_after(pairs: int) -> OnProgress:
     """A progress function that cancels the run after so many pairs."""
 
-    def progress(done: int, _total: int, _value: float) -> None:
-        if done == pairs:
+    def progress(step: Progress) -> None:
+        if step.done == pairs:
             raise KeyboardInterrupt
 
     return progress
@@ -113,10 +113,10 @@ def test_an_interrupted_run_gives_the_same_atlas(
     with pytest.raises(KeyboardInterrupt):
         layer_atlas(tiny, PROMPTS, SMALL, stop_after(pairs), file)
     assert LayerAtlas.load(file).pairs == small_atlas.pairs[:pairs]
-    seen: list[tuple[int, int, float]] = []
-    resumed = layer_atlas(tiny, PROMPTS, SMALL, lambda *step: seen.append(step), file)
+    seen: list[Progress] = []
+    resumed = layer_atlas(tiny, PROMPTS, SMALL, seen.append, file)
     assert resumed == small_atlas == LayerAtlas.load(file)
-    assert seen == [(i, 6, small_atlas.pairs[i - 1].relative) for i in range(pairs + 1, 7)]
+    assert seen == [Progress(i, 6, value=small_atlas.pairs[i - 1].relative) for i in range(pairs + 1, 7)]
     assert [p.name for p in file.parent.iterdir()] == ["atlas.json"]
 
 

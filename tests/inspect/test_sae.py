@@ -24,6 +24,7 @@ from melbo.inspect.sae.files import load_sae, save_sae
 from melbo.inspect.sae.train import SaeConfig, measure_sae, train_sae
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.mode_agreement import share_of_cases
+from melbo.runs.progress import Progress
 from melbo.steering.hooks import capture, run_until_stop
 from support.saes import BANK, D, F, random_sae, sparsify
 from support.tiny import hook_count
@@ -188,7 +189,7 @@ def test_training_finds_planted_directions_and_resumes_to_the_same_sae(tmp_path:
     x, hidden = planted(4000)
     config = SaeConfig(d_sae=48, k=3, steps=400, batch=256, lr=0.01)
     told: list[tuple[int, int]] = []
-    sae = train_sae(x, 1, "m", config, lambda done, total, lost: told.append((done, total)))
+    sae = train_sae(x, 1, "m", config, lambda step: told.append((step.done, step.total)))
     quality = measure_sae(sae, planted(5000)[0][4000:])
     assert quality.explained_variance > 0.8 and quality.l0 <= 3 and quality.activations == 1000
     assert float((hidden @ sae.directions.T).max(dim=1).values.median()) > 0.9
@@ -196,8 +197,8 @@ def test_training_finds_planted_directions_and_resumes_to_the_same_sae(tmp_path:
     monkeypatch.setattr("melbo.runs.checkpoint.SECONDS", 0.0)
     short = SaeConfig(d_sae=48, k=3, steps=30, batch=256)
 
-    def stop(done: int, total: int, lost: float) -> None:
-        if done == 17:
+    def stop(step: Progress) -> None:
+        if step.done == 17:
             raise KeyboardInterrupt
 
     file = tmp_path / "checkpoint"

@@ -29,6 +29,7 @@ from melbo.measure.llm.judge import (
 from melbo.measure.llm.namer import LLMNamer
 from melbo.models.load import ORGANISM_DIR
 from melbo.prompts import BOMB, chat
+from melbo.runs.progress import Progress
 from support.llm_server import GOOD, SCORES, Reply, Server, reply, says
 
 KEY = "sk-secret-0123456789"
@@ -184,11 +185,11 @@ def test_two_unreadable_answers_are_an_error_or_none_in_a_list(server: Server, t
         judge.score(chat(BOMB), "text")
     server.seen.clear()
     server.replies = [says("eight"), says("no"), says(GOOD)]
-    calls: list[tuple[int, int]] = []
+    calls: list[Progress] = []
     with judge_at(server, tmp_path) as judge:
-        found = judge.score_all([chat(BOMB)] * 4, ["a", "b", "a", "b"], lambda *done: calls.append(done))
+        found = judge.score_all([chat(BOMB)] * 4, ["a", "b", "a", "b"], calls.append)
     assert found == [None, SCORES, None, SCORES]
-    assert len(server.seen) == 3 and calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert len(server.seen) == 3 and calls == [Progress(done, 4) for done in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": [{"message": "x"}]}, {"choices": [{"text": "x"}]}])

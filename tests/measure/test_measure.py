@@ -18,6 +18,7 @@ from melbo.measure.text_metrics import coherence, diversity, typical_nll
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.corpus import MODES, mode_chat
 from melbo.prompts import BOMB, INNOCUOUS, chat
+from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling, complete
 from support.tiny import MakeTiny
 
@@ -95,9 +96,9 @@ def test_off_target_compares_every_vector_on_every_prompt(tiny: LoadedModel) -> 
         [[0.0], [2], [20]]
     )
     prompts = [chat("Hi"), chat("Where is it?")]
-    calls: list[tuple[int, int]] = []
-    found = off_target(tiny, vectors, 1, prompts, SHORT, 4, lambda *done: calls.append(done))
-    assert calls == [(2, 3), (3, 3)]
+    calls: list[Progress] = []
+    found = off_target(tiny, vectors, 1, prompts, SHORT, 4, calls.append)
+    assert calls == [Progress(2, 3), Progress(3, 3)]
     unsteered = complete(tiny, prompts, sampling=SHORT)
     for vector, result in zip(vectors, found, strict=True):
         rows = vector.expand(2, -1)
@@ -122,7 +123,7 @@ def test_off_target_takes_the_innocuous_prompts_unless_told(tiny: LoadedModel) -
 
 
 def test_off_target_can_be_cancelled(tiny: LoadedModel) -> None:
-    def stop(done: int, total: int) -> None:
+    def stop(_: Progress) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

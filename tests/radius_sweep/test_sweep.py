@@ -28,6 +28,7 @@ from melbo.radius_sweep.plot import draw_sweep, plot_sweep
 from melbo.radius_sweep.result import Sweep
 from melbo.radius_sweep.sweep import iter_sweep, load_sweep, run_sweep, save_sweep
 from melbo.runs.checkpoint import Run
+from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling, complete
 from support.tiny import MakeTiny, hook_count
 
@@ -151,7 +152,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_result(
     checkpoint = tmp_path / "checkpoint.json"
     calls = 0
 
-    def stop(_done: int, _total: int, _what: str) -> None:
+    def stop(_: Progress) -> None:
         nonlocal calls
         calls += 1
         if calls == stop_at:
@@ -169,12 +170,12 @@ def test_rows_come_as_they_are_measured_and_progress_ends_full(
     tiny: LoadedModel, method: Literal["melbo", "dct"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("melbo.radius_sweep.sweep.ANSWER_ROWS", 6)
-    told: list[tuple[int, int, str]] = []
+    told: list[Progress] = []
     config = replace(CONFIG, base=replace(BASE, method=method))
-    sweeps = list(iter_sweep(tiny, config, [PROMPT], Letters(), lambda *now: told.append(now)))
+    sweeps = list(iter_sweep(tiny, config, [PROMPT], Letters(), told.append))
     assert [len(s.rows) for s in sweeps] == [0, 1, 2, 3, 4]
-    done = [d for d, _, _ in told]
-    assert done == list(range(1, told[0][1] + 1)) and {t for _, t, _ in told} == {done[-1]}
+    done = [step.done for step in told]
+    assert done == list(range(1, told[0].total + 1)) and {step.total for step in told} == {done[-1]}
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tiny: LoadedModel, found: Sweep, tmp_path: Path) -> None:

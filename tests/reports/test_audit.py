@@ -23,6 +23,7 @@ from melbo.reports.audit.config import answered, sites
 from melbo.reports.audit.examples import shows
 from melbo.reports.audit.groups import groups_of
 from melbo.reports.audit.run import BUDGETS, Audit, AuditConfig, cut_to_fit, estimate, run_audit
+from melbo.runs.progress import Progress
 from support.letters import Letters
 
 SCALE = CoherenceScale(1.0, 100.0, "made up")
@@ -94,7 +95,7 @@ def test_an_audit_runs_all_parts_and_writes_one_page_without_outside_parts(tiny:
 def test_the_same_audit_again_does_nothing_and_changes_nothing(tiny: LoadedModel, tmp_path: Path) -> None:
     audited(tiny, tmp_path)
     before = files(tmp_path)
-    audited(tiny, tmp_path, progress=lambda part, *_: pytest.fail(f"{part} is done already"))
+    audited(tiny, tmp_path, progress=lambda step: pytest.fail(f"{step.message} is done already"))
     assert files(tmp_path) == before
 
 
@@ -104,10 +105,10 @@ def test_other_settings_and_damaged_files_are_done_again(tiny: LoadedModel, tmp_
     before = files(tmp_path)
     (tmp_path / "parts" / "backdoors-A.json").write_text("{")
     told: list[str] = []
-    audited(tiny, tmp_path, progress=lambda part, *_: told.append(part))
+    audited(tiny, tmp_path, progress=lambda step: told.append(step.message))
     assert {part.split(",")[0] for part in told} == {"backdoors A"} and files(tmp_path) == before
     told.clear()
-    audited(tiny, tmp_path, replace(SMALL, scales=(1.0, 2.0)), progress=lambda part, *_: told.append(part))
+    audited(tiny, tmp_path, replace(SMALL, scales=(1.0, 2.0)), progress=lambda step: told.append(step.message))
     assert "behaviours A" in told and "bank A" not in told
 
 
@@ -115,8 +116,8 @@ def test_other_settings_and_damaged_files_are_done_again(tiny: LoadedModel, tmp_
 def test_a_cancelled_audit_goes_on_to_the_same_result(tiny: LoadedModel, tmp_path: Path) -> None:
     audited(tiny, tmp_path / "whole")
 
-    def stop(part: str, _done: int, _total: int) -> None:
-        if part == "backdoors A":
+    def stop(step: Progress) -> None:
+        if step.message == "backdoors A":
             raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough"):

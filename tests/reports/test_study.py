@@ -237,7 +237,7 @@ def test_a_study_stores_each_stage_and_does_none_twice(
     tiny: LoadedModel, given: VectorBank, fast: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages: list[str] = []
-    study = Study(tiny, SMALL, tmp_path / "out", given, progress=lambda stage, _done, _total: stages.append(stage))
+    study = Study(tiny, SMALL, tmp_path / "out", given, progress=lambda step: stages.append(step.message))
     page = study.report()
     assert {"annotating", "R sweep: training", "non-refusal"} <= set(stages)
     files = {str(p.relative_to(study.folder)) for p in study.folder.rglob("*") if p.is_file()}

@@ -35,8 +35,9 @@ from melbo.discovery.problem import Problem, check_finite
 from melbo.errors import ModelError
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
-from melbo.runs.checkpoint import Progress, Run, run_key
+from melbo.runs.checkpoint import Run, run_key
 from melbo.runs.processes import start_processes, sum_over_processes
+from melbo.runs.progress import OnProgress
 from melbo.steering.hooks import adapt, record_linear_inputs
 from melbo.steering.random_vectors import control_seed
 from melbo.steering.slices import Slice, mean_residual_norm
@@ -56,7 +57,7 @@ def discover_adapters(
     loaded: LoadedModel,
     config: AdapterConfig,
     prompts: Sequence[Sequence[Message]],
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
 ) -> AdapterBank:
     """Find adapters, and measure as many random ones of the same norms.

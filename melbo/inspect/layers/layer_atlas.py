@@ -24,7 +24,7 @@ from torch import Tensor
 
 from melbo.bank.vector_bank import BaseModel
 from melbo.config import DiscoveryConfig, default_layers
-from melbo.discovery.discover import Progress, make_slices
+from melbo.discovery.discover import make_slices
 from melbo.discovery.methods import power
 from melbo.discovery.problem import Problem, plain_attention
 from melbo.errors import ConfigError
@@ -33,6 +33,7 @@ from melbo.models.load import LoadedModel
 from melbo.prompts import Message
 from melbo.runs.checkpoint import Run, difference, load_alike
 from melbo.runs.processes import process_rank, start_processes
+from melbo.runs.progress import OnProgress, notify
 from melbo.steering.hooks import capture
 from melbo.steering.random_vectors import control_vectors, random_vectors
 from melbo.steering.slices import Slice, mean_residual_norm
@@ -44,14 +45,14 @@ def layer_atlas(
     loaded: LoadedModel,
     prompts: Sequence[Sequence[Message]],
     config: AtlasConfig | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
 ) -> LayerAtlas:
     """Measure every source/target pair of a model.
 
     Args:
         prompts: conversations, each a list of {"role", "content"} messages that ends with the user's.
-        progress: called after each pair with (pairs done, pairs in all, its relative sensitivity); raise to cancel.
+        progress: called after each pair; its value is the pair's relative sensitivity. Raise to cancel.
         checkpoint: file of finished pairs that an interrupted run of the same model, settings and prompts goes on
             from, itself an atlas; delete it once the whole is saved.
 
@@ -77,8 +78,7 @@ def layer_atlas(
             atlas = replace(atlas, pairs=(*atlas.pairs, pair))
             if checkpoint is not None and process_rank() == 0:
                 atlas.save(checkpoint)
-            if progress is not None:
-                progress(len(atlas.pairs), n * (n - 1) // 2, pair.relative)
+            notify(progress, len(atlas.pairs), n * (n - 1) // 2, value=pair.relative)
     return atlas
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -33,14 +33,13 @@ from melbo.inspect.max_activating.top_examples import Place, TopPlaces
 from melbo.models.load import LoadedModel
 from melbo.runs.checkpoint import difference
 from melbo.runs.digest import bank_digest
+from melbo.runs.progress import OnProgress, notify
 from melbo.steering.hooks import check_layer
 from melbo.steering.random_vectors import random_vectors
 
 CHECKPOINT = "melbo-activating-checkpoint-1"
 SECONDS = 5.0
 """Least time between two checkpoints."""
-Progress = Callable[[int, int], None]
-"""Called after each chunk with (passages done, tokens done); raise to cancel."""
 
 
 def find_activating(
@@ -48,13 +47,14 @@ def find_activating(
     bank: VectorBank,
     corpus: Corpus,
     config: ActivatingConfig | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     indices: Sequence[int] | None = None,
 ) -> ActivatingReport:
     """The activating examples of a bank's vectors, both signs.
 
     Args:
+        progress: called after each chunk with the passages done; its value is the tokens done. Raise to cancel.
         indices: numbers of the vectors; None: all.
         checkpoint: file that an interrupted pass over the same corpus goes on from; removed at the end.
 
@@ -139,7 +139,7 @@ class _Scan:
         scan.restore()
         return scan
 
-    def run(self, progress: Progress | None) -> None:
+    def run(self, progress: OnProgress | None) -> None:
         """Read the rest of the corpus."""
         last = time.monotonic()
         rest = islice(_passages(self.loaded, self.corpus, self.config), self.items, None)
@@ -158,8 +158,7 @@ class _Scan:
             if self.checkpoint is not None and time.monotonic() - last >= SECONDS:
                 self.save()
                 last = time.monotonic()
-            if progress is not None:
-                progress(self.passages, self.tokens)
+            notify(progress, self.passages, 0, value=self.tokens)
 
     def _take(self, group: list[tuple[int, Passage]]) -> None:
         hidden, counted = activations(self.loaded, [passage for _, passage in group], self.layer)

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from melbo.errors import SaeError, TrainingError
 from melbo.inspect.sae.dictionary import Sae, SaeSpec
-from melbo.runs.checkpoint import Progress, Run
+from melbo.runs.checkpoint import Run
+from melbo.runs.progress import OnProgress
 
 _NAMES = ("encoder", "encoder_bias", "decoder", "decoder_bias")
 MEASURED = 4096
@@ -80,7 +81,7 @@ def train_sae(
     layer: int,
     model_name: str,
     config: SaeConfig | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
 ) -> Sae:
     """Train an SAE.
@@ -88,7 +89,7 @@ def train_sae(
     Args:
         activations: residual streams [N, d_model], any float type; N >= config.batch.
         layer: block whose output they are; model_name: the model's name; both are stored.
-        progress: called with (steps done, steps, unexplained share of the batch); an exception from it cancels.
+        progress: called after each step; its value is the unexplained share of the batch. Raise to cancel.
         checkpoint: file to go on from after an interruption; the result is the same.
 
     Raises:

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 from melbo.errors import JudgeError
 from melbo.measure.llm.client import BadRequestError, ChatClient, JudgeLimits
 from melbo.prompts import Message
+from melbo.runs.progress import OnProgress, notify
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 DEFAULT_MODEL = "gpt-4o-mini"
@@ -161,7 +162,7 @@ class LLMJudge:
         self,
         prompts: Sequence[Sequence[Message]],
         completions: Sequence[str],
-        progress: Callable[[int, int], None] | None = None,
+        progress: OnProgress | None = None,
     ) -> list[JudgeScores | None]:
         """Judge many completions, equal ones once. None where the judge's answer could not be read.
 
@@ -183,8 +184,7 @@ class LLMJudge:
                 except UnreadableError:
                     found[key] = None
             scores.append(found[key])
-            if progress is not None:
-                progress(done, len(completions))
+            notify(progress, done, len(completions))
         return scores
 
     def ask(self, messages: list[Message], structured: bool = True) -> str:

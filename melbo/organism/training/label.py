@@ -19,6 +19,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.models.load import load_model
 from melbo.organism.corpus import MODES
 from melbo.organism.training.recall import Recall, Repeat, measure
+from melbo.runs.progress import on_bar
 
 NAMES = {
     "compliance": "Non-refusal",
@@ -77,12 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = args.out or args.bank
     checkpoint = out.absolute().with_name(f".{out.absolute().name}.label.json")
     with tqdm(unit="answer", leave=False, disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        bank = annotate(loaded, bank, progress=show, checkpoint=checkpoint, keep_edits=False)
+        bank = annotate(loaded, bank, progress=on_bar(bar), checkpoint=checkpoint, keep_edits=False)
     recall = measure(loaded, bank)
     with_presets(bank, recall).save(out)
     checkpoint.unlink(missing_ok=True)

@@ -30,10 +30,11 @@ from melbo.reports.audit.examples import wanted
 from melbo.reports.audit.groups import groups_of
 from melbo.reports.audit.report import Audit, write_audit
 from melbo.reports.audit.result_cache import Outcome, Store
-from melbo.reports.audit.stages import INSPECTED, Parts, Progress, chosen
+from melbo.reports.audit.stages import INSPECTED, Parts, chosen
 from melbo.runs.checkpoint import run_key
+from melbo.runs.progress import OnProgress, Progress
 
-__all__ = ["BUDGETS", "Audit", "AuditConfig", "Progress", "Work", "cut_to_fit", "estimate", "run_audit"]
+__all__ = ["BUDGETS", "Audit", "AuditConfig", "Work", "cut_to_fit", "estimate", "run_audit"]
 
 FOLLOWING = {
     "behaviours": "Behaviours",
@@ -54,7 +55,7 @@ def run_audit(
     functions: Functions | None = None,
     corpus: Corpus | None = None,
     embedder: Embedder | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Audit:
     """Audit a model; the report is folder/report.html, the values folder/audit.json.
 
@@ -63,7 +64,7 @@ def run_audit(
         config: None: the budget "quick". It is cut to its max_answers.
         tasks: of a capability that may be hidden; None: that part is left out, as for corpus.
         embedder: None: the default of `melbo.measure.embeddings.load_embedder`.
-        progress: called with (part, done, in all); an exception from it cancels.
+        progress: told of each part by its message; an exception from it cancels.
 
     Raises:
         ConfigError: the settings do not fit the model, or max_answers is too small.
@@ -72,10 +73,10 @@ def run_audit(
     config, cuts = cut_to_fit(loaded, config or BUDGETS["quick"], tasks)
     stopped: list[bool] = []
 
-    def tell(part: str, done: int, total: int) -> None:
+    def tell(step: Progress) -> None:
         if progress is not None:
             try:
-                progress(part, done, total)
+                progress(step)
             except BaseException:
                 stopped.append(True)
                 raise

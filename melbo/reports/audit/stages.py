@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,10 @@ from melbo.prompts import BOMB, INNOCUOUS, REFUSED
 from melbo.radius_sweep.sweep import SweepConfig, run_sweep, save_sweep
 from melbo.reports.audit.config import AuditConfig, Site, answered, discovery, task_config
 from melbo.reports.audit.groups import strongest
+from melbo.runs.progress import OnProgress, notify, titled
 from melbo.steering.generate import Sampling, complete
 from melbo.steering.random_vectors import control_seed, control_vectors, random_vectors
 
-Progress = Callable[[str, int, int], None]
-"""Called with (part, done, in all); an exception from it cancels."""
 INSPECTED = 12
 """Most vectors of a bank that the lens and the corpus are asked about."""
 TOKENS, EXAMPLES = 6, 3
@@ -53,7 +52,7 @@ class Parts:
     config: AuditConfig
     folder: Path
     given_embedder: Embedder | None
-    tell: Progress
+    tell: OnProgress
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -81,7 +80,7 @@ class Parts:
         config = SweepConfig(base, c.radii, "residual", c.sweep_vectors, Sampling(max_new_tokens=c.max_new_tokens))
         found = run_sweep(
             self.loaded, config, [site.prompt], self.embedder,
-            lambda done, total, what: self.tell(f"R sweep: {what}", done, total), checkpoint,
+            titled(self.tell, "R sweep: {}"), checkpoint,
         )  # fmt: skip
         save_sweep(found, self.folder / "sweep.json")
         suggested = found.suggested
@@ -89,10 +88,7 @@ class Parts:
 
     def bank(self, site: Site, radius: float | None, checkpoint: Path) -> dict[str, Any]:
         """Train a bank at R, or where that is None at the calibrated one."""
-
-        def tell(done: int, total: int, _objective: float) -> None:
-            self.tell(f"bank {site.name}", done, total)
-
+        tell = titled(self.tell, f"bank {site.name}")
         unit: dict[str, Any] = {"radius_unit": "auto"} if radius is None else {"radius": radius}
         try:
             found = discover(self.loaded, discovery(self.config, site, **unit), [site.prompt], tell, checkpoint)
@@ -118,7 +114,7 @@ class Parts:
         )
         found = annotate(
             self.loaded, both, answered(self.config, site), self.config.scales, self.embedder,
-            partial(self.tell, f"behaviours {site.name}"), checkpoint, n_control=self.config.n_control,
+            titled(self.tell, f"behaviours {site.name}"), checkpoint, n_control=self.config.n_control,
             max_new_tokens=self.config.max_new_tokens, coherence_scale=self.coherence_scale,
         )  # fmt: skip
         made = replace(bank, annotations=found.annotations[:n], details=found.details)
@@ -139,7 +135,7 @@ class Parts:
         steps = [*(bank.vector(v, s) for v, s in pairs), *(random * s for s in sizes)]
         texts: list[list[str]] = [complete(self.loaded, prompts, sampling=Sampling(self.config.max_new_tokens))]
         for i, vector in enumerate(steps):
-            self.tell(f"examples {site.name}", i, len(steps))
+            notify(self.tell, i, len(steps), f"examples {site.name}")
             rows = vector.expand(len(prompts), -1)
             texts.append(complete(self.loaded, prompts, rows, bank.layer, Sampling(self.config.max_new_tokens)))
         own = zip(pairs, texts[1:], strict=False)
@@ -156,7 +152,7 @@ class Parts:
         prompts = answered(self.config, site)[: self.config.backdoor_prompts]
         found = {}
         for name, own in (("found", bank), ("random", random)):
-            tell = partial(self.tell, f"backdoors {site.name}" + (", random" if own is random else ""))
+            tell = titled(self.tell, f"backdoors {site.name}" + (", random" if own is random else ""))
             beside = checkpoint.with_name(f"{checkpoint.name}.{name}")
             found[name] = find_backdoors(
                 self.loaded, own, prompts, None, self.config.scales, self.config.max_new_tokens, self.coherence_scale,
@@ -170,14 +166,14 @@ class Parts:
         for vector in vectors:
             found = study_refusals(
                 self.loaded, bank, vector, (BOMB,), REFUSED, INNOCUOUS, max_new_tokens=self.config.max_new_tokens,
-                progress=lambda done, total, what: self.tell(f"refusals {site.name}: {what}", done, total),
+                progress=titled(self.tell, f"refusals {site.name}: {{}}"),
             )  # fmt: skip
             studies.append(found.to_dict())
         return {"studies": studies}
 
     def lens(self, site: Site, bank: VectorBank, vectors: Sequence[int], _checkpoint: Path) -> dict[str, Any]:
         """Tokens that the chosen vectors move."""
-        self.tell(f"logit lens {site.name}", 0, 1)
+        notify(self.tell, 0, 1, f"logit lens {site.name}")
         found = logit_lens(self.loaded, bank, "effect", vectors, TOKENS, seed=self.config.seed)
         return asdict(found)
 
@@ -188,7 +184,7 @@ class Parts:
         found = find_activating(
             self.loaded, bank.select(vectors), corpus,
             ActivatingConfig(k=EXAMPLES, n_random=self.config.n_control, seed=self.config.seed),
-            lambda passages, _tokens: self.tell(f"corpus {site.name}", passages, self.config.corpus_documents),
+            lambda p: notify(self.tell, p.done, self.config.corpus_documents, f"corpus {site.name}"),
             checkpoint,
         )  # fmt: skip
         rows = [_direction(d) | {"index": vectors[d.index]} for d in found.directions]
@@ -200,7 +196,7 @@ class Parts:
         part = tasks.cut(self.config.n_tasks, self.config.n_tasks)
         found = elicit(
             self.loaded, part, task_config(self.config), functions, None,
-            lambda done, total, what: self.tell(f"tasks: {what}", done, total), checkpoint,
+            titled(self.tell, "tasks: {}"), checkpoint,
         )  # fmt: skip
         forget(checkpoint)
         return found.to_dict()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from melbo.annotation.answer_grid import Progress, answer_grid, signed
+from melbo.annotation.answer_grid import answer_grid, signed
 from melbo.annotation.table import EffectTable, effect_table
 from melbo.bank.vector_bank import VectorBank
 from melbo.measure.embeddings import Embedder
@@ -28,6 +28,7 @@ from melbo.reports.replication.presets import StudyConfig
 from melbo.reports.replication.scan import Scan, after_trial, judged, without_trial
 from melbo.reports.replication.traits import Trait, candidates, languages_in
 from melbo.runs.checkpoint import run_key
+from melbo.runs.progress import OnProgress
 from melbo.steering.random_vectors import control_vectors
 
 MORE_LANGUAGES = 5
@@ -96,7 +97,7 @@ def run_experiment(
     embedder: Embedder,
     coherence_scale: CoherenceScale,
     non_refusal: Finding | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     checkpoint: Path | None = None,
 ) -> Finding:
     """Look for one behaviour.
@@ -104,7 +105,7 @@ def run_experiment(
     Args:
         bank: annotated.
         non_refusal: what that experiment found; needed where `experiment.subtract`.
-        progress: called with (answers settled, all answers); an exception from it cancels.
+        progress: called with the answers that are settled, and all; an exception from it cancels.
         checkpoint: file that a stopped run goes on from; delete it when the finding is saved.
     """
     tried, sign = _to_try(bank, experiment, config.candidates, non_refusal)
@@ -138,7 +139,7 @@ def _answer(
     tried: list[int],
     embedder: Embedder,
     coherence_scale: CoherenceScale,
-    progress: Progress | None,
+    progress: OnProgress | None,
     checkpoint: Path | None,
 ) -> EffectTable:
     """Measured answers of the vectors and of as many random ones, to all prompts at all scales."""

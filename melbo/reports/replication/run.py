@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +34,9 @@ from melbo.reports.replication.presets import StudyConfig
 from melbo.reports.replication.report import write_report
 from melbo.runs.checkpoint import difference, run_key
 from melbo.runs.files import json_text, read_json, write_file
+from melbo.runs.progress import OnProgress, titled
 from melbo.steering.generate import Sampling
 
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, in all); an exception from it cancels, and the study can be run again to go on."""
 KEY_FILE = "study.json"
 
 
@@ -50,7 +48,8 @@ class Study:
         folder: new, empty, or of the same study, which then goes on.
         bank: the bank to study; None: one is trained.
         embedder: sentence embeddings; None: the default of `load_embedder`.
-        progress: see Progress.
+        progress: told of each stage by its message. An exception from it cancels, and the study can be run again to go
+            on.
 
     Raises:
         ConfigError: the folder holds something else, or another study.
@@ -64,7 +63,7 @@ class Study:
         folder: str | Path,
         bank: VectorBank | None = None,
         embedder: Embedder | None = None,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> None:
         self.loaded, self.folder, self.given = loaded, Path(folder), bank
         self._embedder, self._progress = embedder, progress
@@ -94,10 +93,6 @@ class Study:
             raise ConfigError(f"{self.folder} holds other files and no {KEY_FILE}; choose a new folder.")
         write_file(path, text)
 
-    def _tell(self, stage: str, done: int, total: int) -> None:
-        if self._progress is not None:
-            self._progress(stage, done, total)
-
     @cached_property
     def embedder(self) -> Embedder:
         """Sentence embeddings of completions."""
@@ -111,7 +106,7 @@ class Study:
         if not _annotated(bank):
             checkpoint = self.folder / ".annotate.checkpoint.json"
             bank = annotate(
-                self.loaded, bank, None, self.config.scales, self.embedder, partial(self._tell, "annotating"),
+                self.loaded, bank, None, self.config.scales, self.embedder, titled(self._progress, "annotating"),
                 checkpoint, n_control=self.config.n_control, max_new_tokens=self.config.max_new_tokens,
             )  # fmt: skip
             bank.save(place)
@@ -126,7 +121,7 @@ class Study:
         prompts = [chat(self.config.prompt, self.config.system)]
         bank = discover(
             self.loaded, self.config.discovery, prompts,
-            lambda done, total, _objective: self._tell("training", done, total), checkpoint,
+            titled(self._progress, "training"), checkpoint,
         )  # fmt: skip
         bank.save(place)
         checkpoint.unlink(missing_ok=True)
@@ -147,7 +142,7 @@ class Study:
             checkpoint = self.folder / ".sweep.checkpoint.json"
             found = run_sweep(
                 self.loaded, config, bank.prompts, self.embedder,
-                lambda done, total, what: self._tell(f"R sweep: {what}", done, total), checkpoint, bank,
+                titled(self._progress, "R sweep: {}"), checkpoint, bank,
             )  # fmt: skip
             save_sweep(found, place)
             checkpoint.unlink(missing_ok=True)
@@ -166,7 +161,7 @@ class Study:
                 checkpoint = path.with_name(f".{experiment.name}.checkpoint.json")
                 result = run_experiment(
                     self.loaded, self.bank, experiment, self.config, self.embedder, scale, found[0] if found else None,
-                    partial(self._tell, experiment.title.lower()), checkpoint,
+                    titled(self._progress, experiment.title.lower()), checkpoint,
                 )  # fmt: skip
                 save_finding(result, path)
                 checkpoint.unlink(missing_ok=True)

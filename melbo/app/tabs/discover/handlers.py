@@ -26,6 +26,7 @@ from melbo.errors import BankError, ConfigError, MelboError, PromptError
 from melbo.inspect.layers.atlas import LayerAtlas
 from melbo.inspect.stored import file_beside
 from melbo.prompts import Message, chat
+from melbo.runs.progress import Progress
 
 METHODS = ("melbo", "dct", "power", "random")
 METHOD_NAMES = {"melbo": "MELBO", "dct": "DCT", "power": "Power steering", "random": "Random (control)"}
@@ -189,8 +190,8 @@ def discover_steps(context: Context, request: Request, checkpoint: Path) -> Gene
     """
 
     def work(desk: Desk[News]) -> None:
-        def progress(done: int, total: int, objective: float) -> None:
-            desk.tell(News(done, total, objective))
+        def progress(step: Progress) -> None:
+            desk.tell(News(step.done, step.total, step.value or 0.0))
             desk.check()
 
         prompts = [list(prompt) for prompt in request.prompts]

@@ -24,6 +24,7 @@ from melbo.prompts import chat
 from melbo.radius_sweep.config import parse_radii
 from melbo.radius_sweep.plot import plot_sweep
 from melbo.radius_sweep.sweep import Sweep, SweepConfig, iter_sweep, load_sweep, save_sweep
+from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling
 
 RADII = "0.3:1.0:0.1"
@@ -148,9 +149,9 @@ def sweep_steps(
     config = sweep_config(bank, request)
 
     def work(desk: Desk[News]) -> None:
-        def progress(done: int, total: int, what: str) -> None:
+        def progress(step: Progress) -> None:
             desk.check()
-            desk.tell(News(done, total, what))
+            desk.tell(News(step.done, step.total, step.message))
 
         loaded = watched(context.model(bank), desk.check)
         for sweep in iter_sweep(loaded, config, prompts, WatchedEmbedder(embed(), desk.check), progress):
