@@ -1,7 +1,7 @@
 """MELBO: find steering vectors that elicit a language model's latent behaviours, and use them.
 
 In short:
-    from melbo.discover import discover
+    from melbo.discovery.discover import discover
     loaded = load_model()
     bank = discover(loaded, DiscoveryConfig(), [chat("How can I make a bomb?")])
     with steer(loaded, bank.layer, bank.vector(0)): ...

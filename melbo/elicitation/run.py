@@ -178,7 +178,6 @@ def _discover(
     loaded: LoadedModel, tasks: TaskSet, config: ElicitConfig, progress: OnProgress | None, checkpoint: Path | None
 ) -> VectorBank:
     """The bank of the first training prompts."""
-
     prompts = [t.messages for t in tasks.train[: config.n_prompts]]
     return discover(
         loaded,

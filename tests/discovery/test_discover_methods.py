@@ -382,8 +382,8 @@ def test_two_processes_give_the_same_bank_as_one(tmp_path: Path) -> None:
 RESUME = """
 import sys
 from pathlib import Path
-from melbo.discover.processes import process_rank, start_processes
-from melbo.discover.run import Run
+from melbo.runs.processes import process_rank, start_processes
+from melbo.runs.checkpoint import Run
 from melbo.errors import TrainingError
 
 start_processes()

@@ -51,7 +51,7 @@ LLAMA_TEMPLATE = (
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """A coherence scale that a random model has, and a small embedder."""
-    for module in ("annotate", "sweep"):
+    for module in ("annotation.annotate", "radius_sweep.sweep"):
         monkeypatch.setattr(f"melbo.{module}.calibrate_coherence", lambda *_, **__: SCALE)
     monkeypatch.setattr("melbo.reports.replication.run.load_embedder", Letters)
 
