@@ -2,8 +2,8 @@
 
 1. At each generated token, the residual stream at the bank's layer is projected on the bank's directions.
 2. A chat's features are the projections at its prompt's last token, or their mean over the answer's first ones too.
-3. `fit_monitor` takes mean and covariance of the features of normal chats; the covariance is shrunk towards its
-   diagonal (as in https://doi.org/10.1016/S0047-259X(03)00096-4, but by a fixed share) so that it can be
+3. `fit_monitor` takes mean and covariance of the features of normal chats (scikit-learn); the covariance is shrunk
+   towards its diagonal (as in https://doi.org/10.1016/S0047-259X(03)00096-4, but by a fixed share) so that it can be
    inverted with few chats.
 4. The alarm is the Mahalanobis distance to them; the threshold is a quantile of distances of other normal chats.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, PromptError
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
+from melbo.runs.optional import needs
 from melbo.steering.generate import Sampling, complete
 from melbo.steering.hooks import edit_outputs
 
@@ -105,10 +106,10 @@ def chat_features(
 class Monitor:
     """Where normal chats lie."""
 
-    mean: Tensor
-    """[n] float64."""
-    precision: Tensor
-    """[n, n] float64: the inverse of the shrunk covariance."""
+    scaler: Any
+    """scikit-learn's StandardScaler of the n features."""
+    covariance: Any
+    """scikit-learn's ShrunkCovariance of the scaled features: there, the diagonal is the identity it shrinks to."""
     threshold: float
     """Distance above which a chat is reported."""
 
@@ -118,10 +119,12 @@ class Monitor:
         Raises:
             ConfigError: another number of features.
         """
-        if features.ndim != 2 or features.shape[1] != len(self.mean):
-            raise ConfigError(f"features have shape {list(features.shape)}; this monitor needs [, {len(self.mean)}].")
-        centred = features.double() - self.mean
-        return torch.einsum("ri,ij,rj->r", centred, self.precision, centred).clamp_min(0).sqrt()
+        n = self.scaler.n_features_in_
+        if features.ndim != 2 or features.shape[1] != n:
+            raise ConfigError(f"features have shape {list(features.shape)}; this monitor needs [, {n}].")
+        squared = self.covariance.mahalanobis(self.scaler.transform(features.double().numpy()))
+        bessel = 1 - 1 / int(self.scaler.n_samples_seen_)  # scikit-learn divides by n, not by n - 1
+        return torch.from_numpy(squared).clamp_min(0).mul(bessel).sqrt()
 
     def alarms(self, features: Tensor) -> Tensor:
         """Whether each row lies beyond the threshold, bool [rows]."""
@@ -148,14 +151,13 @@ def fit_monitor(normal: Tensor, held: Tensor, false_alarms: float = 0.05, shrink
         raise ConfigError(
             f"false_alarms is {false_alarms} and shrinkage {shrinkage}; use a share between 0 and 1, above 0 and to 1."
         )
-    mean = normal.double().mean(dim=0)
-    centred = normal.double() - mean
-    covariance = centred.T @ centred / (len(normal) - 1)
-    diagonal = covariance.diagonal()
-    floor = diagonal.mean() * 1e-6 + 1e-12
-    shrunk = (1 - shrinkage) * covariance + shrinkage * torch.diag(diagonal) + floor * torch.eye(len(mean)).double()
-    monitor = Monitor(mean, torch.linalg.inv(shrunk), 0.0)
-    return Monitor(mean, monitor.precision, float(torch.quantile(monitor.distances(held), 1 - false_alarms)))
+    with needs("measure"):
+        from sklearn.covariance import ShrunkCovariance
+        from sklearn.preprocessing import StandardScaler
+    scaler = StandardScaler()
+    scaled = scaler.fit_transform(normal.double().numpy())
+    monitor = Monitor(scaler, ShrunkCovariance(shrinkage=shrinkage).fit(scaled), 0.0)
+    return replace(monitor, threshold=float(torch.quantile(monitor.distances(held), 1 - false_alarms)))
 
 
 @dataclass(frozen=True)
@@ -183,11 +185,10 @@ def roc(normal: Tensor, anomalous: Tensor) -> Roc:
     both = torch.cat([normal, anomalous]).double()
     if not len(normal) or not len(anomalous) or not bool(torch.isfinite(both).all()):
         raise ConfigError("both groups need at least one score, and finite ones.")
-    cuts = both.unique().flip(0)
-    false = [0.0, *((normal.double() >= c).double().mean().item() for c in cuts)]
-    hits = [0.0, *((anomalous.double() >= c).double().mean().item() for c in cuts)]
-    area = sum((b - a) * (h + g) / 2 for a, b, g, h in zip(false, false[1:], hits, hits[1:], strict=False))
-    return Roc(tuple(false), tuple(hits), float(area))
+    with needs("measure"):
+        from sklearn.metrics import auc, roc_curve
+    false, hits, _ = roc_curve([0] * len(normal) + [1] * len(anomalous), both.numpy(), drop_intermediate=False)
+    return Roc(tuple(false.tolist()), tuple(hits.tolist()), float(auc(false, hits)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from melbo.elicitation.tasks.patterns import SECONDS, search_all
+from melbo.elicitation.tasks.patterns import check_pattern, search
 from melbo.errors import TaskError
 
 Kind = Literal["exact", "number", "regex", "choice", "python"]
@@ -50,10 +50,7 @@ class Check:
         if self.kind == "choice" and not (self.options.isalnum() and self.options.isupper()):
             raise TaskError(f"the options are {self.options!r}; use capital letters, such as ABCD.")
         if self.kind == "regex":
-            try:
-                re.compile(self.value)
-            except (re.error, RecursionError, OverflowError) as error:
-                raise TaskError(f"the pattern {self.value[:60]!r} is no regular expression: {error}.") from error
+            check_pattern(self.value)
 
     def passes(self, text: str, functions: Functions | None = None) -> bool:
         """Whether an answer is right.
@@ -70,7 +67,7 @@ class Check:
             found, wanted = last_number(text), parse_number(self.value)
             return found is not None and wanted is not None and abs(found - wanted) <= self.tolerance + 1e-9
         if self.kind == "regex":
-            return self._in_time(search_all([(self.value, text)])[0])
+            return search(self.value, text)
         if self.kind == "choice":
             return chosen_letter(text, self.options) == self.value
         function = (functions or {}).get(self.value)
@@ -80,13 +77,6 @@ class Check:
         if not isinstance(right, bool):
             raise TaskError(f"the checker {self.value!r} returned {type(right).__name__}; it must return a bool.")
         return right
-
-    def _in_time(self, found: bool | None) -> bool:
-        if found is None:
-            raise TaskError(
-                f"the pattern {self.value[:60]!r} took more than {SECONDS:g} s; it backtracks, write another."
-            )
-        return found
 
 
 def _plain(text: str) -> str:
@@ -134,14 +124,20 @@ class Grade:
 
 
 def grade(checks: Sequence[Check], answers: Sequence[str], functions: Functions | None = None) -> list[Grade]:
-    """The verdict on each answer. A checker that raises spoils its own answer only."""
-    pairs = list(zip(checks, answers, strict=True))
-    matches = iter(search_all([(c.value, a[:LONGEST]) for c, a in pairs if c.kind == "regex"]))
+    """The verdict on each answer. A checker that raises spoils its own answer only.
+
+    A pattern that took too long once is not searched again: all later answers that it should check count as wrong.
+    """
+    slow: dict[str, Grade] = {}
     found = []
-    for check, answer in pairs:
-        try:
-            right = check._in_time(next(matches)) if check.kind == "regex" else check.passes(answer, functions)
-            found.append(Grade(right))
-        except (Exception, SystemExit) as error:  # foreign code may raise anything
-            found.append(Grade(False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
+    for check, answer in zip(checks, answers, strict=True):
+        verdict = slow.get(check.value) if check.kind == "regex" else None
+        if verdict is None:
+            try:
+                verdict = Grade(check.passes(answer, functions))
+            except (Exception, SystemExit) as error:  # foreign code may raise anything
+                verdict = Grade(False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+                if check.kind == "regex":
+                    slow[check.value] = verdict
+        found.append(verdict)
     return found

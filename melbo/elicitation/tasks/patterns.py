@@ -1,43 +1,61 @@
 """Regular expressions of task files, searched with a time limit: a pattern that backtracks without end stops nobody.
 
-Python's `re` cannot be interrupted from another thread, so the search runs in a process of its own (Linux and macOS).
+Patterns are those of Python's `re`. The package `regex` does the search, because it takes a time limit. When it
+compiles a pattern it writes out counted repeats, with no limit, so patterns that would grow large are refused first.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+import re
+
+import regex
 
 from melbo.errors import TaskError
 
 SECONDS = 2.0
 """CPU time that one search may take."""
-_WORKER = Path(__file__).with_name("pattern_worker.py")
+MAX_SIZE = 200_000
+"""Characters that a pattern may have with its repeats written out; compiling them takes seconds."""
+_REPEAT = re.compile(r"([\w.\]]?)\{(\d{0,9}),?(\d{0,9})\}")
 
 
-def search_all(pairs: Sequence[tuple[str, str]], seconds: float = SECONDS) -> list[bool | None]:
-    """Whether each (pattern, text) has a match; None where that took too long.
+def check_pattern(pattern: str) -> None:
+    """Raise TaskError unless the pattern is a regular expression of bearable size."""
+    try:
+        re.compile(pattern)
+        size = _size(pattern)
+        if size <= MAX_SIZE:
+            regex.compile(pattern)
+    except (re.error, regex.error, RecursionError, OverflowError) as error:
+        raise TaskError(f"the pattern {pattern[:60]!r} is no regular expression: {error}.") from error
+    if size > MAX_SIZE:
+        raise TaskError(
+            f"the pattern {pattern[:60]!r} has about {size} characters with its repeats written out; at most "
+            f"{MAX_SIZE} are allowed, use smaller counts in braces."
+        )
 
-    A pattern that took too long once counts as too slow for all later texts of this call.
 
-    Args:
-        seconds: CPU time of one search, above 0.
+def _size(pattern: str) -> int:
+    """The most characters of a pattern with its repeats written out: as if every repeated group held all the others."""
+    single, groups = 1, 1
+    for before, low, high in _REPEAT.findall(pattern):
+        count = max(int(low or 1), int(high or 1))
+        if before:  # of one character, or of one class of them
+            single = max(single, count)
+        else:
+            groups *= max(1, count)
+    return len(pattern) * single * groups
+
+
+def search(pattern: str, text: str) -> bool:
+    """Whether a pattern that `check_pattern` accepts matches somewhere in the text.
 
     Raises:
-        TaskError: a pattern is no regular expression, or no process can be started.
+        TaskError: the search takes more than SECONDS.
     """
-    if not pairs:
-        return []
-    asked = json.dumps({"seconds": seconds, "pairs": [list(pair) for pair in pairs]})
     try:
-        done = subprocess.run(  # noqa: S603
-            [sys.executable, "-I", "-S", str(_WORKER)], input=asked, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1:]
-        raise TaskError(f"the patterns cannot be searched: {' '.join(said)[:200]}.") from error
-    found: list[bool | None] = json.loads(done.stdout)
-    return found
+        return regex.search(pattern, text, timeout=SECONDS) is not None
+    except TimeoutError as error:
+        raise TaskError(
+            f"the pattern {pattern[:60]!r} took more than {SECONDS:g} s; it backtracks, write another."
+        ) from error
