@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from melbo.bank.adapter_config import AdapterConfig
 from melbo.bank.header import BaseModel, check_base
-from melbo.discovery.adapters.config import AdapterConfig
 from melbo.errors import BankError, ConfigError
 from melbo.models.load import LoadedModel
 from melbo.runs.files import check_new, json_text, read_json, read_tensors, write_folder, write_json, write_tensors

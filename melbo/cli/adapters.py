@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from melbo.bank.adapter_bank import AdapterBank, check_new
+from melbo.bank.adapter_config import AdapterConfig, AdapterKind, AdapterRadiusUnit
 from melbo.cli.common import Blocks, Device, Dtype, run_and_save, say
 from melbo.config import MAX_SEED
-from melbo.discovery.adapters.config import AdapterConfig, AdapterKind, AdapterRadiusUnit
-from melbo.discovery.adapters.train import discover_adapters
+from melbo.discovery.adapters import discover_adapters
 from melbo.formats.writers.peft import export_peft
 from melbo.models.load import ORGANISM, load_model
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat

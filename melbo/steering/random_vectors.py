@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from melbo.discovery.objective import to_sphere
+from melbo.steering.sphere import to_sphere
 
 
 def control_vectors(n: int, d_model: int, radius: float, orthogonal: bool, seed: int) -> Tensor:

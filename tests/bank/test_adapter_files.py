@@ -18,10 +18,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
 from melbo.bank.adapter_bank import AdapterBank, apply
+from melbo.bank.adapter_config import AdapterConfig, AdapterKind
 from melbo.cli.adapters import adapters, export_adapter
 from melbo.cli.common import guarded
-from melbo.discovery.adapters.config import AdapterConfig, AdapterKind
-from melbo.discovery.adapters.train import discover_adapters
+from melbo.discovery.adapters import discover_adapters
 from melbo.errors import BankError
 from melbo.formats.writers.peft import export_peft
 from melbo.models.load import LoadedModel
@@ -164,7 +164,7 @@ def test_a_stopped_command_goes_on(
 
     for place, text in (
         ("melbo.runs.checkpoint.Run.restore", "nothing was saved"),  # before the first step
-        ("melbo.discovery.adapters.train.AdapterProblem.displacement", "run the same command again"),  # after the last
+        ("melbo.discovery.adapters.AdapterProblem.displacement", "run the same command again"),  # after the last
     ):
         with monkeypatch.context() as patch:
             patch.setattr(place, stop)

@@ -26,8 +26,8 @@ from transformers import (
 )
 
 from melbo.bank.adapter_bank import AdapterBank, apply
-from melbo.discovery.adapters.config import AdapterConfig, AdapterKind
-from melbo.discovery.adapters.train import (
+from melbo.bank.adapter_config import AdapterConfig, AdapterKind
+from melbo.discovery.adapters import (
     AdapterProblem,
     discover_adapters,
     find_projections,

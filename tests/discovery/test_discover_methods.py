@@ -25,7 +25,7 @@ from melbo.discovery import batch_size as chunk_size
 from melbo.discovery.calibrate_radius import calibrate
 from melbo.discovery.discover import discover, find_more_like, make_slices
 from melbo.discovery.methods.dct import factor_scores, projection_scores
-from melbo.discovery.objective import effect_overlap, orthonormalize
+from melbo.discovery.objective import effect_overlap
 from melbo.discovery.problem import Problem
 from melbo.errors import ConfigError, MemoryLimitError, TrainingError
 from melbo.models.load import LoadedModel
@@ -34,6 +34,7 @@ from melbo.runs import checkpoint as run
 from melbo.runs.progress import Progress
 from melbo.steering.random_vectors import random_vectors
 from melbo.steering.slices import Slice
+from melbo.steering.sphere import orthonormalize
 
 pytestmark = pytest.mark.usefixtures("no_hook_stays")
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from melbo.discovery.objective import displacement, orthonormalize, project_gradient, to_sphere
+from melbo.discovery.objective import displacement
+from melbo.steering.sphere import orthonormalize, project_gradient, to_sphere
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

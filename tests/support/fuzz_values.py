@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from melbo.bank.adapter_bank import AdapterBank
+from melbo.bank.adapter_config import AdapterConfig
 from melbo.bank.results import ACTIVATING, GEOMETRY, LENS, SAE
 from melbo.bank.vector_bank import BaseModel, VectorBank
 from melbo.config import DiscoveryConfig
-from melbo.discovery.adapters.config import AdapterConfig
 from melbo.inspect.geometry.layer_change import LayerChange
 from melbo.inspect.geometry.similarity import SHAPES, Geometry, Overlap
 from melbo.inspect.layers.atlas import AtlasConfig, LayerAtlas, Pair

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from melbo.config import PROJECTED, DiscoveryConfig
-from melbo.discovery.objective import orthonormalize
 from melbo.discovery.problem import Evaluation, Problem, check_finite
 from melbo.runs.checkpoint import Run
+from melbo.steering.sphere import orthonormalize
 
 
 def find(

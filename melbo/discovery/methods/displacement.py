@@ -25,9 +25,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from melbo.config import DiscoveryConfig
-from melbo.discovery.objective import project_gradient, to_sphere
 from melbo.discovery.problem import Evaluation, check_finite
 from melbo.runs.checkpoint import Run
+from melbo.steering.sphere import project_gradient, to_sphere
 
 Evaluate = Callable[[Tensor, Tensor | None], Evaluation]
 """(vectors, `Evaluation.effects` they had before, or None) -> objective, gradient, outputs, effects."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from melbo.config import DiscoveryConfig
-from melbo.discovery.objective import orthonormalize
 from melbo.discovery.problem import Problem, check_finite
 from melbo.runs.checkpoint import Run
+from melbo.steering.sphere import orthonormalize
 
 
 def find(problem: Problem, start: Tensor, radius: float, config: DiscoveryConfig, run: Run) -> tuple[Tensor, Tensor]:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from melbo.config import DiscoveryConfig
-from melbo.discovery.objective import to_sphere
 from melbo.discovery.problem import Problem, check_finite
 from melbo.errors import ConfigError
 from melbo.runs.checkpoint import Run
+from melbo.steering.sphere import to_sphere
 
 
 def find(

@@ -29,7 +29,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from melbo.discovery.objective import displacement, orthonormalize
+from melbo.discovery.objective import displacement
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.corpus import (
     MODES,
@@ -50,6 +50,7 @@ from melbo.prompts import encode as encode_prompt
 from melbo.steering.hooks import steer
 from melbo.steering.random_vectors import random_vectors
 from melbo.steering.slices import make_slice, mean_residual_norm
+from melbo.steering.sphere import orthonormalize
 
 TOPIC_SLOTS = (*MODES, *MODES, "backdoor")
 SUM_SLOTS = ("password", "steps")

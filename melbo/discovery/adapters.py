@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from melbo.bank.adapter_bank import AdapterBank
+from melbo.bank.adapter_config import AdapterConfig, AdapterKind
 from melbo.bank.vector_bank import BaseModel, library_versions
 from melbo.config import DiscoveryConfig
-from melbo.discovery.adapters.config import AdapterConfig, AdapterKind
 from melbo.discovery.discover import make_slices
-from melbo.discovery.objective import displacement, to_sphere
+from melbo.discovery.objective import displacement
 from melbo.discovery.problem import Problem, check_finite
 from melbo.errors import ModelError
 from melbo.models.load import LoadedModel
@@ -41,6 +41,7 @@ from melbo.runs.progress import OnProgress
 from melbo.steering.hooks import adapt, record_linear_inputs
 from melbo.steering.random_vectors import control_seed
 from melbo.steering.slices import Slice, mean_residual_norm
+from melbo.steering.sphere import to_sphere
 
 PARENTS: dict[AdapterKind, tuple[str, ...]] = {
     "attention": ("self_attn", "attn", "attn.attention", "attention", "self_attention"),

@@ -1,1 +1,0 @@
-"""Rank-1 adapters instead of vectors."""
