@@ -12,6 +12,7 @@ from melbo.app.context import Context
 from melbo.app.conversation import turn
 from melbo.app.endpoint import endpoint, plain_errors
 from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.jobs.event import updates
 from melbo.app.tabs.models.handlers import load_local, local_banks
 from melbo.app.tabs.steer.handlers import Update, compare, last_changes
 from melbo.app.tabs.steer.settings import Settings
@@ -154,8 +155,9 @@ def strip_endpoint(context: Context) -> Callable[..., Iterator[list[dict[str, An
         """
         with plain_errors():
             shown: list[dict[str, Any]] = []
-            with closing(run(_bank(context, bank), message, system, vector, tuple(scales))) as strips:
-                for strip in strips:
+            with closing(updates(run(_bank(context, bank), message, system, vector, tuple(scales)))) as events:
+                for event in events:
+                    strip = event.result or event.value
                     shown = [vars(card) | {"kind": card.kind} for card in strip.cards] if strip else shown
                     yield shown
 

@@ -30,6 +30,7 @@ from melbo.errors import BankError, HubError, MelboError, MemoryLimitError, Mode
 from melbo.models.load import LoadedModel, load_model
 from melbo.prompts import BOMB
 from melbo.runs.free_memory import free_bytes, gigabytes
+from melbo.runs.progress import Progress
 from support.hub import hub
 from support.loopback_hub import Fault, LoopbackHub, Repo
 from support.saved_models import SAVED, save_tiny
@@ -147,11 +148,11 @@ def test_models_are_loaded_one_at_a_time_and_a_second_asker_gets_the_first_ones(
         found = list(pool.map(shelf.load, wanted))
     assert most == 1 and calls == 2 and len({id(loaded) for loaded in found}) == 2
 
-    def gone(_: str) -> None:
+    def gone(_: Progress) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        shelf.load(saved["qwen2"], tell=gone)
+        shelf.load(saved["qwen2"], on_progress=gone)
     assert len(shelf.loaded()) == 3 and shelf.load(saved["qwen2"]).name == saved["qwen2"]
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from melbo.app.context import DEFAULT_KEY, BankShelf, Context, Limits
+from melbo.app.jobs.event import JobEvent
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.discover.api import discover_endpoint
 from melbo.app.tabs.discover.handlers import (
@@ -23,7 +24,6 @@ from melbo.app.tabs.discover.handlers import (
     METHODS,
     Checkpoints,
     Curve,
-    News,
     Request,
     best_vector,
     default_steps,
@@ -127,9 +127,9 @@ def test_the_bank_is_the_one_that_discover_finds(
     context: Context, tiny: LoadedModel, tmp_path: Path, no_hook_stays: None
 ) -> None:
     request = asked_of(context, *values())
-    news = [n for part in discover_steps(context, request, tmp_path / "c.safetensors") for n in part]
-    bank = news[-1].bank
-    assert bank is not None and [n.done for n in news[:-1]] == [1, 2, 3, 4, 5, 6]
+    events = [e for part in discover_steps(context, request, tmp_path / "c.safetensors") for e in part]
+    bank = events[-1].result
+    assert bank is not None and [event.done for event in events[:-1]] == [1, 2, 3, 4, 5, 6]
     expected = discover(tiny, request.config, [list(p) for p in request.prompts])
     assert torch.equal(bank.vectors, expected.vectors) and bank.config == expected.config
     bank.check_fits(tiny)
@@ -144,14 +144,14 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bank(
     path = tmp_path / "c.safetensors"
     with closing(discover_steps(context, request, path)) as parts:
         for part in parts:
-            if any(n.done >= 3 for n in part):
+            if any(event.done >= 3 for event in part):
                 break
     assert path.exists() and not context.lock.locked() and hook_count(context.loaded) == 0
-    rest = [n for part in discover_steps(context, request, path) for n in part]
-    whole = [n for part in discover_steps(context, request, tmp_path / "other.safetensors") for n in part]
+    rest = [e for part in discover_steps(context, request, path) for e in part]
+    whole = [e for part in discover_steps(context, request, tmp_path / "other.safetensors") for e in part]
     assert rest[0].done > 3 and not path.exists()
-    assert rest[-1].bank is not None and whole[-1].bank is not None
-    assert torch.equal(rest[-1].bank.vectors, whole[-1].bank.vectors)
+    assert rest[-1].result is not None and whole[-1].result is not None
+    assert torch.equal(rest[-1].result.vectors, whole[-1].result.vectors)
 
 
 def test_the_events_end_with_a_bank_for_all_tabs(act: DiscoverActions, context: Context) -> None:
@@ -214,8 +214,9 @@ def test_settings_that_differ_have_checkpoints_of_their_own(context: Context) ->
 
 
 def test_the_curve_grows(tiny_bank: VectorBank) -> None:
-    curve = Curve().with_news([News(1, 10, 2.0), News(2, 10, 4.0)], 1.0)
-    curve = curve.with_news([News(5, 10, 8.0), News(bank=tiny_bank)], 5.0)
+    steps: list[JobEvent[float, VectorBank]] = [JobEvent("training", n, 10, None, v) for n, v in
+                                                ((1, 2.0), (2, 4.0), (5, 8.0))]  # fmt: skip
+    curve = Curve().grown(steps[:2], 1.0).grown([steps[2], JobEvent(result=tiny_bank)], 5.0)
     assert curve == Curve(10, ((1, 2.0), (2, 4.0), (5, 8.0)), 5.0)
     shown = running_html(curve)
     assert "5 of 10" in shown and "about 5 s left" in shown and "<svg" in shown and 'aria-valuenow="50"' in shown

@@ -27,7 +27,7 @@ from melbo.app.tabs.inspect import (
 )
 from melbo.app.tabs.inspect.actions import InspectActions
 from melbo.app.tabs.inspect.findings import KEPT, Kept
-from melbo.app.tabs.inspect.handlers import News, activating_steps, read_text, sae_steps, sign_of
+from melbo.app.tabs.inspect.handlers import activating_steps, read_text, sae_steps, sign_of
 from melbo.app.tabs.inspect.html import descriptions_html
 from melbo.app.tabs.inspect.source import MAX_CORPUS, Source, make_corpus, read_source
 from melbo.app.tabs.inspect.tab import View
@@ -66,10 +66,6 @@ def last(values: Iterator[Any]) -> Any:
     *_, (section, stop) = [v for v in values if v[0] != gr.skip()]
     assert stop["visible"] is False
     return section
-
-
-def result(steps: Iterator[list[News]]) -> Any:
-    return next(item.result for news in steps for item in news if item.result is not None)
 
 
 def test_kept_results_are_few_and_a_bank_of_another_key_sees_none() -> None:
@@ -203,8 +199,8 @@ def test_a_closed_run_leaves_the_model_free(context: Context) -> None:
     bank = context.banks.get(DEFAULT_KEY)
     endless = Source("text", "\n\n".join(f"number {i} of a long text" for i in range(20_000)))
     with closing(activating_steps(context, bank, 0, endless)) as parts:
-        for news in parts:
-            if any(item.done > 1 for item in news):
+        for events in parts:
+            if any(event.done > 1 for event in events):
                 break
     assert context.lock.acquire(timeout=5)
     context.lock.release()
@@ -233,8 +229,8 @@ def test_the_embedded_model_brings_its_chats_and_its_sae(monkeypatch: pytest.Mon
     assert "Nearest" in act.found.features(DEFAULT_KEY, 0), "one run compares all vectors"
     assert "organism (train)" in last(act.find_examples(DEFAULT_KEY, 1, ""))
     assert "Measured here." in act.found.examples(DEFAULT_KEY, 1)
-    told = [item.what for news in sae_steps(act.context, bank) for item in news]
-    assert "Describing features" in told
+    phases = [event.phase for events in sae_steps(act.context, bank) for event in events]
+    assert "Describing features" in phases
 
 
 def test_the_endpoints_give_plain_values(context: Context, no_hook_stays: None) -> None:
@@ -273,4 +269,4 @@ def test_stored_features_need_no_sae(tiny: LoadedModel, stored: VectorBank) -> N
     assert [f["feature"] for f in found["nearest"]] == [7, 9] and found["nearest"][0]["mark"] == "pirate"
     assert (found["explained"], found["random_explained"], found["random_nearest"]) == (0.5, 0.2, 0.25)
     with pytest.raises(MelboError):
-        result(sae_steps(context, stored))
+        list(sae_steps(context, stored))

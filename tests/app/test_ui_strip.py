@@ -52,7 +52,7 @@ def test_every_card_is_what_the_library_generates(
 ) -> None:
     scales = grid(4, 5)
     parts = scale_strip(context, calibration, tiny_bank, BOMB, DEFAULT_SYSTEM, 1, scales)
-    strips = [strip for strip in parts if strip is not None]
+    strips = [strip for part in parts for e in part if (strip := e.value or e.result) is not None]
     rows = torch.stack([tiny_bank.vector(1, s) for s in scales])
     texts = complete(context.loaded, [chat(BOMB)] * 5, rows, tiny_bank.layer, Sampling(max_new_tokens=12))
     last = strips[-1]
@@ -95,7 +95,7 @@ def test_bad_requests_are_refused(
 
 def test_closing_stops_the_model(context: Context, calibration: Calibration, tiny_bank: VectorBank) -> None:
     running = scale_strip(context, calibration, tiny_bank, BOMB, "", 0, (1.0,))
-    while next(running) is None:
+    while not next(running):
         pass
     assert context.lock.locked()
     running.close()
@@ -119,7 +119,7 @@ def test_the_first_calibration_can_be_stopped(
     with closing(scale_strip(context, calibration, tiny_bank, BOMB, "", 0, (1.0,))) as running:
         while not reached.is_set():
             next(running)
-        while next(running) is not None:  # it goes on yielding while the scale is looked for
+        while next(running):  # it goes on yielding while the scale is looked for
             pass
         assert context.lock.locked()
     after = passes

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from melbo.app.context import DEFAULT_KEY, BankShelf, Context, Limits
-from melbo.app.jobs.timing import time_left
-from melbo.app.jobs.worker import Desk, Stopped, follow, watched
+from melbo.app.jobs.event import JobEvent, newest, seconds_left
+from melbo.app.jobs.worker import JobHandle, Stopped, follow, watched
 from melbo.app.tabs.sweep import api as sweep_tab_api
 from melbo.app.tabs.sweep import tab as sweep_tab
 from melbo.app.tabs.sweep.handlers import (
@@ -44,6 +44,7 @@ from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat
 from melbo.radius_sweep.sweep import Sweep, load_sweep, run_sweep, save_sweep
+from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling, complete
 from support.letters import Letters
 from support.tiny import hook_count
@@ -74,35 +75,47 @@ def shell_of(context: Context) -> Any:
     return SimpleNamespace(context=context)
 
 
-def test_a_worker_hands_over_all_it_tells_and_then_its_error() -> None:
-    def work(desk: Desk[int]) -> None:
-        for i in range(5):
-            desk.tell(i)
-        raise ConfigError("no")
+def one_step(job: JobHandle[int]) -> None:
+    job.tell(JobEvent(value=1))
 
-    got: list[int] = []
-    lock = threading.Lock()
-    with pytest.raises(ConfigError, match="no"):
-        for news in follow(work, lock, 60):
-            got += news
-    assert got == list(range(5)) and not lock.locked()
+
+def test_a_worker_hands_over_all_it_tells_and_then_its_result_or_error() -> None:
+    def work(job: JobHandle[int]) -> str:
+        for i in range(5):
+            job.report(Progress(i + 1, 5, "counting", i))
+        if fail:
+            raise ConfigError("no")
+        return "counted"
+
+    for fail in (True, False):
+        got: list[JobEvent[int, str]] = []
+        lock = threading.Lock()
+        with pytest.raises(ConfigError, match="no") if fail else nullcontext():
+            for events in follow(work, lock, 60):
+                got += events
+        assert [event.value for event in got[:5]] == list(range(5)) and not lock.locked()
+        assert [event.done for event in got[:5]] == [1, 2, 3, 4, 5] and len(got) == 5 + (not fail)
+        last = newest(got)
+        assert (last.phase, last.done, last.total, last.value) == ("counting", 5, 5, 4)
+        assert last.result == (None if fail else "counted")
+    assert newest([]) == JobEvent()
 
 
 def test_closing_ends_the_work_and_frees_the_lock() -> None:
     ended = threading.Event()
 
-    def work(desk: Desk[int]) -> None:
+    def work(job: JobHandle[int]) -> None:
         try:
             while True:
                 time.sleep(0.001)
-                desk.check()
+                job.check()
         except Stopped:
             ended.set()
             raise
 
     lock = threading.Lock()
-    with closing(follow(work, lock, 60)) as news:
-        assert next(news) == [], "it yields although nothing was told"
+    with closing(follow(work, lock, 60)) as events:
+        assert next(events) == [], "it yields although nothing was told"
         assert lock.locked()
     assert ended.is_set() and not lock.locked()
 
@@ -110,15 +123,15 @@ def test_closing_ends_the_work_and_frees_the_lock() -> None:
 def test_waiting_for_the_lock_can_be_cancelled() -> None:
     lock = threading.Lock()
     lock.acquire()
-    with closing(follow(lambda desk: desk.tell(1), lock, 60)) as news:
-        assert next(news) == []
+    with closing(follow(one_step, lock, 60)) as events:
+        assert next(events) == []
     assert lock.locked()
 
 
 def test_time_is_up() -> None:
-    def work(desk: Desk[int]) -> None:
+    def work(job: JobHandle[int]) -> None:
         while True:
-            desk.check()
+            job.check()
 
     with pytest.raises(ConfigError, match="longer than the 0 s"):
         list(follow(work, threading.Lock(), 0))
@@ -162,7 +175,7 @@ def test_what_takes_long_and_needs_no_model_comes_before_the_lock() -> None:
         seen.append(lock.locked())
         go.wait(60)
 
-    running = follow(lambda desk: desk.tell(1), lock, 60, load)
+    running = follow(one_step, lock, 60, load)
     assert next(running) == [] and not lock.locked()
     running.close()  # does not wait for what cannot be stopped
     go.set()
@@ -224,10 +237,10 @@ def test_a_space_allows_less() -> None:
 def test_following_a_sweep_ends_with_what_a_sweep_finds(
     context: Context, tiny_bank: VectorBank, swept: Sweep, no_hook_stays: None
 ) -> None:
-    news = [item for part in sweep_steps(context, tiny_bank, REQUEST, Letters) for item in part]
-    sweeps = [item.sweep for item in news if item.sweep is not None]
-    assert sweeps[0].rows == () and sweeps[-1].rows == swept.rows
-    assert {item.what for item in news if item.sweep is None} == {"training", "answering"}
+    events = [event for part in sweep_steps(context, tiny_bank, REQUEST, Letters) for event in part]
+    sweeps = [event.value for event in events if event.value is not None]
+    assert sweeps[0].rows == () and sweeps[-1].rows == swept.rows and events[-1].result == sweeps[-1]
+    assert {event.phase for event in events[:-1] if event.value is None} == {"training", "answering"}
     assert not context.lock.locked()
 
 
@@ -235,7 +248,7 @@ def test_a_closed_sweep_leaves_the_model_free(context: Context, tiny_bank: Vecto
     long = replace(REQUEST, steps=1_900)
     with closing(sweep_steps(context, tiny_bank, long, Letters)) as parts:
         for part in parts:
-            if any(item.what == "training" for item in part):
+            if any(event.phase == "training" for event in part):
                 break
     assert not context.lock.locked() and hook_count(context.loaded) == 0
 
@@ -352,10 +365,13 @@ def test_a_chart_cuts_what_is_too_high_and_speaks() -> None:
 
 
 def test_the_time_left_is_told_once_it_is_known() -> None:
-    assert time_left(0, 0, 1.0) == ""
-    assert time_left(1, 100, 1.0) == " · 1 of 100"
-    assert time_left(50, 100, 10.0) == " · 50 of 100 · about 10 s left"
-    assert time_left(10, 100, 60.0) == " · 10 of 100 · about 9 min left"
+    for done, total, elapsed, shown in (
+        (0, 0, 1.0, ""),
+        (1, 100, 1.0, " · 1 of 100"),
+        (50, 100, 10.0, " · 50 of 100 · about 10 s left"),
+        (10, 100, 60.0, " · 10 of 100 · about 9 min left"),
+    ):
+        assert JobEvent("", done, total, seconds_left(done, total, elapsed)).place == shown
 
 
 def test_the_endpoint_gives_the_same_rows(context: Context, swept: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:

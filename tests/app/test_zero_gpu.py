@@ -18,6 +18,7 @@ from melbo.app.api import changes_endpoint, chat_endpoint, strip_endpoint
 from melbo.app.context import BankShelf, Context, Limits
 from melbo.app.jobs import device
 from melbo.app.jobs.device import START, on_device
+from melbo.app.jobs.event import result_of
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.handlers import read_tokens
 from melbo.app.tabs.discover.api import discover_endpoint
@@ -70,12 +71,12 @@ RUNS: dict[str, Callable[[Context], Any]] = {
 def sweep(context: Context) -> Any:
     run, bank = on_device(partial(sweep_steps, context)), context.banks.get("default")
     parts = list(run(bank, Request((0.5, 0.8), 2, 2, BOMB, 6), Letters))
-    return [item.sweep for news in parts for item in news if item.sweep is not None][-1]
+    return next(event.result for events in parts for event in events if event.result is not None)
 
 
 def random_vectors(context: Context) -> VectorBank:
-    parts = on_device(partial(random_steps, context))(base_of(context.loaded))
-    return next(bank for news in parts for bank in news)
+    found: VectorBank = result_of(on_device(partial(random_steps, context))(base_of(context.loaded)))
+    return found
 
 
 @pytest.mark.parametrize("name", RUNS)

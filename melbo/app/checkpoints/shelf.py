@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from melbo.errors import BankError, MelboError, MemoryLimitError, ModelError
 from melbo.models.load import ORGANISM, LoadedModel
 from melbo.publishing.hub import check_repo
 from melbo.runs.free_memory import free_bytes, gigabytes
+from melbo.runs.progress import OnProgress, notify
 
-Tell = Callable[[str], None]
 ROOM = 1.2
 """Bytes needed for a byte of weights: loading and a first answer take some more than they do."""
 
@@ -100,29 +100,32 @@ class ModelShelf:
         check_repo(name)
 
     def load(
-        self, name: str, revision: str | None = None, base: BaseModel | None = None, tell: Tell | None = None
+        self,
+        name: str,
+        revision: str | None = None,
+        base: BaseModel | None = None,
+        on_progress: OnProgress | None = None,
     ) -> LoadedModel:
         """The model of this name: from memory, or else from the Hub or a folder. One is loaded at a time.
 
         Args:
             revision: branch, tag or commit on the Hub; None: any that is in memory, else main.
             base: what it must be.
-            tell: gets what happens now; an exception from it cancels.
+            on_progress: called with what happens now; an exception from it cancels.
 
         Raises:
             MelboError: it may not be loaded, is gated, missing, not a language model with blocks, or too large.
         """
-        tell = tell or (lambda _: None)
         self.check(name)
         if self._fixed and (kept := self.named(name)) is not None:
             return kept
         while not self._loading.acquire(timeout=0.25):
-            tell("Another model is being loaded first")
+            notify(on_progress, 0, 0, "Another model is being loaded first")
         try:
             held = self._in_memory(name, revision)
             if held is not None:
                 return held
-            tell(f"Looking at {name}")
+            notify(on_progress, 0, 0, f"Looking at {name}")
             plan = look(name, revision)
             if base is not None and (plan.d_model, plan.n_layers) != (base.d_model, base.n_layers):
                 raise BankError(
@@ -130,7 +133,7 @@ class ModelShelf:
                     f"has {plan.n_layers} and {plan.d_model}."
                 )
             self._make_room(plan)
-            tell(f"Loading {plan}")
+            notify(on_progress, 0, 0, f"Loading {plan}")
             loaded = read_weights(plan)
             self._keep(loaded)
             return loaded

@@ -3,7 +3,7 @@
 On ZeroGPU (the package `spaces`, which the Space brings) a decorated function runs in a forked process with a GPU:
 
 1. Arguments, results and each value of a generator are pickled; what the function changes is lost.
-2. Any error but gradio's own arrives as the name of its class. So ours travel as values, and are raised here again.
+2. Any error but gradio's own arrives as the name of its class. So ours travel as JobEvents, and are raised here again.
 3. A generator that is closed here stops there after the value that it is at work on.
 4. Models must have been put on the GPU before the app was launched.
 """
@@ -14,10 +14,10 @@ import inspect
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, get_origin, get_type_hints
 
+from melbo.app.jobs.event import JobEvent
 from melbo.errors import MelboError
 
 try:
@@ -35,13 +35,6 @@ ABORTED = "GPU task aborted"
 """What `spaces` says when a run has taken longer than was asked for."""
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class _Failed:
-    """An error of ours, on its way out of the forked process."""
-
-    error: MelboError
 
 
 def zero_gpu(environ: Mapping[str, str] = os.environ) -> bool:
@@ -70,12 +63,12 @@ def _called(gpu: Callable[..., Any], fn: Callable[..., Any]) -> Callable[..., An
         try:
             return fn(*arguments)
         except MelboError as error:
-            return _Failed(error)
+            return JobEvent(error=error)
 
     run = gpu(there)
 
     def here(*arguments: Any) -> Any:
-        with _told():
+        with _quota_errors():
             return _opened(run(*arguments))
 
     return here
@@ -86,12 +79,12 @@ def _streamed(gpu: Callable[..., Any], fn: Callable[..., Any]) -> Callable[..., 
         try:
             yield from fn(*arguments)
         except MelboError as error:
-            yield _Failed(error)
+            yield JobEvent(error=error)
 
     run = gpu(there)
 
     def here(*arguments: Any) -> Generator[Any, None, None]:
-        with _told(), closing(run(*arguments)) as values:
+        with _quota_errors(), closing(run(*arguments)) as values:
             for value in values:
                 yield _opened(value)
 
@@ -99,13 +92,13 @@ def _streamed(gpu: Callable[..., Any], fn: Callable[..., Any]) -> Callable[..., 
 
 
 def _opened(value: Any) -> Any:
-    if isinstance(value, _Failed):
+    if isinstance(value, JobEvent) and value.error is not None:
         raise value.error
     return value
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _quota_errors() -> Iterator[None]:
     """What ZeroGPU itself says, such as that a visitor's time is used up, as one of our errors."""
     import gradio as gr
 

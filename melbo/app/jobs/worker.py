@@ -1,7 +1,7 @@
-"""Long work in a thread of its own, told step by step, that stops within a step when nobody listens any more.
+"""Long work in a thread of its own, followed step by step, that stops within a step when nobody listens any more.
 
 A cancelled event, or a visitor who left, closes the event's generator at its next `yield`. So the generator yields at
-least every BEAT seconds, whether or not there is news, and the work looks at `Desk.check` between its steps and,
+least every BEAT seconds, whether or not anything is new, and the work looks at `JobHandle.check` between its steps and,
 with a `watched` model, between its tokens.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
@@ -17,33 +17,49 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from melbo.app.jobs.event import JobEvent, JobEvents, seconds_left
 from melbo.errors import ConfigError
 from melbo.models.load import LoadedModel
+from melbo.runs.progress import Progress
 from melbo.steering.hooks import edit_outputs
 
 BEAT = 0.25
 """Longest time between two yields, in seconds."""
-T = TypeVar("T")
+V = TypeVar("V")
+R = TypeVar("R")
 
 
 class Stopped(Exception):
     """Nobody listens any more."""
 
 
-class Desk(Generic[T]):
+class JobHandle(Generic[V]):
     """What the work sees of its listener."""
 
     def __init__(self, seconds: float) -> None:
-        self.news: list[T] = []
+        self.events: list[JobEvent[V, Any]] = []
         self.changed = threading.Condition()
         self.stop = threading.Event()
         self.seconds = seconds
-        self.deadline = time.monotonic() + seconds
+        self.started = time.monotonic()
+        self.deadline = self.started + seconds
 
-    def tell(self, value: T) -> None:
-        """Hand a value to the listener."""
+    def report(self, progress: Progress) -> None:
+        """Hand a step to the listener, then `check`.
+
+        Raises:
+            Stopped, ConfigError: as `check`.
+        """
+        done, total = progress.done, progress.total
+        left = seconds_left(done, total, time.monotonic() - self.started)
+        value: Any = progress.value
+        self.tell(JobEvent(progress.message, done, total, left, value))
+        self.check()
+
+    def tell(self, event: JobEvent[V, Any]) -> None:
+        """Hand an event to the listener."""
         with self.changed:
-            self.news.append(value)
+            self.events.append(event)
             self.changed.notify_all()
 
     def check(self) -> None:
@@ -60,9 +76,10 @@ class Desk(Generic[T]):
 
 
 def follow(
-    work: Callable[[Desk[T]], None], lock: threading.Lock, seconds: float, first: Callable[[], Any] = lambda: None
-) -> Generator[list[T], None, None]:
-    """Run `work` while holding `lock`, and yield what it has told since the last time, which may be nothing.
+    work: Callable[[JobHandle[V]], R], lock: threading.Lock, seconds: float, first: Callable[[], Any] = lambda: None
+) -> JobEvents[V, R]:
+    """Run `work` while holding `lock`, and yield what is new since the last time, which may be nothing. What `work`
+    returns is the result of the last event.
 
     Args:
         seconds: that the work may take, with waiting for the lock.
@@ -73,9 +90,9 @@ def follow(
     until it ends.
 
     Raises:
-        What `work` raises, after all that it told.
+        What `work` raises, after all its events.
     """
-    desk: Desk[T] = Desk(seconds)
+    job: JobHandle[V] = JobHandle(seconds)
     errors: list[BaseException] = []
     ended = threading.Event()
 
@@ -83,43 +100,46 @@ def follow(
         try:
             first()
             while not lock.acquire(timeout=BEAT):
-                desk.check()
+                job.check()
             try:
-                desk.check()
-                work(desk)
+                job.check()
+                job.started = time.monotonic()
+                result = work(job)
             finally:
                 lock.release()
+            if result is not None:
+                job.tell(JobEvent(result=result))
         except Stopped:
             pass
         except BaseException as error:  # handed to the listener's thread
             errors.append(error)
         finally:
             ended.set()
-            with desk.changed:
-                desk.changed.notify_all()
+            with job.changed:
+                job.changed.notify_all()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         while True:
-            with desk.changed:
-                if not desk.news and not ended.is_set():
-                    desk.changed.wait(BEAT)
+            with job.changed:
+                if not job.events and not ended.is_set():
+                    job.changed.wait(BEAT)
                 last = ended.is_set()
-                news, desk.news = desk.news, []
-            if news or not last:
-                yield news
+                events, job.events = job.events, []
+            if events or not last:
+                yield events
             if last:
                 break
         if errors:
             raise errors[0]
     finally:
-        desk.stop.set()
+        job.stop.set()
         thread.join(BEAT)
 
 
 class _Asking(StoppingCriteria):
-    """Lets the desk end a generation between two tokens."""
+    """Lets the listener end a generation between two tokens."""
 
     def __init__(self, check: Callable[[], None]) -> None:
         self.check = check
@@ -130,7 +150,7 @@ class _Asking(StoppingCriteria):
 
 
 class _Watched:
-    """A model that asks the desk after each block of a pass and between tokens; all else is the model's own."""
+    """A model that asks whether to go on after each block of a pass and between tokens; all else is the model's own."""
 
     def __init__(self, model: Any, blocks: Any, check: Callable[[], None]) -> None:
         self._model, self._blocks, self._check = model, blocks, check
@@ -152,7 +172,7 @@ class _Watched:
 
 
 class _WatchedBlock:
-    """A block that asks the desk before each pass; all else, hooks too, is the block's own."""
+    """A block that asks whether to go on before each pass; all else, hooks too, is the block's own."""
 
     def __init__(self, block: Any, check: Callable[[], None]) -> None:
         self._block, self._check = block, check

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from melbo.app.context import Context
 from melbo.app.endpoint import endpoint, plain_errors
 from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.jobs.event import updates
 from melbo.app.tabs.discover.handlers import discover_steps, read_request
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import default_layers
@@ -63,18 +64,17 @@ def discover_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]
                 context, context.banks.get(context.default_key), prompts, system, method, source_layer, target_layer,
                 auto_radius, radius, vectors, steps, seed,
             )  # fmt: skip
-            told: dict[str, Any] = {"done": 0, "steps": request.config.steps, "objective": None}
+            shown: dict[str, Any] = {"done": 0, "steps": request.config.steps, "objective": None}
             with (
                 tempfile.TemporaryDirectory(prefix="melbo-run-") as folder,
-                closing(run(request, Path(folder) / "run.safetensors")) as parts,
+                closing(updates(run(request, Path(folder) / "run.safetensors"))) as events,
             ):
-                for news in parts:
-                    for item in news:
-                        if item.bank is None:
-                            told = told | {"done": item.done, "objective": item.objective}
-                        else:
-                            told = told | as_values(item.bank)
-                    yield told  # also where nothing is new: only between two values can a client be found to have left
+                for event in events:
+                    if event.value is not None:
+                        shown = shown | {"done": event.done, "objective": event.value}
+                    if event.result is not None:
+                        shown = shown | as_values(event.result)
+                    yield shown
 
     return discover
 

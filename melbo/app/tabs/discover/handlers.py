@@ -1,4 +1,4 @@
-"""The Discover tab's work: settings read and bounded, a discovery told step by step, checkpoints to go on from."""
+"""The Discover tab's work: settings read and bounded, a discovery followed step by step, checkpoints to go on from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 from melbo.app.choices import system_prompt
 from melbo.app.context import Context, Limits
 from melbo.app.conversation import MAX_CHARACTERS
-from melbo.app.jobs.worker import Desk, follow, watched
+from melbo.app.jobs.event import JobEvent, JobEvents
+from melbo.app.jobs.worker import JobHandle, follow, watched
 from melbo.app.tabs.sweep.handlers import LARGEST, whole
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import MAX_SEED, STEPS, DiscoveryConfig, default_layers
@@ -26,7 +27,6 @@ from melbo.errors import BankError, ConfigError, MelboError, PromptError
 from melbo.inspect.layers.atlas import LayerAtlas
 from melbo.inspect.stored import file_beside
 from melbo.prompts import Message, chat
-from melbo.runs.progress import Progress
 
 METHODS = ("melbo", "dct", "power", "random")
 METHOD_NAMES = {"melbo": "MELBO", "dct": "DCT", "power": "Power steering", "random": "Random (control)"}
@@ -55,27 +55,17 @@ class Request:
 
 
 @dataclass(frozen=True)
-class News:
-    """One moment of a discovery: a step, or the finished bank."""
-
-    done: int = 0
-    total: int = 0
-    objective: float = 0.0
-    bank: VectorBank | None = None
-
-
-@dataclass(frozen=True)
 class Curve:
-    """The mean objective after each step that was told, and how long it took."""
+    """The mean objective after each step, and how long they took."""
 
     total: int = 0
     points: tuple[tuple[int, float], ...] = ()
     elapsed: float = 0.0
 
-    def with_news(self, news: Sequence[News], elapsed: float) -> Curve:
+    def grown(self, events: Sequence[JobEvent[float, VectorBank]], elapsed: float) -> Curve:
         """The curve with these steps added."""
-        new = tuple((n.done, n.objective) for n in news if n.bank is None)
-        total = next((n.total for n in reversed(news) if n.total), self.total)
+        new = tuple((event.done, event.value) for event in events if event.value is not None)
+        total = next((event.total for event in reversed(events) if event.total), self.total)
         return Curve(total, (*self.points, *new), elapsed)
 
 
@@ -180,8 +170,8 @@ def default_steps(method: str, most: int) -> int:
     return max(1, min(STEPS["fast" if method == "melbo" else method], most))
 
 
-def discover_steps(context: Context, request: Request, checkpoint: Path) -> Generator[list[News], None, None]:
-    """Discover, and yield what is new at least every quarter of a second; the last news holds the bank.
+def discover_steps(context: Context, request: Request, checkpoint: Path) -> JobEvents[float, VectorBank]:
+    """Discover; each training step gives the mean objective, and the result is the bank.
 
     Closing the iterator stops the model; the checkpoint stays then, and goes once there is a bank.
 
@@ -189,16 +179,12 @@ def discover_steps(context: Context, request: Request, checkpoint: Path) -> Gene
         MelboError: as in `discover`, or time is up.
     """
 
-    def work(desk: Desk[News]) -> None:
-        def progress(step: Progress) -> None:
-            desk.tell(News(step.done, step.total, step.value or 0.0))
-            desk.check()
-
+    def work(job: JobHandle[float]) -> VectorBank:
         prompts = [list(prompt) for prompt in request.prompts]
-        loaded = watched(context.model(request.bank), desk.check)
-        bank = discover(loaded, request.config, prompts, progress, checkpoint)
+        loaded = watched(context.model(request.bank), job.check)
+        bank = discover(loaded, request.config, prompts, job.report, checkpoint)
         checkpoint.unlink(missing_ok=True)
-        desk.tell(News(bank=bank))
+        return bank
 
     return follow(work, context.lock, context.limits.seconds)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 
-from melbo.app.jobs.timing import time_left
+from melbo.app.jobs.event import JobEvent, seconds_left
 from melbo.app.tabs.bank.css import DIM
 from melbo.app.tabs.discover.handlers import METHOD_NAMES, Curve
 from melbo.app.widgets.chart import CSS as CHART
 from melbo.app.widgets.chart import Line, chart, some_ticks, x_axis
+from melbo.app.widgets.progress import progress_html
 from melbo.bank.vector_bank import VectorBank
 from melbo.inspect.layers.atlas import LayerAtlas
 
@@ -91,13 +92,8 @@ def _heat(atlas: LayerAtlas | None, source: int, target: int) -> str:
 def running_html(curve: Curve, what: str = "Training") -> str:
     """The objective so far, steps done, time left."""
     done = curve.points[-1][0] if curve.points else 0
-    share = 100 * done / curve.total if curve.total else 0
-    left = time_left(done, curve.total, curve.elapsed) if what == "Training" else f" · {done} of {curve.total}"
-    return (
-        f'<p class="told" role="status">{html.escape(what + left)}</p><div class="bar" role="progressbar" '
-        f'aria-label="Progress" aria-valuenow="{share:.0f}" aria-valuemin="0" aria-valuemax="100">'
-        f'<i style="width:{share:.1f}%"></i></div>{curve_html(curve)}'
-    )
+    left = seconds_left(done, curve.total, curve.elapsed) if what == "Training" else None
+    return progress_html(JobEvent(what, done, curve.total, left)) + curve_html(curve)
 
 
 def curve_html(curve: Curve) -> str:

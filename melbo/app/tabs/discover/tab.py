@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.jobs.event import newest
 from melbo.app.jobs.waiting import shown_on, waiting
 from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
@@ -87,19 +88,19 @@ class DiscoverActions:
         yield curve, running_html(curve, "Preparing"), "", same, hidden, hidden
         try:
             with closing(self.steps(request, checkpoint)) as parts:
-                for news in parts:
-                    curve = curve.with_news(news, time.monotonic() - began)
-                    bank = next((item.bank for item in news if item.bank is not None), None)
+                for events in parts:
+                    curve = curve.grown(events, time.monotonic() - began)
+                    bank = newest(events).result
                     if bank is not None:
                         key = self.context.banks.put(bank)
                         yield curve, done_html(bank, curve), key, key, hidden, gr.update(visible=True)
-                    elif news:
+                    elif events:
                         yield curve, running_html(curve), same, same, same, same
                     else:
                         yield (same,) * 6
         except MelboError:
             status, resume = self.stopped(curve)
-            yield curve, status, same, same, resume, same  # the error is told beside it
+            yield curve, status, same, same, resume, same  # the error is shown beside it
             raise
 
     def stopped(self, curve: Curve) -> tuple[Any, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -12,12 +11,11 @@ import gradio as gr
 
 from melbo.app.choices import picker
 from melbo.app.jobs.device import on_device
-from melbo.app.jobs.timing import time_left
+from melbo.app.jobs.event import JobEvent, JobEvents, updates
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.handlers import best_scale, checked_index, first_vector
 from melbo.app.tabs.inspect.findings import LIVE, Findings, mark_of
 from melbo.app.tabs.inspect.handlers import (
-    News,
     activating_steps,
     description_steps,
     geometry_steps,
@@ -29,7 +27,7 @@ from melbo.app.tabs.inspect.handlers import (
 from melbo.app.tabs.inspect.html import descriptions_html, empty_html, examples_html, lens_html, own_text_html
 from melbo.app.tabs.inspect.source import read_source, remove
 from melbo.app.tabs.steer.handlers import same_vectors
-from melbo.app.tabs.sweep.html import running_html
+from melbo.app.widgets.progress import progress_html
 
 STOPS = 5
 """Buttons that stop a run."""
@@ -46,9 +44,11 @@ class InspectActions:
         self.banks = tab.context.banks
         self.found = Findings(tab.context.banks)
         seconds = min(120, tab.context.limits.seconds)
+        jobs: tuple[Callable[..., JobEvents[None, Any]], ...] = (
+            activating_steps, sae_steps, geometry_steps, lens_steps, description_steps
+        )  # fmt: skip
         self._activating, self._sae, self._geometry, self._lens, self._words = (
-            on_device(partial(steps, tab.context), seconds)
-            for steps in (activating_steps, sae_steps, geometry_steps, lens_steps, description_steps)
+            on_device(partial(steps, tab.context), seconds) for steps in jobs
         )
         self._text = on_device(partial(read_text, tab.context))
 
@@ -92,7 +92,9 @@ class InspectActions:
                 self.found.kept.put(report, "activating", mark_of(bank), number)
             return examples_html(report, number, LIVE)
 
-        yield from self._told(self._activating(bank, number, source), finish, partial(self.found.examples, key, number))
+        yield from self._shown(
+            self._activating(bank, number, source), finish, partial(self.found.examples, key, number)
+        )
 
     def find_in_file(self, key: str, index: Any, path: Any) -> Iterator[Any]:
         """The same in an uploaded file, which is deleted then."""
@@ -101,7 +103,7 @@ class InspectActions:
             number = checked_index(bank, index)
             steps = self._activating(bank, number, read_source(self.context, bank, "", path or "none"))
             shown = partial(self.found.examples, key, number)
-            yield from self._told(steps, lambda report: examples_html(report, number, LIVE), shown)
+            yield from self._shown(steps, lambda report: examples_html(report, number, LIVE), shown)
         finally:
             remove(path)
 
@@ -114,7 +116,7 @@ class InspectActions:
             self.found.kept.put(report, "sae", mark_of(bank))
             return shown()
 
-        yield from self._told(self._sae(bank), finish, shown)
+        yield from self._shown(self._sae(bank), finish, shown)
 
     def find_tokens(self, key: str, index: Any) -> Iterator[Any]:
         """The section as the lens is read."""
@@ -125,7 +127,7 @@ class InspectActions:
             self.found.kept.put(reports, "lens", mark_of(bank), number)
             return lens_html(reports, LIVE)
 
-        yield from self._told(self._lens(bank, number), finish, partial(self.found.lens, key, number))
+        yield from self._shown(self._lens(bank, number), finish, partial(self.found.lens, key, number))
 
     def find_geometry(self, key: str, index: Any) -> Iterator[Any]:
         """The section as the bank is measured."""
@@ -136,7 +138,7 @@ class InspectActions:
             self.found.kept.put(result, "geometry", mark_of(bank))
             return shown()
 
-        yield from self._told(self._geometry(bank), finish, shown)
+        yield from self._shown(self._geometry(bank), finish, shown)
 
     def ask(self, key: str, index: Any) -> Iterator[Any]:
         """The section as the model is asked for its own words."""
@@ -147,7 +149,7 @@ class InspectActions:
         def finish(found: Any) -> str:
             return descriptions_html(found, sign_of(bank, number), size)
 
-        yield from self._told(self._words(bank, number), finish, partial(self.silent, key, number))
+        yield from self._shown(self._words(bank, number), finish, partial(self.silent, key, number))
 
     def read(self, key: str, index: Any, text: Any, along: Any, as_chat: bool, random: bool) -> str:
         """One's own text, coloured."""
@@ -171,27 +173,21 @@ class InspectActions:
         return self.tab.steer_with(key, number, best_scale(bank, number)), self.tab.go_to("steer")
 
     @staticmethod
-    def _told(
-        steps: Generator[list[News], None, None], finish: Callable[[Any], str], shown: Callable[[], str]
+    def _shown(
+        steps: JobEvents[None, Any], finish: Callable[[Any], str], shown: Callable[[], str]
     ) -> Iterator[tuple[Any, Any]]:
         """Section and stop button: a bar while the work goes on, then what `finish` makes of its result, or what was
         `shown` before where it fails.
         """
-        start = time.monotonic()
         going, over = gr.update(visible=True), gr.update(visible=False)
-        yield running_html(0, 0, "Starting", ""), going
+        yield progress_html(JobEvent("Starting")), going
         try:
-            with closing(steps) as parts:
-                for news in parts:
-                    result = next((item.result for item in news if item.result is not None), None)
-                    step = next((item for item in reversed(news) if item.what), None)
-                    if result is not None:
-                        yield finish(result), over
-                    elif step is not None:
-                        left = time_left(step.done, step.total, time.monotonic() - start)
-                        yield running_html(step.done, step.total, step.what, left), gr.skip()
+            with closing(updates(steps)) as events:
+                for event in events:
+                    if event.result is not None:
+                        yield finish(event.result), over
                     else:
-                        yield gr.skip(), gr.skip()
+                        yield progress_html(event) if event.phase else gr.skip(), gr.skip()
         except Exception:
             yield shown(), over
             raise

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
 from melbo.app.context import Context
 from melbo.app.endpoint import endpoint, plain_errors
 from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.jobs.event import result_of
 from melbo.app.tabs.inspect.handlers import (
     Along,
-    News,
     activating_steps,
     description_steps,
     geometry_steps,
@@ -36,15 +35,6 @@ def publish(context: Context) -> None:
     endpoint(words_endpoint(context), "describe_vector", **MODEL_EVENT)
 
 
-def _result(steps: Generator[list[News], None, None]) -> Any:
-    """The result of work that is told step by step."""
-    found = None
-    with closing(steps) as parts:
-        for news in parts:
-            found = next((item.result for item in news if item.result is not None), found)
-    return found
-
-
 def _device(context: Context, steps: Callable[..., Any]) -> Callable[..., Any]:
     return on_device(partial(steps, context), min(120, context.limits.seconds))
 
@@ -66,7 +56,7 @@ def passages_endpoint(context: Context) -> Callable[..., dict[str, Any]]:
         """
         with plain_errors():
             bank = context.banks.get(context.default_key)
-            report: ActivatingReport = _result(run(bank, vector, read_source(context, bank, text)))
+            report: ActivatingReport = result_of(run(bank, vector, read_source(context, bank, text)))
             return {
                 "corpus": report.corpus,
                 "positions": report.positions,
@@ -134,7 +124,7 @@ def features_endpoint(context: Context) -> Callable[..., dict[str, Any]]:
         with plain_errors():
             bank = context.banks.get(context.default_key)
             bank.vector(vector)
-            found = sae_neighbours(bank, vector) or neighbours_of(_result(run(bank)), vector)
+            found = sae_neighbours(bank, vector) or neighbours_of(result_of(run(bank)), vector)
             assert found is not None
             return {
                 "nearest": [_feature(f) for f in found.nearest],
@@ -180,7 +170,7 @@ def lens_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
                     "random_best": report.random_best,
                     "random_most": report.random_most,
                 }
-                for report in lens_rows(bank, vector) or _result(run(bank, vector))
+                for report in lens_rows(bank, vector) or result_of(run(bank, vector))
                 for row in report.rows
             ]
 
@@ -203,7 +193,7 @@ def geometry_endpoint(context: Context) -> Callable[..., dict[str, Any]]:
         """
         with plain_errors():
             bank = context.banks.get(context.default_key)
-            found = stored_geometry(bank) or _result(run(bank))[0]
+            found = stored_geometry(bank) or result_of(run(bank))[0]
             return {
                 "cosines": [list(row) for row in getattr(found, f"{table}_cosines")],
                 "clusters": list(found.clusters),
@@ -230,7 +220,7 @@ def words_endpoint(context: Context) -> Callable[..., dict[str, str]]:
             question, and the answers with the vector, with a random vector, and with the word itself.
         """
         with plain_errors():
-            found = _result(run(context.banks.get(context.default_key), vector))
+            found = result_of(run(context.banks.get(context.default_key), vector))
             answer = {"vector": found.answers[0], "random": found.random, "unpatched": found.unpatched}
             return {"question": found.question} | answer
 

@@ -1,15 +1,16 @@
-"""The Understand tab's work: what is stored beside a bank, and the same measured live, told step by step. No gradio."""
+"""The Inspect tab's work: what lies beside a bank, measured live and followed step by step. No gradio."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Literal, TypeVar, get_args
 
 from melbo.app.context import Context
 from melbo.app.conversation import MAX_CHARACTERS
-from melbo.app.jobs.worker import BEAT, Desk, follow, watched
+from melbo.app.jobs.event import JobEvents
+from melbo.app.jobs.worker import BEAT, JobHandle, follow, watched
 from melbo.app.tabs.bank.handlers import best_scale
 from melbo.app.tabs.inspect.geometry import Rows
 from melbo.app.tabs.inspect.source import CHATS, Source, make_corpus
@@ -17,19 +18,21 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, PromptError, SaeError
 from melbo.inspect.geometry.difference_of_means import organism_contrasts
 from melbo.inspect.geometry.layer_change import change_rows
-from melbo.inspect.geometry.similarity import measure_geometry
+from melbo.inspect.geometry.similarity import Geometry, measure_geometry
 from melbo.inspect.lens.logit_lens import LensReport, LensSite, logit_lens
 from melbo.inspect.lens.patchscope import Descriptions, describe
 from melbo.inspect.lens.token_activation import TextActivations, text_activations
 from melbo.inspect.max_activating.corpus_reader import Corpus, Item, open_corpus
 from melbo.inspect.max_activating.find import find_activating
-from melbo.inspect.max_activating.report import ActivatingConfig
+from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport
 from melbo.inspect.sae.files import load_sae
-from melbo.inspect.sae.report import sae_report
+from melbo.inspect.sae.report import SaeReport, sae_report
 from melbo.inspect.stored import stored_geometry
 from melbo.models.load import ORGANISM, LoadedModel
+from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling
 
+R = TypeVar("R")
 CONTRAST_PROMPTS = 20
 EXAMPLES = 6
 RANDOM = 8
@@ -41,20 +44,10 @@ Along = Literal["effect", "minus", "vector"]
 """What one's own text is read along: the effect of the vector, that of minus the vector, or the vector itself."""
 
 
-@dataclass(frozen=True)
-class News:
-    """One moment of some long work: how far it is, or its result."""
-
-    done: int = 0
-    total: int = 0
-    what: str = ""
-    result: Any = None
-
-
 def activating_steps(
     context: Context, bank: VectorBank, index: int, source: Source
-) -> Generator[list[News], None, None]:
-    """Find one vector's activating examples, both signs; the last news holds an ActivatingReport.
+) -> JobEvents[None, ActivatingReport]:
+    """Find one vector's activating examples, both signs.
 
     Closing the iterator stops the model, here and in all that follows.
 
@@ -63,17 +56,17 @@ def activating_steps(
     """
     bank.vector(index)
 
-    def work(desk: Desk[News], loaded: LoadedModel) -> Any:
+    def work(job: JobHandle[None], loaded: LoadedModel) -> ActivatingReport:
         corpus, total = make_corpus(source)
         config = ActivatingConfig(k=EXAMPLES, n_random=RANDOM)
-        counted = _counted(corpus, total, "Reading " + corpus.name, desk)
+        counted = _counted(corpus, total, "Reading " + corpus.name, job)
         return find_activating(loaded, bank, counted, config, indices=[index])
 
     return _follow(context, bank, work)
 
 
-def sae_steps(context: Context, bank: VectorBank) -> Generator[list[News], None, None]:
-    """Compare all vectors with the embedded model's SAE; the last news holds a SaeReport.
+def sae_steps(context: Context, bank: VectorBank) -> JobEvents[None, SaeReport]:
+    """Compare all vectors with the embedded model's SAE.
 
     Raises:
         SaeError: the bank is of another model or layer than that SAE.
@@ -84,27 +77,24 @@ def sae_steps(context: Context, bank: VectorBank) -> Generator[list[News], None,
             "BANK/sae.json` and load the bank again."
         )
 
-    def work(desk: Desk[News], loaded: LoadedModel) -> Any:
+    def work(job: JobHandle[None], loaded: LoadedModel) -> SaeReport:
         sae = load_sae(ORGANISM, "", loaded, bank.layer)
-        corpus = _counted(open_corpus(ORGANISM, limit=CHATS), CHATS, "Describing features", desk)
+        corpus = _counted(open_corpus(ORGANISM, limit=CHATS), CHATS, "Describing features", job)
         return sae_report(loaded, bank, sae, ORGANISM, corpus=corpus)
 
     return _follow(context, bank, work)
 
 
-def geometry_steps(context: Context, bank: VectorBank) -> Generator[list[News], None, None]:
-    """Measure the bank's geometry, unless it is stored, and each vector's change at every later layer.
+def geometry_steps(context: Context, bank: VectorBank) -> JobEvents[None, tuple[Geometry | None, Rows]]:
+    """Measure the bank's geometry, unless it is stored, and each vector's change at every later layer."""
 
-    The last news holds a pair (Geometry or None, Rows).
-    """
-
-    def work(desk: Desk[News], loaded: LoadedModel) -> Any:
+    def work(job: JobHandle[None], loaded: LoadedModel) -> tuple[Geometry | None, Rows]:
         found = None
         if stored_geometry(bank) is None:
-            desk.tell(News(what="Measuring effects"))
+            job.report(Progress(0, 0, "Measuring effects"))
             sides = organism_contrasts(CONTRAST_PROMPTS) if loaded.name == ORGANISM else ()
             found = measure_geometry(loaded, bank, sides)
-        desk.tell(News(what="Following each vector through the layers"))
+        job.report(Progress(0, 0, "Following each vector through the layers"))
         changes = change_rows(loaded, bank.vectors, bank.prompts, bank.layer, 1)
         norms, cosines = (tuple(map(tuple, changes[..., k].tolist())) for k in (0, 1))
         return found, Rows(tuple(range(bank.layer + 1, loaded.n_layers)), norms, cosines)
@@ -112,21 +102,21 @@ def geometry_steps(context: Context, bank: VectorBank) -> Generator[list[News], 
     return _follow(context, bank, work)
 
 
-def lens_steps(context: Context, bank: VectorBank, index: int) -> Generator[list[News], None, None]:
-    """One vector's logit lens; the last news holds its LensReports, one for each of SITES."""
+def lens_steps(context: Context, bank: VectorBank, index: int) -> JobEvents[None, tuple[LensReport, ...]]:
+    """One vector's logit lens, for each of SITES."""
     bank.vector(index)
 
-    def work(_: Desk[News], loaded: LoadedModel) -> tuple[LensReport, ...]:
+    def work(_: JobHandle[None], loaded: LoadedModel) -> tuple[LensReport, ...]:
         return tuple(logit_lens(loaded, bank, site, [index], LENS_TOKENS) for site in SITES)
 
     return _follow(context, bank, work)
 
 
-def description_steps(context: Context, bank: VectorBank, index: int) -> Generator[list[News], None, None]:
-    """The model's own words for a vector, turned as its best scale says; the last news holds Descriptions."""
+def description_steps(context: Context, bank: VectorBank, index: int) -> JobEvents[None, Descriptions]:
+    """The model's own words for a vector, turned as its best scale says."""
     bank.vector(index)
 
-    def work(_: Desk[News], loaded: LoadedModel) -> Descriptions:
+    def work(_: JobHandle[None], loaded: LoadedModel) -> Descriptions:
         sampling = Sampling(max_new_tokens=min(DESCRIPTION_TOKENS, context.limits.new_tokens))
         return describe(loaded, bank, [index], scale=sign_of(bank, index), sampling=sampling)
 
@@ -157,27 +147,23 @@ def read_text(
         return text_activations(context.model(bank), bank, index, asked, site, scale, bool(as_chat)), scale
 
 
-def _counted(corpus: Corpus, total: int, what: str, desk: Desk[News]) -> Corpus:
-    """The same corpus; the desk hears how many documents are read, every BEAT seconds."""
+def _counted(corpus: Corpus, total: int, phase: str, job: JobHandle[None]) -> Corpus:
+    """The same corpus, which reports every BEAT seconds how many documents are read."""
 
     def read() -> Iterator[Item]:
-        told = 0.0
+        reported = 0.0
         for done, item in enumerate(corpus.read(), 1):
-            desk.check()
-            if time.monotonic() - told >= BEAT:
-                told = time.monotonic()
-                desk.tell(News(done, total, what))
+            job.check()
+            if time.monotonic() - reported >= BEAT:
+                reported = time.monotonic()
+                job.report(Progress(done, total, phase))
             yield item
 
     return replace(corpus, read=read)
 
 
 def _follow(
-    context: Context, bank: VectorBank, work: Callable[[Desk[News], LoadedModel], Any]
-) -> Generator[list[News], None, None]:
+    context: Context, bank: VectorBank, work: Callable[[JobHandle[None], LoadedModel], R]
+) -> JobEvents[None, R]:
     loaded = context.model(bank)
-
-    def run(desk: Desk[News]) -> None:
-        desk.tell(News(result=work(desk, watched(loaded, desk.check))))
-
-    return follow(run, context.lock, context.limits.seconds)
+    return follow(lambda job: work(job, watched(loaded, job.check)), context.lock, context.limits.seconds)

@@ -12,7 +12,8 @@ from typing import Any
 import gradio as gr
 
 from melbo.app.jobs.device import on_device
-from melbo.app.jobs.worker import Desk, follow
+from melbo.app.jobs.event import result_of, updates
+from melbo.app.jobs.worker import JobHandle, follow
 from melbo.app.notice import hint
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.models.handlers import (
@@ -86,7 +87,7 @@ class ModelsActions:
     def open(self, bank: VectorBank, name: str) -> Told:
         """Take a bank into use, with the model it was made for, which is loaded first where it must be."""
         if self.context.models.find(bank.base_model) is None:
-            yield from self._waiting(lambda desk: load_for(self.context, bank.base_model, desk))
+            yield from self._waiting(lambda job: load_for(self.context, bank.base_model, job))
         checked(self.context, bank)
         self.context.model(bank)
         key = self.context.banks.put(bank)
@@ -95,26 +96,24 @@ class ModelsActions:
     def load_model(self, name: str, revision: str) -> Told:
         """Load a model, and take random vectors for it into use."""
         found: list[BaseModel] = []
-        yield from self._waiting(lambda desk: load_named(self.context, name, revision, desk), found)
+        yield from self._waiting(lambda job: load_named(self.context, name, revision, job), found)
         yield hint(f"{found[0].id} is loaded. Measuring it."), gr.skip()
-        with closing(self._random(found[0])) as parts:
-            bank = next(bank for news in parts for bank in news)
+        bank = result_of(self._random(found[0]))
         said = f"{bank.base_model.id} is in use, with {len(bank)} random vectors: find better ones under Discover."
         yield hint(said), self.context.banks.put(bank)
 
-    def _waiting(self, work: Callable[[Desk[Any]], None], found: list[BaseModel] | None = None) -> Told:
+    def _waiting(
+        self, work: Callable[[JobHandle[Any]], BaseModel | None], found: list[BaseModel] | None = None
+    ) -> Told:
         """What happens while a model is loaded; the model itself goes to `found`."""
         line, began, second = "", time.monotonic(), -1
-        with closing(follow(work, Lock(), LOADING)) as parts:
-            for news in parts:
-                for item in news:
-                    if isinstance(item, BaseModel):
-                        assert found is not None
-                        found.append(item)
-                    else:
-                        line = item
+        with closing(updates(follow(work, Lock(), LOADING))) as events:
+            for event in events:
+                if event.result is not None and found is not None:
+                    found.append(event.result)
+                line = event.phase or line
                 passed = int(time.monotonic() - began)
-                if news or passed != second:
+                if event.phase or passed != second:
                     second = passed
                     yield hint(f"{line} … {second} s" if second else f"{line} …"), gr.skip()
                 else:

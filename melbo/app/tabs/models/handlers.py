@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from huggingface_hub import constants
 
 from melbo.app.checkpoints.plan import weights_of
 from melbo.app.context import Context
-from melbo.app.jobs.worker import Desk, follow, watched
+from melbo.app.jobs.event import JobEvents
+from melbo.app.jobs.worker import JobHandle, follow, watched
 from melbo.bank.header import BaseModel
 from melbo.bank.listing import BankInfo, list_hub, list_local
 from melbo.bank.vector_bank import VectorBank
@@ -111,36 +111,25 @@ def loadable(context: Context, base: BaseModel) -> bool:
     return context.models.named(base.id) is not context.loaded and context.models.offers(base.id)
 
 
-def load_for(context: Context, base: BaseModel, desk: Desk[str]) -> None:
+def load_for(context: Context, base: BaseModel, job: JobHandle[Any]) -> None:
     """Load the model of a bank, at its commit.
 
     Raises:
         MelboError: it cannot be loaded, or is another one than the bank was made for.
     """
     commit = None if str(base.revision).startswith("sha256:") else base.revision
-    context.models.load(base.id, commit, base, teller(desk))
+    context.models.load(base.id, commit, base, job.report)
 
 
-def load_named(context: Context, name: Any, revision: Any, desk: Desk[str | BaseModel]) -> None:
-    """Load a model by name, and tell which it is.
+def load_named(context: Context, name: Any, revision: Any, job: JobHandle[Any]) -> BaseModel:
+    """Load a model by name, and say which it is.
 
     Raises:
         MelboError: it cannot or may not be loaded.
     """
     text = str(name or "").strip()[: MAX_NAME + 1]
     commit = read_revision(revision) if context.limits.local_files else None
-    loaded = context.models.load(text, commit, None, teller(desk))
-    desk.tell(base_of(loaded))
-
-
-def teller(desk: Desk[Any]) -> Any:
-    """What hands a line to the desk, and stops where nobody listens."""
-
-    def tell(line: str) -> None:
-        desk.check()
-        desk.tell(line)
-
-    return tell
+    return base_of(context.models.load(text, commit, None, job.report))
 
 
 def base_of(loaded: LoadedModel) -> BaseModel:
@@ -148,24 +137,24 @@ def base_of(loaded: LoadedModel) -> BaseModel:
     return BaseModel(loaded.name, loaded.revision, loaded.d_model, loaded.n_layers)
 
 
-def random_steps(context: Context, base: BaseModel) -> Generator[list[VectorBank], None, None]:
+def random_steps(context: Context, base: BaseModel) -> JobEvents[None, VectorBank]:
     """A bank of RANDOM random vectors for a model in memory, so that every tab has something to work on.
 
     Raises:
         MelboError: the model has left, or does not take the prompt.
     """
 
-    def work(desk: Desk[VectorBank]) -> None:
+    def work(job: JobHandle[None]) -> VectorBank:
         loaded = context.models.find(base)
         if loaded is None:
             raise BankError(f"the model {base.id!r} had to make room; load it again.")
         config = DiscoveryConfig(method="random", n_vectors=min(RANDOM, loaded.d_model), steps=0)
         try:
-            bank = discover(watched(loaded, desk.check), config, [chat(BOMB)])
+            bank = discover(watched(loaded, job.check), config, [chat(BOMB)])
         except PromptError:  # Gemma's template takes no system message
-            bank = discover(watched(loaded, desk.check), config, [chat(BOMB, None)])
+            bank = discover(watched(loaded, job.check), config, [chat(BOMB, None)])
         notes = tuple({"label": "random", "note": RANDOM_NOTE} for _ in range(len(bank)))
-        desk.tell(replace(bank, annotations=notes))
+        return replace(bank, annotations=notes)
 
     return follow(work, context.lock, context.limits.seconds)
 

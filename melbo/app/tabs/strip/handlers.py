@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +15,8 @@ from melbo.annotation.entry import usable_ranges
 from melbo.app.choices import MAX_SCALE
 from melbo.app.context import Context
 from melbo.app.conversation import MAX_CHARACTERS
-from melbo.app.jobs.worker import Desk, follow, watched
+from melbo.app.jobs.event import JobEvent, JobEvents
+from melbo.app.jobs.worker import JobHandle, follow, watched
 from melbo.app.tabs.steer.settings import Settings
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, MetricError, PromptError
@@ -115,15 +116,14 @@ def grid(reach: float, cards: float) -> tuple[float, ...]:
 def scale_strip(
     context: Context, calibration: Calibration, bank: VectorBank, prompt: str, system: str, vector: int,
     scales: tuple[float, ...],
-) -> Generator[Strip | None, None, None]:  # fmt: skip
-    """Answers at all scales, in one batch: a picture after each token, and at last one with everything measured. None
-    where a quarter of a second brought nothing new, so that whoever left is with_notice.
+) -> JobEvents[Strip, Strip]:  # fmt: skip
+    """Answers at all scales, in one batch: each token gives a new value, and the result has everything measured.
 
     Closing the iterator stops the model.
 
     Raises:
         MelboError: the prompt is empty or too long, there is no such vector, or more scales than one request may ask.
-            Always before the first picture.
+            Always before the first event.
     """
     if not 1 <= len(scales) <= context.limits.rows:
         raise ConfigError(f"{len(scales)} scales were asked for; choose 1 to {context.limits.rows}.")
@@ -139,24 +139,16 @@ def scale_strip(
     asked = chat(prompt.strip(), system)
     sampling = Sampling(min(MAX_TOKENS, context.limits.new_tokens))
 
-    def work(desk: Desk[Strip]) -> None:
+    def work(job: JobHandle[Strip]) -> Strip:
         texts = [""] * len(order)
         with closing(stream(loaded, [asked] * len(order), rows, bank.layer, sampling)) as answers:
             for texts in context.within_time(answers):
-                desk.tell(Strip(tuple(Card(s, t) for s, t in zip(scales, texts, strict=False))))
-                desk.check()
-        judge = calibration.scale(loaded, bank, desk.check)
-        desk.tell(measured(watched(loaded, desk.check), judge, asked, scales, texts))
+                job.tell(JobEvent(value=Strip(tuple(Card(s, t) for s, t in zip(scales, texts, strict=False)))))
+                job.check()
+        judge = calibration.scale(loaded, bank, job.check)
+        return measured(watched(loaded, job.check), judge, asked, scales, texts)
 
-    return _each(follow(work, context.lock, 2 * context.limits.seconds))  # measuring takes no longer than writing
-
-
-def _each(parts: Generator[list[Strip], None, None]) -> Generator[Strip | None, None, None]:
-    with closing(parts):
-        for news in parts:
-            if not news:
-                yield None
-            yield from news
+    return follow(work, context.lock, 2 * context.limits.seconds)  # measuring takes no longer than writing
 
 
 def measured(

@@ -12,6 +12,7 @@ import gradio as gr
 from melbo.app.choices import MAX_SCALE, example_prompts, picker, presets, system_prompt
 from melbo.app.context import Context
 from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.jobs.event import updates
 from melbo.app.jobs.waiting import shown_on, waiting
 from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
@@ -38,9 +39,9 @@ class StripActions:
         bank = self.context.banks.get(key)
         chosen = 0 if vector is None else vector
         scales = grid(reach, cards)
-        strips = self.strip(bank, prompt or "", system_prompt(bank), chosen, scales)
-        with closing(strips):
-            for i, strip in enumerate(strips):
+        with closing(updates(self.strip(bank, prompt or "", system_prompt(bank), chosen, scales))) as events:
+            for i, event in enumerate(events):
+                strip = event.result or event.value
                 if strip is None:
                     yield gr.skip()
                 elif strip.finished or i % EVERY == 0:

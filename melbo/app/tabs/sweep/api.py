@@ -10,6 +10,7 @@ from typing import Any
 from melbo.app.context import Context
 from melbo.app.endpoint import endpoint, plain_errors
 from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.jobs.event import updates
 from melbo.app.tabs.sweep.handlers import RADII, read_request, sweep_steps
 from melbo.prompts import BOMB
 from melbo.radius_sweep.result import Arm
@@ -43,12 +44,11 @@ def sweep_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:
         with plain_errors():
             bank = context.banks.get(context.default_key)
             request = read_request(context.limits, radii, vectors, steps, prompt)
-            told: dict[str, Any] = NOTHING_YET
-            with closing(run(bank, request)) as parts:
-                for news in parts:
-                    sweep = next((item.sweep for item in reversed(news) if item.sweep is not None), None)
-                    told = told if sweep is None else as_values(sweep)
-                    yield told  # also where nothing is new: only between two values can a client be found to have left
+            shown: dict[str, Any] = NOTHING_YET
+            with closing(updates(run(bank, request))) as events:
+                for event in events:
+                    shown = shown if event.value is None else as_values(event.value)
+                    yield shown
 
     return r_sweep
 

@@ -1,8 +1,8 @@
-"""The R sweep tab's work: settings read and bounded, a sweep told step by step, stored sweeps, export. No gradio."""
+"""The R sweep tab's work: settings read and bounded, a sweep step by step, stored sweeps, export. No gradio."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,8 @@ from torch import Tensor
 from melbo.app.choices import system_prompt
 from melbo.app.context import Context, Limits
 from melbo.app.conversation import MAX_CHARACTERS
-from melbo.app.jobs.worker import Desk, follow, watched
+from melbo.app.jobs.event import JobEvent, JobEvents
+from melbo.app.jobs.worker import JobHandle, follow, watched
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import STEPS, DiscoveryConfig
 from melbo.errors import BankError, ConfigError, MelboError, PromptError
@@ -24,7 +25,6 @@ from melbo.prompts import chat
 from melbo.radius_sweep.config import parse_radii
 from melbo.radius_sweep.plot import plot_sweep
 from melbo.radius_sweep.sweep import Sweep, SweepConfig, iter_sweep, load_sweep, save_sweep
-from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling
 
 RADII = "0.3:1.0:0.1"
@@ -47,16 +47,6 @@ class Request:
     steps: int
     prompt: str
     new_tokens: int = ANSWER_TOKENS
-
-
-@dataclass(frozen=True)
-class News:
-    """One moment of a sweep: a new state of it, or steps done."""
-
-    done: int = 0
-    total: int = 0
-    what: str = ""
-    sweep: Sweep | None = None
 
 
 def whole(value: Any, name: str, least: int, most: int) -> int:
@@ -115,7 +105,7 @@ def default_steps(bank: VectorBank, limits: Limits) -> int:
 
 
 class WatchedEmbedder:
-    """An embedder that asks the desk before every few texts; the embeddings are the same."""
+    """An embedder that asks whether to go on before every few texts; the embeddings are the same."""
 
     def __init__(self, embed: Embedder, check: Callable[[], None]) -> None:
         self._embed, self._check, self.name = embed, check, embed.name
@@ -139,8 +129,8 @@ def embedder() -> Embedder:
 
 def sweep_steps(
     context: Context, bank: VectorBank, request: Request, embed: Callable[[], Embedder] = embedder
-) -> Generator[list[News], None, None]:
-    """Sweep, and yield what is new at least every quarter of a second. Closing the iterator stops the model.
+) -> JobEvents[Sweep, Sweep]:
+    """Sweep; each R that is done gives a new value. Closing the iterator stops the model.
 
     Raises:
         MelboError: the settings do not fit the model, or time is up.
@@ -148,15 +138,12 @@ def sweep_steps(
     prompts = [chat(request.prompt, system_prompt(bank))]
     config = sweep_config(bank, request)
 
-    def work(desk: Desk[News]) -> None:
-        def progress(step: Progress) -> None:
-            desk.check()
-            desk.tell(News(step.done, step.total, step.message))
-
-        loaded = watched(context.model(bank), desk.check)
-        for sweep in iter_sweep(loaded, config, prompts, WatchedEmbedder(embed(), desk.check), progress):
-            desk.tell(News(sweep=sweep))
-            desk.check()
+    def work(job: JobHandle[Sweep]) -> Sweep:
+        loaded = watched(context.model(bank), job.check)
+        for sweep in iter_sweep(loaded, config, prompts, WatchedEmbedder(embed(), job.check), job.report):
+            job.tell(JobEvent(value=sweep))
+            job.check()
+        return sweep
 
     return follow(work, context.lock, context.limits.seconds, embed)
 

@@ -71,16 +71,6 @@ def _lines(sweep: Sweep, value: Callable[[Arm], float]) -> list[Line]:
     ]
 
 
-def running_html(done: int, total: int, what: str, left: str) -> str:
-    """A bar, and what is being done."""
-    share = 100 * done / total if total else 0
-    return (
-        f'<p class="told" role="status">{html.escape(what)}{html.escape(left)}</p>'
-        f'<div class="bar" role="progressbar" aria-label="Progress" aria-valuenow="{share:.0f}" aria-valuemin="0" '
-        f'aria-valuemax="100"><i style="width:{share:.1f}%"></i></div>'
-    )
-
-
 def summary_html(sweep: Sweep, origin: str = "") -> str:
     """What the sweep says, in two sentences at most."""
     found = sweep.suggested

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -12,7 +11,7 @@ import gradio as gr
 
 from melbo.app.choices import example_prompts
 from melbo.app.jobs.device import MODEL_EVENT, on_device
-from melbo.app.jobs.timing import time_left
+from melbo.app.jobs.event import JobEvent, updates
 from melbo.app.jobs.waiting import shown_on, waiting
 from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
@@ -34,7 +33,8 @@ from melbo.app.tabs.sweep.handlers import (
     stored_sweep,
     sweep_steps,
 )
-from melbo.app.tabs.sweep.html import STYLE, answers_html, plot_html, running_html, summary_html
+from melbo.app.tabs.sweep.html import STYLE, answers_html, plot_html, summary_html
+from melbo.app.widgets.progress import progress_html
 from melbo.errors import MelboError
 from melbo.radius_sweep.sweep import Sweep
 
@@ -106,26 +106,20 @@ class SweepActions:
         """The view as the sweep goes on."""
         bank = self.context.banks.get(key)
         request = read_request(self.context.limits, radii, n_vectors, steps, prompt)
-        sweep, start = None, time.monotonic()
+        sweep = None
         same: tuple[Any, ...] = tuple(gr.skip() for _ in range(3))
-        yield None, running_html(0, 0, "Measuring the unsteered model", ""), *self.view(key, None)[2:]
+        yield None, progress_html(JobEvent("Measuring the unsteered model")), *self.view(key, None)[2:]
         try:
-            with closing(self.steps(bank, request)) as parts:
-                for news in parts:
-                    new = next((item.sweep for item in reversed(news) if item.sweep is not None), None)
-                    step = next((item for item in reversed(news) if item.what), None)
-                    if new is not None:
+            with closing(updates(self.steps(bank, request))) as events:
+                for event in events:
+                    if (new := event.result or event.value) is not None:
                         sweep = new
                         yield self.view(key, sweep)
-                    if step is not None:
-                        left = time_left(step.done, step.total, time.monotonic() - start)
-                        yield gr.skip(), running_html(step.done, step.total, step.what.capitalize(), left), *same
-                    if not news:
-                        yield gr.skip(), gr.skip(), *same
+                    if event.result is None:
+                        yield gr.skip(), progress_html(event) if event.phase else gr.skip(), *same
         except MelboError:
-            yield self.view(key, sweep)  # what was measured stays; the error is told beside it
+            yield self.view(key, sweep)  # what was measured stays; the error is shown beside it
             raise
-        yield self.view(key, sweep)
 
     def stopped(self, sweep: Sweep | None) -> str:
         """The status of a sweep that was stopped."""
