@@ -7,12 +7,12 @@ import os
 import secrets
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from melbo.app.checkpoints.shelf import ModelShelf
+from melbo.app.cache import Cache
+from melbo.app.checkpoints.models import ModelCache
 from melbo.app.jobs.device import zero_gpu
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
@@ -69,17 +69,16 @@ class Limits:
         )  # fmt: skip
 
 
-class BankShelf:
+class BankCache:
     """Banks by key. A visitor holds a key, never tensors; nobody can guess another's.
 
     Beyond the limits the bank that was used longest ago goes first; the app's own always stays.
     """
 
     def __init__(self, default: VectorBank, limits: Limits | None = None) -> None:
-        self._default = default
         self._limits = limits or Limits()
-        self._banks: OrderedDict[str, VectorBank] = OrderedDict()
-        self._lock = threading.Lock()
+        self._banks: Cache[str, VectorBank] = Cache(self._limits.banks, self._limits.bank_bytes, size_of)
+        self._banks.keep(DEFAULT_KEY, default)
 
     def __len__(self) -> int:
         """Banks that were put here, without the app's own."""
@@ -91,13 +90,10 @@ class BankShelf:
         Raises:
             BankError: it was never here, or had to make room.
         """
-        if key == DEFAULT_KEY:
-            return self._default
-        with self._lock:
-            if not isinstance(key, str) or key not in self._banks:
-                raise BankError("this bank is no longer loaded; choose one under Banks & models, or make it again.")
-            self._banks.move_to_end(key)
-            return self._banks[key]
+        bank = self._banks.get(key) if isinstance(key, str) else None
+        if bank is None:
+            raise BankError("this bank is no longer loaded; choose one under Banks & models, or make it again.")
+        return bank
 
     def put(self, bank: VectorBank) -> str:
         """Keep a bank and return its new random key.
@@ -105,20 +101,15 @@ class BankShelf:
         Raises:
             BankError: it is larger than all banks together may be.
         """
-        if size_of(bank) > self._limits.bank_bytes:
+        key = secrets.token_urlsafe(16)
+        try:
+            self._banks.put(key, bank)
+        except ValueError as error:
             raise BankError(
                 f"the bank takes {math.ceil(size_of(bank) / 2**20)} MB and this app holds "
                 f"{self._limits.bank_bytes // 2**20} MB; select fewer vectors."
-            )
-        key = secrets.token_urlsafe(16)
-        with self._lock:
-            self._banks[key] = bank
-            while len(self._banks) > self._limits.banks or self._bytes() > self._limits.bank_bytes:
-                self._banks.popitem(last=False)
+            ) from error
         return key
-
-    def _bytes(self) -> int:
-        return sum(size_of(bank) for bank in self._banks.values())
 
 
 def size_of(bank: VectorBank) -> int:
@@ -133,18 +124,18 @@ class Context:
 
     loaded: LoadedModel
     """The app's own model."""
-    banks: BankShelf
+    banks: BankCache
     limits: Limits = field(default_factory=Limits)
     default_key: str = DEFAULT_KEY
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while a model runs: a cancelled run can overlap the next one by a token, and its hook with it."""
-    models: ModelShelf = field(init=False)
+    models: ModelCache = field(init=False)
     """The app's own model and those that were loaded beside it."""
 
     def __post_init__(self) -> None:
         limits = self.limits
-        shelf = ModelShelf(self.loaded, limits.models, limits.other_models, limits.local_files)
-        object.__setattr__(self, "models", shelf)
+        models = ModelCache(self.loaded, limits.models, limits.other_models, limits.local_files)
+        object.__setattr__(self, "models", models)
 
     def model(self, bank: VectorBank) -> LoadedModel:
         """The model that a bank was made for.

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from melbo.app.api import publish
-from melbo.app.context import DEFAULT_KEY, BankShelf, Context, Limits
+from melbo.app.context import DEFAULT_KEY, BankCache, Context, Limits
 from melbo.app.jobs.device import zero_gpu
 from melbo.app.jobs.waiting import bound_places
 from melbo.app.notice import with_notice
@@ -57,7 +57,7 @@ def build_demo(loaded: LoadedModel, bank: VectorBank, limits: Limits | None = No
     for name, value in QUEUE_RECORDS.items():
         os.environ.setdefault(name, value)
     limits = limits or Limits.from_environment()
-    context = Context(loaded, BankShelf(bank, limits), limits)
+    context = Context(loaded, BankCache(bank, limits), limits)
     if zero_gpu():
         context.models.load_all(limits.models or ())
     demo: gr.Blocks = gr.Blocks(title="MELBO: unsteered and steered", analytics_enabled=False, fill_width=False)

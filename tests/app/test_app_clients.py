@@ -23,7 +23,7 @@ from gradio_client import Client  # type: ignore[import-untyped]
 from gradio_client.client import Job
 from gradio_client.utils import Status
 
-from melbo.app.context import BankShelf, Context, Limits
+from melbo.app.context import BankCache, Context, Limits
 from melbo.app.jobs.waiting import PLACES
 from melbo.app.layout import build_demo
 from melbo.app.tabs.steer.handlers import compare
@@ -69,7 +69,7 @@ def client(url: str) -> Client:
 
 
 def alone(tiny: LoadedModel, bank: VectorBank, settings: Settings) -> tuple[str, str]:
-    last = list(compare(Context(tiny, BankShelf(bank)), bank, BOMB, [], [], settings))[-1]
+    last = list(compare(Context(tiny, BankCache(bank)), bank, BOMB, [], [], settings))[-1]
     return last.unsteered[-1]["content"], last.steered[-1]["content"]
 
 

@@ -18,7 +18,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gradio as gr
 from gradio_client import Client  # type: ignore[import-untyped]
 
-from melbo.app.context import BankShelf, Limits
+from melbo.app.context import BankCache, Limits
 from melbo.app.layout import build_demo
 from melbo.app.theme import SESSIONS, launch_options
 from melbo.bank.vector_bank import VectorBank
@@ -104,12 +104,12 @@ def test_many_requests_leave_nothing_behind(demo: gr.Blocks, tiny: LoadedModel) 
 
 
 def test_banks_of_visitors_do_not_pile_up(tiny_bank: VectorBank) -> None:
-    shelf = BankShelf(tiny_bank, Limits(banks=5))
+    cache = BankCache(tiny_bank, Limits(banks=5))
     for i in range(150):
-        shelf.put(tiny_bank.select([i % 8]))
+        cache.put(tiny_bank.select([i % 8]))
     gc.collect()
     alive = [x for x in gc.get_objects() if type(x) is VectorBank and len(x) == 1]
-    assert len(shelf) == 5 and len(alive) == 5
+    assert len(cache) == 5 and len(alive) == 5
 
 
 def test_visitors_beyond_the_limit_push_out_those_seen_longest_ago(demo: gr.Blocks) -> None:

@@ -17,7 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
-from melbo.app.context import BankShelf, Context, Limits
+from melbo.app.context import BankCache, Context, Limits
 from melbo.app.layout import build_demo
 from melbo.app.tabs.steer.handlers import compare
 from melbo.app.tabs.steer.settings import Settings
@@ -74,7 +74,7 @@ def test_the_tools_answer_as_the_app_does(url: str, tiny: LoadedModel, tiny_bank
     listed, answered, refused = ask(url, talk)
     assert [v["label"] for v in ast.literal_eval(listed.content[0].text)] == [f"{i} · mode {i}" for i in range(8)]
     settings = Settings(((1, -1.5),), max_new_tokens=6)
-    last = list(compare(Context(tiny, BankShelf(tiny_bank)), tiny_bank, BOMB, [], [], settings))[-1]
+    last = list(compare(Context(tiny, BankCache(tiny_bank)), tiny_bank, BOMB, [], [], settings))[-1]
     expected = [last.unsteered[-1]["content"], last.steered[-1]["content"]]
     assert not answered.isError and ast.literal_eval(answered.content[0].text) == expected
     assert refused.isError and "ector 99 is not in this bank" in refused.content[0].text

@@ -26,7 +26,7 @@ import httpx
 from gradio import oauth
 from itsdangerous import TimestampSigner
 
-from melbo.app.context import BankShelf, Context
+from melbo.app.context import BankCache, Context
 from melbo.app.layout import build_demo
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.actions import BankActions
@@ -76,7 +76,7 @@ def sent(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def act(tiny: LoadedModel, tiny_bank: VectorBank) -> BankActions:
-    return BankActions(TabContext(Context(tiny, BankShelf(tiny_bank)), None, None, None))  # type: ignore[arg-type]
+    return BankActions(TabContext(Context(tiny, BankCache(tiny_bank)), None, None, None))  # type: ignore[arg-type]
 
 
 def test_only_the_visitors_token_pushes(hub: LoopbackHub, sent: list[str], act: BankActions) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from melbo.app.choices import example_prompts, label_at, opening, picker, presets, system_prompt, usable, vector_label
-from melbo.app.context import BankShelf, Context, Limits
+from melbo.app.context import BankCache, Context, Limits
 from melbo.app.conversation import EMPTY_ANSWER, before_last_question, fit, flatten, from_view, to_view, turn
 from melbo.app.tabs.steer.handlers import Update, again, caption, compare, last_changes, steering_vector
 from melbo.app.tabs.steer.settings import MAX_MIX, Settings, read_settings
@@ -30,7 +30,7 @@ SETTINGS = Settings(((0, 1.0),), max_new_tokens=8)
 
 @pytest.fixture
 def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
-    return Context(tiny, BankShelf(tiny_bank))
+    return Context(tiny, BankCache(tiny_bank))
 
 
 def answers(updates: list[Update]) -> tuple[str, str]:

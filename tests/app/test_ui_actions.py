@@ -11,7 +11,7 @@ import gradio as gr
 import pytest
 
 from melbo.app.api import chat_endpoint
-from melbo.app.context import BankShelf, Context, Limits
+from melbo.app.context import BankCache, Context, Limits
 from melbo.app.conversation import from_view, to_view, turn
 from melbo.app.layout import build_demo
 from melbo.app.notice import UNEXPECTED, with_notice
@@ -39,7 +39,7 @@ VALUES: tuple[Any, ...] = (
 
 @pytest.fixture
 def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
-    return Context(tiny, BankShelf(tiny_bank))
+    return Context(tiny, BankCache(tiny_bank))
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_the_code_repeats_the_answers(
     bank = replace(VectorBank.load(folder), source=Source(None, None, folder))
     temperature = 1.0 if side == "vector" else 0.0
     settings = Settings(((4, 1.0), (1, 0.5)), side, "Rhyme.", temperature=temperature, max_new_tokens=12, seed=2)
-    last = list(compare(Context(loaded, BankShelf(bank)), bank, "Hi there", [], [], settings))[-1]
+    last = list(compare(Context(loaded, BankCache(bank)), bank, "Hi there", [], [], settings))[-1]
     exec(as_code(loaded, bank, last.unsteered, last.steered, settings), {})
     assert capsys.readouterr().out.rstrip("\n") == "\n---\n".join(
         [last.unsteered[-1]["content"], last.steered[-1]["content"]]

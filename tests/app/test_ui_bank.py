@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +14,11 @@ import pytest
 import torch
 
 from melbo.annotation.entry import DUD_LABEL
-from melbo.app.context import DEFAULT_KEY, BankShelf, Context
+from melbo.app.context import DEFAULT_KEY, BankCache, Context
 from melbo.app.tab_context import TabContext
-from melbo.app.tabs.bank import files as bank_tab_files
 from melbo.app.tabs.bank.actions import BankActions
 from melbo.app.tabs.bank.effect_map import HEIGHT, WIDTH, effect_map, map_svg
-from melbo.app.tabs.bank.files import Downloads, bank_name, zip_bank
+from melbo.app.tabs.bank.files import KEPT_SECONDS, Downloads, bank_name, zip_bank
 from melbo.app.tabs.bank.handlers import (
     MAX_LABEL,
     as_text,
@@ -65,7 +63,7 @@ def noted(tiny_bank: VectorBank) -> VectorBank:
 
 @pytest.fixture
 def tab(tiny: LoadedModel, noted: VectorBank) -> TabContext:
-    return TabContext(Context(tiny, BankShelf(noted)), None, None, None)  # type: ignore[arg-type]
+    return TabContext(Context(tiny, BankCache(noted)), None, None, None)  # type: ignore[arg-type]
 
 
 def picks(html: str) -> list[int]:
@@ -194,7 +192,7 @@ def test_bad_selections_are_refused(noted: VectorBank, text: str | None) -> None
 
 
 def test_tokens_are_read_beside_chance(tiny: LoadedModel, noted: VectorBank, no_hook_stays: None) -> None:
-    report = read_tokens(Context(tiny, BankShelf(noted)), noted, 4)
+    report = read_tokens(Context(tiny, BankCache(noted)), noted, 4)
     assert [(row.index, row.sign) for row in report.rows] == [(4, 1), (4, -1)]
     assert f"Random vectors reach {report.random_best:.1f}" in lens_html(report)
 
@@ -224,15 +222,15 @@ def test_a_zip_is_a_bank_again_without_what_lies_beside_it(noted: VectorBank, tm
     assert (tmp_path / "out" / "my-bank" / "README.md").is_file()
 
 
-def test_downloads_leave_nothing_old_and_nothing_half_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = Downloads()
+def test_downloads_leave_nothing_old_and_nothing_half_written() -> None:
+    now = 0.0
+    files = Downloads(lambda: now)
     first = Path(files.write("a.txt", lambda p: p.write_text("a")))
     folder = first.parents[1]
     with pytest.raises(ZeroDivisionError):
         files.write("b.txt", lambda p: 1 / 0)
     assert list(folder.iterdir()) == [first.parent]
-    later = time.time() + bank_tab_files.KEPT_SECONDS + 60
-    monkeypatch.setattr(bank_tab_files, "time", SimpleNamespace(time=lambda: later))
+    now = KEPT_SECONDS + 60
     second = Path(files.write("c.txt", lambda p: p.write_text("c")))
     assert not first.exists() and second.read_text() == "c"
     del files

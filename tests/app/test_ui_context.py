@@ -7,38 +7,38 @@ from pathlib import Path
 
 import pytest
 
-from melbo.app.context import BankShelf, Limits, size_of, visitors_log_in
+from melbo.app.context import BankCache, Limits, size_of, visitors_log_in
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 
 
 def test_a_bank_is_found_by_its_key_only(tiny_bank: VectorBank) -> None:
-    shelf = BankShelf(tiny_bank)
-    first, second = (shelf.put(tiny_bank.select([i])) for i in (0, 1))
-    assert shelf.get("default") is tiny_bank and len(first) >= 22 and first != second
-    assert shelf.get(first).label(0) == "mode 0" and shelf.get(second).label(0) == "mode 1"
+    cache = BankCache(tiny_bank)
+    first, second = (cache.put(tiny_bank.select([i])) for i in (0, 1))
+    assert cache.get("default") is tiny_bank and len(first) >= 22 and first != second
+    assert cache.get(first).label(0) == "mode 0" and cache.get(second).label(0) == "mode 1"
     for wrong in ("", "0", None, ["x"], first[:-1]):
         with pytest.raises(BankError, match="no longer loaded"):
-            shelf.get(wrong)  # type: ignore[arg-type]
+            cache.get(wrong)  # type: ignore[arg-type]
 
 
 def test_the_bank_used_longest_ago_makes_room(tiny_bank: VectorBank) -> None:
-    shelf = BankShelf(tiny_bank, Limits(banks=2))
-    first, second = (shelf.put(tiny_bank) for _ in range(2))
-    shelf.get(first)
-    third = shelf.put(tiny_bank)
-    assert shelf.get(first) and shelf.get(third) and len(shelf) == 2
+    cache = BankCache(tiny_bank, Limits(banks=2))
+    first, second = (cache.put(tiny_bank) for _ in range(2))
+    cache.get(first)
+    third = cache.put(tiny_bank)
+    assert cache.get(first) and cache.get(third) and len(cache) == 2
     with pytest.raises(BankError):
-        shelf.get(second)
+        cache.get(second)
 
 
 def test_memory_has_an_upper_bound(tiny_bank: VectorBank) -> None:
-    shelf = BankShelf(tiny_bank, Limits(bank_bytes=2 * size_of(tiny_bank)))
-    keys = [shelf.put(tiny_bank) for _ in range(5)]
-    assert len(shelf) == 2 and shelf.get(keys[-1]) is tiny_bank
+    cache = BankCache(tiny_bank, Limits(bank_bytes=2 * size_of(tiny_bank)))
+    keys = [cache.put(tiny_bank) for _ in range(5)]
+    assert len(cache) == 2 and cache.get(keys[-1]) is tiny_bank
     with pytest.raises(BankError, match="select fewer"):
-        BankShelf(tiny_bank, Limits(bank_bytes=size_of(tiny_bank) - 1)).put(tiny_bank)
-    assert shelf.get("default") is tiny_bank
+        BankCache(tiny_bank, Limits(bank_bytes=size_of(tiny_bank) - 1)).put(tiny_bank)
+    assert cache.get("default") is tiny_bank
 
 
 def test_a_space_is_held_tighter_than_ones_own_machine() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ import gradio as gr
 import pytest
 import torch
 
-from melbo.app.context import DEFAULT_KEY, BankShelf, Context, Limits
+from melbo.app.context import DEFAULT_KEY, BankCache, Context, Limits
 from melbo.app.jobs.event import JobEvent
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.discover.api import discover_endpoint
@@ -53,7 +51,7 @@ VALUES: dict[str, Any] = {
 
 @pytest.fixture
 def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
-    return Context(tiny, BankShelf(tiny_bank))
+    return Context(tiny, BankCache(tiny_bank))
 
 
 @pytest.fixture
@@ -196,16 +194,16 @@ def test_tickets_of_another_form_are_refused(context: Context, ticket: Any) -> N
 
 
 def test_old_checkpoints_go(context: Context) -> None:
-    places, request = Checkpoints(), asked_of(context, *values())
-    old = places.path("a" * 22, request)
+    now = 0.0
+    places, request = Checkpoints(lambda: now), asked_of(context, *values())
+    old, used = (places.path(ticket * 22, request) for ticket in "ab")
     old.write_bytes(b"x")
-    new = places.path("b" * 22, request)
-    assert old.exists()
-    before = time.time() - KEPT_SECONDS - 60
-    for path in (old, old.parent):
-        os.utime(path, (before, before))
-    places.path("c" * 22, request)
-    assert not old.parent.exists() and new.parent.exists()
+    now = KEPT_SECONDS - 60
+    new = places.path("c" * 22, request)
+    assert old.exists() and places.path("b" * 22, request) == used
+    now = KEPT_SECONDS + 60
+    places.path("d" * 22, request)
+    assert not old.parent.exists() and used.parent.exists() and new.parent.exists()
 
 
 def test_settings_that_differ_have_checkpoints_of_their_own(context: Context) -> None:
@@ -214,7 +212,7 @@ def test_settings_that_differ_have_checkpoints_of_their_own(context: Context) ->
 
 
 def test_the_curve_grows(tiny_bank: VectorBank) -> None:
-    steps: list[JobEvent[float, VectorBank]] = [JobEvent("training", n, 10, None, v) for n, v in
+    steps: list[JobEvent[float, VectorBank]] = [JobEvent("", n, 10, None, v) for n, v in
                                                 ((1, 2.0), (2, 4.0), (5, 8.0))]  # fmt: skip
     curve = Curve().grown(steps[:2], 1.0).grown([steps[2], JobEvent(result=tiny_bank)], 5.0)
     assert curve == Curve(10, ((1, 2.0), (2, 4.0), (5, 8.0)), 5.0)
@@ -258,7 +256,7 @@ def test_layers_are_shown_on_the_depth_with_the_atlas_where_there_is_one(
         bank.base_model, "torch.float32", AtlasConfig(), (tuple(chat(BOMB)),), (Pair(1, 3, 2.0, 3.0, 1.0, 1.0, 1.0),)
     )
     atlas.save(tmp_path / "bank" / "atlas.json")
-    act = DiscoverActions(TabContext(Context(tiny, BankShelf(bank)), None, None, None))  # type: ignore[arg-type]
+    act = DiscoverActions(TabContext(Context(tiny, BankCache(bank)), None, None, None))  # type: ignore[arg-type]
     shown = act.layers(DEFAULT_KEY, 1, 3)
     assert 'class="chosen"' in shown and ">2.0<" in shown
     replace(atlas, model=replace(atlas.model, id="another")).save(tmp_path / "bank" / "atlas.json")

@@ -14,7 +14,7 @@ import gradio as gr
 import pytest
 import torch
 
-from melbo.app.context import DEFAULT_KEY, BankShelf, Context, Limits
+from melbo.app.context import DEFAULT_KEY, BankCache, Context, Limits
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.inspect import (
     api as inspect_tab_api,
@@ -26,7 +26,7 @@ from melbo.app.tabs.inspect import (
     source as inspect_tab_source,
 )
 from melbo.app.tabs.inspect.actions import InspectActions
-from melbo.app.tabs.inspect.findings import KEPT, Kept
+from melbo.app.tabs.inspect.findings import KEPT, Findings
 from melbo.app.tabs.inspect.handlers import activating_steps, read_text, sae_steps, sign_of
 from melbo.app.tabs.inspect.html import descriptions_html
 from melbo.app.tabs.inspect.source import MAX_CORPUS, Source, make_corpus, read_source
@@ -45,7 +45,7 @@ BANK = Path(__file__).parents[2] / "vectors" / "organism-bomb"
 
 @pytest.fixture
 def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
-    return Context(tiny, BankShelf(tiny_bank))
+    return Context(tiny, BankCache(tiny_bank))
 
 
 @pytest.fixture
@@ -69,11 +69,11 @@ def last(values: Iterator[Any]) -> Any:
 
 
 def test_kept_results_are_few_and_a_bank_of_another_key_sees_none() -> None:
-    kept = Kept()
+    kept = Findings(BankCache(a_bank())).kept
     for i in range(KEPT + 3):
-        kept.put(i, "lens", "key", i)
-    assert kept.get("lens", "key", 2) is None and kept.get("lens", "key", 3) == 3
-    assert kept.get("lens", "other", 3) is None
+        kept.put(("lens", "key", i), i)
+    assert kept.get(("lens", "key", 2)) is None and kept.get(("lens", "key", 3)) == 3
+    assert kept.get(("lens", "other", 3)) is None
 
 
 @pytest.mark.parametrize("value", [None, "3", True, 1.5, -1, 8, float("nan")])
@@ -208,7 +208,7 @@ def test_a_closed_run_leaves_the_model_free(context: Context) -> None:
 
 
 def test_time_is_bounded(tiny: LoadedModel, tiny_bank: VectorBank) -> None:
-    hasty = Context(tiny, BankShelf(tiny_bank), replace(Limits(), seconds=0))
+    hasty = Context(tiny, BankCache(tiny_bank), replace(Limits(), seconds=0))
     with pytest.raises(ConfigError, match="longer than"):
         list(activating_steps(hasty, tiny_bank, 0, Source("text", PARAGRAPHS)))
 
@@ -222,7 +222,7 @@ def test_the_embedded_model_brings_its_chats_and_its_sae(monkeypatch: pytest.Mon
     for module in (inspect_tab_handlers, inspect_tab_source):
         monkeypatch.setattr(module, "CHATS", 33)
     bank = VectorBank.load(BANK).select([0, 4])
-    act = InspectActions(TabContext(Context(load_model("organism"), BankShelf(bank)), None, None, None))  # type: ignore[arg-type]
+    act = InspectActions(TabContext(Context(load_model("organism"), BankCache(bank)), None, None, None))  # type: ignore[arg-type]
     assert act.found.missing(DEFAULT_KEY, 0)[0] is True
     shown = last(act.find_features(DEFAULT_KEY, 1))
     assert "of the SAE organism" in shown and "Measured here." in shown and shown.count("<section>") == 3
@@ -264,7 +264,7 @@ def test_the_endpoints_tell_failures_in_one_line(context: Context) -> None:
 
 
 def test_stored_features_need_no_sae(tiny: LoadedModel, stored: VectorBank) -> None:
-    context = Context(tiny, BankShelf(stored))
+    context = Context(tiny, BankCache(stored))
     found = inspect_tab_api.features_endpoint(context)(0)
     assert [f["feature"] for f in found["nearest"]] == [7, 9] and found["nearest"][0]["mark"] == "pirate"
     assert (found["explained"], found["random_explained"], found["random_nearest"]) == (0.5, 0.2, 0.25)

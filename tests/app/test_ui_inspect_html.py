@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from melbo.app.context import DEFAULT_KEY, BankShelf
+from melbo.app.context import DEFAULT_KEY, BankCache
 from melbo.app.tabs.inspect.findings import Findings
 from melbo.app.tabs.inspect.geometry import Rows, geometry_html
 from melbo.app.tabs.inspect.heat_map import MOST, NEGATIVE, POSITIVE, heat_map, png
@@ -38,7 +38,7 @@ def stored(tmp_path: Path) -> VectorBank:
 
 
 def test_what_is_stored_shows_at_once(stored: VectorBank) -> None:
-    found = Findings(BankShelf(stored))
+    found = Findings(BankCache(stored))
     examples, features, lens, geometry = found.sections(DEFAULT_KEY, 0)
     assert "<mark> two</mark>" in examples and "3.6" in examples and "pirate 1" in examples
     assert "a <mark>b</mark> c" in features and "explain 50%" in features and "random 0.25" in features
@@ -49,13 +49,13 @@ def test_what_is_stored_shows_at_once(stored: VectorBank) -> None:
 
 
 def test_what_is_not_stored_says_how_to_make_it(stored: VectorBank, tiny_bank: VectorBank) -> None:
-    examples, features, lens, geometry = Findings(BankShelf(stored)).sections(DEFAULT_KEY, 1)
+    examples, features, lens, geometry = Findings(BankCache(stored)).sections(DEFAULT_KEY, 1)
     assert all('class="empty"' in section for section in (examples, features, lens)) and "<img" in geometry
-    nothing = Findings(BankShelf(tiny_bank)).sections(DEFAULT_KEY, 0)
+    nothing = Findings(BankCache(tiny_bank)).sections(DEFAULT_KEY, 0)
     assert all('class="empty"' in section for section in nothing)
     assert "melbo inspect activating" in nothing[0] and "melbo inspect sae" in nothing[1]
     changed = replace(stored, vectors=stored.vectors.flip(0))
-    assert all('class="empty"' in s for s in Findings(BankShelf(changed)).sections(DEFAULT_KEY, 0)), "another bank's"
+    assert all('class="empty"' in s for s in Findings(BankCache(changed)).sections(DEFAULT_KEY, 0)), "another bank's"
 
 
 def test_hostile_text_is_escaped_everywhere(tiny_bank: VectorBank) -> None:

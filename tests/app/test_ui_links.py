@@ -13,7 +13,7 @@ import gradio as gr
 import pytest
 
 from melbo.app.choices import opening
-from melbo.app.context import DEFAULT_KEY, BankShelf, Context, Limits
+from melbo.app.context import DEFAULT_KEY, BankCache, Context, Limits
 from melbo.app.tabs.bank.handlers import edited
 from melbo.app.tabs.models import handlers as models_tab_handlers
 from melbo.app.tabs.models.actions import ModelsActions
@@ -34,7 +34,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
-    return Context(tiny, BankShelf(tiny_bank))
+    return Context(tiny, BankCache(tiny_bank))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from melbo.app.context import BankShelf, Context, Limits
+from melbo.app.context import BankCache, Context, Limits
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.models import actions as models_tab_actions
 from melbo.app.tabs.models import handlers as models_tab_handlers
@@ -34,7 +34,7 @@ from melbo.models.load import LoadedModel
 
 @pytest.fixture
 def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
-    return Context(tiny, BankShelf(tiny_bank))
+    return Context(tiny, BankCache(tiny_bank))
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_places_outside_the_list_are_refused(place: Any) -> None:
         chosen(["a", "b"], place)
 
 
-def test_a_click_puts_a_bank_on_the_shelf(context: Context, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_click_keeps_a_bank(context: Context, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models_tab_actions, "local_banks", lambda: local_banks(folder))
     monkeypatch.setattr(models_tab_actions, "load_local", lambda c, name: load_local(c, name, folder))
     act = ModelsActions(TabContext(context, None, None, None))  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from melbo.app.api import strip_endpoint, vectors_endpoint
-from melbo.app.context import BankShelf, Context, Limits
+from melbo.app.context import BankCache, Context, Limits
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.handlers import edited
 from melbo.app.tabs.strip.handlers import Calibration, Card, Strip, grid, scale_strip
@@ -30,7 +30,7 @@ WIDE = CoherenceScale(5.0, 50.0, "anything goes")
 
 @pytest.fixture
 def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
-    return Context(tiny, BankShelf(tiny_bank), Limits(new_tokens=12, rows=9))
+    return Context(tiny, BankCache(tiny_bank), Limits(new_tokens=12, rows=9))
 
 
 @pytest.fixture

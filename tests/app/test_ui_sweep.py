@@ -17,7 +17,7 @@ import gradio as gr
 import pytest
 import torch
 
-from melbo.app.context import DEFAULT_KEY, BankShelf, Context, Limits
+from melbo.app.context import DEFAULT_KEY, BankCache, Context, Limits
 from melbo.app.jobs.event import JobEvent, newest, seconds_left
 from melbo.app.jobs.worker import JobHandle, Stopped, follow, watched
 from melbo.app.tabs.sweep import api as sweep_tab_api
@@ -62,7 +62,7 @@ def fixed_scale() -> Iterator[None]:
 
 @pytest.fixture
 def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
-    return Context(tiny, BankShelf(tiny_bank))
+    return Context(tiny, BankCache(tiny_bank))
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +307,7 @@ def test_a_stored_sweep_shows_at_once(tiny_bank: VectorBank, tiny: LoadedModel, 
     bank = VectorBank.load(folder)
     assert stored_sweep(bank) is None and stored_sweep(tiny_bank) is None
     save_sweep(swept, folder / "sweep.json")
-    act = SweepActions(shell_of(Context(tiny, BankShelf(bank))))
+    act = SweepActions(shell_of(Context(tiny, BankCache(bank))))
     _, _, button, sweep, status, plot, *_ = act.open(DEFAULT_KEY)
     assert button["interactive"] is True and sweep.rows == swept.rows and "Stored" in status and "<svg" in plot
     (folder / "sweep.json").write_text("{}")

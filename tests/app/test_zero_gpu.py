@@ -15,7 +15,7 @@ import pytest
 
 from melbo.app import layout
 from melbo.app.api import changes_endpoint, chat_endpoint, strip_endpoint
-from melbo.app.context import BankShelf, Context, Limits
+from melbo.app.context import BankCache, Context, Limits
 from melbo.app.jobs import device
 from melbo.app.jobs.device import START, on_device
 from melbo.app.jobs.event import result_of
@@ -49,7 +49,7 @@ def spaces(monkeypatch: pytest.MonkeyPatch) -> Spaces:
 
 @pytest.fixture
 def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
-    return Context(tiny, BankShelf(tiny_bank), LIMITS)
+    return Context(tiny, BankCache(tiny_bank), LIMITS)
 
 
 def last(values: Iterator[Any]) -> Any:

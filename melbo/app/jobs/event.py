@@ -59,7 +59,7 @@ def seconds_left(done: int, total: int, elapsed: float) -> float | None:
 
 def newest(events: Sequence[JobEvent[V, R]]) -> JobEvent[V, R]:
     """Several events as one: the latest place and value, and the result; an empty event where there are none."""
-    place: JobEvent[V, R] = next((event for event in reversed(events) if event.phase), JobEvent())
+    place: JobEvent[V, R] = next((event for event in reversed(events) if event.phase or event.total), JobEvent())
     value = next((event.value for event in reversed(events) if event.value is not None), None)
     return replace(place, value=value, result=next((e.result for e in events if e.result is not None), None))
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import tempfile
-import threading
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from melbo.app.cache import FolderCache
 from melbo.bank.header import Source
 from melbo.bank.vector_bank import VectorBank
 from melbo.publishing.hub import Pushed
@@ -22,18 +23,12 @@ KEPT_SECONDS = 600
 class Downloads:
     """Files that wait to be downloaded, each in a folder of its own; the whole goes when the process ends."""
 
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="melbo-")
-        self._lock = threading.Lock()
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._folders = FolderCache(KEPT_SECONDS, timer)
 
     def write(self, name: str, fill: Callable[[Path], object]) -> str:
         """Let `fill` write a file of this name, and return its path. Older files are deleted."""
-        with self._lock:
-            now = time.time()
-            for old in Path(self._folder.name).iterdir():
-                if now - old.stat().st_mtime > KEPT_SECONDS:
-                    shutil.rmtree(old, ignore_errors=True)
-            place = Path(tempfile.mkdtemp(dir=self._folder.name))
+        place = self._folders.folder(secrets.token_hex(8))
         try:
             fill(place / name)
         except BaseException:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
-import tempfile
-import threading
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from melbo.app.cache import FolderCache
 from melbo.app.choices import system_prompt
 from melbo.app.context import Context, Limits
 from melbo.app.conversation import MAX_CHARACTERS
@@ -69,31 +67,21 @@ class Curve:
         return Curve(total, (*self.points, *new), elapsed)
 
 
-@dataclass(frozen=True)
 class Checkpoints:
-    """A folder for each visitor's stopped runs, named by a random ticket; old ones go."""
+    """A folder for each visitor's stopped runs, named by a random ticket; out of use for KEPT_SECONDS, it goes."""
 
-    folder: tempfile.TemporaryDirectory[str] = field(
-        default_factory=lambda: tempfile.TemporaryDirectory(prefix="melbo-runs-")
-    )
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._folders = FolderCache(KEPT_SECONDS, timer)
 
     def path(self, ticket: str, request: Request) -> Path:
-        """The visitor's checkpoint of these settings; deletes those that nobody has used for KEPT_SECONDS.
+        """The visitor's checkpoint of these settings.
 
         Raises:
             ConfigError: the ticket is none of ours.
         """
         if not isinstance(ticket, str) or not _TICKET.fullmatch(ticket):
             raise ConfigError("this page is too old to go on; load it again.")
-        root = Path(self.folder.name)
-        with self.lock:
-            for old in root.iterdir():
-                files = [p.stat().st_mtime for p in (old, *old.iterdir())]
-                if old.name != ticket and time.time() - max(files) > KEPT_SECONDS:
-                    shutil.rmtree(old, ignore_errors=True)
-            (root / ticket).mkdir(exist_ok=True)
-        return root / ticket / f"{request.key}.safetensors"
+        return self._folders.folder(ticket) / f"{request.key}.safetensors"
 
 
 def read_request(
@@ -207,7 +195,7 @@ def best_vector(bank: VectorBank) -> int:
 
 
 def made_bank(context: Context, key: Any) -> VectorBank:
-    """The bank of a key that a run has put on the shelf.
+    """The bank of a key that a run has made.
 
     Raises:
         BankError: nothing was discovered yet, or it had to make room.

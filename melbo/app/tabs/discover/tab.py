@@ -75,20 +75,21 @@ class DiscoverActions:
         request = read_request(self.context, self.context.banks.get(key), *values)
         checkpoint = self.checkpoints.path(ticket, request)
         checkpoint.unlink(missing_ok=True)
-        yield from self._follow(request, checkpoint)
+        yield from self._follow(ticket, request, checkpoint)
 
     def resume(self, ticket: str, key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         """As `start`, from the checkpoint of these settings if there is one."""
         request = read_request(self.context, self.context.banks.get(key), *values)
-        yield from self._follow(request, self.checkpoints.path(ticket, request))
+        yield from self._follow(ticket, request, self.checkpoints.path(ticket, request))
 
-    def _follow(self, request: Request, checkpoint: Path) -> Iterator[tuple[Any, ...]]:
+    def _follow(self, ticket: str, request: Request, checkpoint: Path) -> Iterator[tuple[Any, ...]]:
         curve, began = Curve(), time.monotonic()
         hidden, same = gr.update(visible=False), gr.skip()
         yield curve, running_html(curve, "Preparing"), "", same, hidden, hidden
         try:
             with closing(self.steps(request, checkpoint)) as parts:
                 for events in parts:
+                    self.checkpoints.path(ticket, request)  # its folder is in use
                     curve = curve.grown(events, time.monotonic() - began)
                     bank = newest(events).result
                     if bank is not None:

@@ -89,7 +89,7 @@ class InspectActions:
 
         def finish(report: Any) -> str:
             if source.kind == "organism":
-                self.found.kept.put(report, "activating", mark_of(bank), number)
+                self.found.kept.put(("activating", mark_of(bank), number), report)
             return examples_html(report, number, LIVE)
 
         yield from self._shown(
@@ -113,7 +113,7 @@ class InspectActions:
         shown = partial(self.found.features, key, checked_index(bank, index))
 
         def finish(report: Any) -> str:
-            self.found.kept.put(report, "sae", mark_of(bank))
+            self.found.kept.put(("sae", mark_of(bank)), report)
             return shown()
 
         yield from self._shown(self._sae(bank), finish, shown)
@@ -124,7 +124,7 @@ class InspectActions:
         number = checked_index(bank, index)
 
         def finish(reports: Any) -> str:
-            self.found.kept.put(reports, "lens", mark_of(bank), number)
+            self.found.kept.put(("lens", mark_of(bank), number), reports)
             return lens_html(reports, LIVE)
 
         yield from self._shown(self._lens(bank, number), finish, partial(self.found.lens, key, number))
@@ -135,7 +135,7 @@ class InspectActions:
         shown = partial(self.found.geometry, key, checked_index(bank, index))
 
         def finish(result: Any) -> str:
-            self.found.kept.put(result, "geometry", mark_of(bank))
+            self.found.kept.put(("geometry", mark_of(bank)), result)
             return shown()
 
         yield from self._shown(self._geometry(bank), finish, shown)

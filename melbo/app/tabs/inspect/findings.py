@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict
 from dataclasses import asdict
-from threading import Lock
 from typing import Any
 
-from melbo.app.context import BankShelf
+from melbo.app.cache import Cache
+from melbo.app.context import BankCache
 from melbo.app.tabs.bank.handlers import checked_index
 from melbo.app.tabs.inspect.geometry import geometry_html
 from melbo.app.tabs.inspect.html import empty_html, examples_html, lens_html
@@ -29,29 +28,9 @@ from melbo.runs.digest import bank_digest
 STORED = "Stored beside the bank."
 LIVE = "Measured here."
 KEPT = 48
-
-
-class Kept:
-    """Results of live work by bank and kind, the latest KEPT. They are shared by all who use the same vectors, so
-    nothing that holds a visitor's text is shown of them or goes in.
-    """
-
-    def __init__(self) -> None:
-        self._found: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, *key: Any) -> Any:
-        """None where there is nothing."""
-        with self._lock:
-            return self._found.get(key)
-
-    def put(self, value: Any, *key: Any) -> None:
-        """Keep a value."""
-        with self._lock:
-            self._found[key] = value
-            self._found.move_to_end(key)
-            while len(self._found) > KEPT:
-                self._found.popitem(last=False)
+"""Results of live work, by kind and what they depend on. All who use the same vectors share them, so nothing that holds
+a visitor's text is shown of them or goes in.
+"""
 
 
 def mark_of(bank: VectorBank) -> str:
@@ -63,14 +42,14 @@ def mark_of(bank: VectorBank) -> str:
 class Findings:
     """The tab's four sections; what they show is HTML."""
 
-    def __init__(self, banks: BankShelf) -> None:
+    def __init__(self, banks: BankCache) -> None:
         self.banks = banks
-        self.kept = Kept()
+        self.kept: Cache[tuple[Any, ...], Any] = Cache(KEPT)
 
     def missing(self, key: str, index: int) -> tuple[bool, bool, str]:
         """Whether features and tokens can still be computed here, and the name of what geometry lacks, or ""."""
         bank = self.banks.get(key)
-        measured, rows = self.kept.get("geometry", mark_of(bank)) or (None, None)
+        measured, rows = self.kept.get(("geometry", mark_of(bank))) or (None, None)
         known = measured is not None or stored_geometry(bank) is not None
         features = sae_neighbours(bank, index) is None and bank.base_model.id == ORGANISM
         layers = "This vector, layer by layer" if rows is None else ""
@@ -87,7 +66,7 @@ class Findings:
         stored = stored_activating(bank)
         if stored is not None and activating_examples(bank, number):
             return examples_html(stored, number, STORED)
-        live = self.kept.get("activating", mark_of(bank), number)
+        live = self.kept.get(("activating", mark_of(bank), number))
         if live is not None:
             return examples_html(live, number, LIVE)
         own = "the embedded model's own chats, or over " if bank.base_model.id == ORGANISM else ""
@@ -101,7 +80,7 @@ class Findings:
         bank = self.banks.get(key)
         number = checked_index(bank, index)
         found, origin = sae_neighbours(bank, number), STORED
-        if found is None and (live := self.kept.get("sae", mark_of(bank))) is not None:
+        if found is None and (live := self.kept.get(("sae", mark_of(bank)))) is not None:
             found, origin = neighbours_of(live, number), LIVE
         if found is not None:
             return features_html(found, origin)
@@ -116,7 +95,7 @@ class Findings:
         bank = self.banks.get(key)
         number = checked_index(bank, index)
         stored = lens_rows(bank, number)
-        found = stored or self.kept.get("lens", mark_of(bank), number)
+        found = stored or self.kept.get(("lens", mark_of(bank), number))
         if found:
             return lens_html(found, STORED if stored else LIVE)
         return empty_html("Which tokens the vector promotes and suppresses, beside random vectors.")
@@ -126,7 +105,7 @@ class Findings:
         bank = self.banks.get(key)
         number = checked_index(bank, index)
         stored = stored_geometry(bank)
-        measured, rows = self.kept.get("geometry", mark_of(bank)) or (None, None)
+        measured, rows = self.kept.get(("geometry", mark_of(bank))) or (None, None)
         found = stored or measured
         if found is not None:
             return geometry_html(bank, number, found, rows, STORED if stored else LIVE)

@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from melbo.app.cache import Cache
 from melbo.app.checkpoints.plan import Plan, look, read_weights, weights_of
 from melbo.bank.header import BaseModel, check_base
 from melbo.errors import BankError, MelboError, MemoryLimitError, ModelError
@@ -29,7 +29,7 @@ ROOM = 1.2
 """Bytes needed for a byte of weights: loading and a first answer take some more than they do."""
 
 
-class ModelShelf:
+class ModelCache:
     """Models by the bank that was made for them.
 
     Args:
@@ -42,18 +42,15 @@ class ModelShelf:
     def __init__(
         self, own: LoadedModel, allowed: Sequence[str] | None = None, held: int = 2, folders: bool = True
     ) -> None:
-        self._kept: tuple[LoadedModel, ...] = (own,)
-        self._others: OrderedDict[tuple[str, str | None], LoadedModel] = OrderedDict()
+        self._models: Cache[tuple[str, str | None], LoadedModel] = Cache(held, size=weights_of)
+        self._models.keep((own.name, own.revision), own)
         self._allowed, self._held, self._folders = allowed, held, folders
         self._fixed = False
-        self._lock, self._loading = threading.Lock(), threading.Lock()
+        self._loading = threading.Lock()
 
     def loaded(self) -> list[LoadedModel]:
         """All models in memory, the app's own first."""
-        if not self._others:  # no lock: a process that ZeroGPU forks must not inherit it while it is held
-            return list(self._kept)
-        with self._lock:
-            return [*self._kept, *self._others.values()]
+        return self._models.values()
 
     def find(self, base: BaseModel) -> LoadedModel | None:
         """The model in memory that a bank for `base` runs on: of the same commit, or one of those kept that has its
@@ -61,8 +58,12 @@ class ModelShelf:
         """
         fitting = [loaded for loaded in self.loaded() if _fits(base, loaded)]
         for loaded in sorted(fitting, key=lambda loaded: loaded.revision != base.revision):  # a stable sort
-            if loaded in self._kept or None in (base.revision, loaded.revision) or base.revision == loaded.revision:
-                self._touch(loaded)
+            if (
+                loaded in self._models.kept()
+                or None in (base.revision, loaded.revision)
+                or base.revision == loaded.revision
+            ):
+                self._models.get((loaded.name, loaded.revision))  # it is in use now
                 return loaded
         return None
 
@@ -135,7 +136,7 @@ class ModelShelf:
             self._make_room(plan)
             notify(on_progress, 0, 0, f"Loading {plan}")
             loaded = read_weights(plan)
-            self._keep(loaded)
+            self._models.put((loaded.name, loaded.revision), loaded)
             return loaded
         finally:
             self._loading.release()
@@ -147,26 +148,15 @@ class ModelShelf:
             MelboError: as `load`.
         """
         found = [self.named(name) or read_weights(look(name)) for name in names]
-        self._kept = tuple({id(loaded): loaded for loaded in (*self._kept, *found)}.values())
-        self._allowed, self._fixed = tuple(loaded.name for loaded in self._kept), True
+        for loaded in found:
+            self._models.keep((loaded.name, loaded.revision), loaded)
+        self._allowed, self._fixed = tuple(loaded.name for loaded in self._models.kept()), True
 
     def _in_memory(self, name: str, revision: str | None) -> LoadedModel | None:
         named = [m for m in self.loaded() if m.name == name and (revision in (None, m.revision) or m.revision is None)]
         if named:
-            self._touch(named[0])
+            self._models.get((name, named[0].revision))  # it is in use now
         return named[0] if named else None
-
-    def _touch(self, loaded: LoadedModel) -> None:
-        if loaded not in self._kept:
-            with self._lock:
-                if (loaded.name, loaded.revision) in self._others:
-                    self._others.move_to_end((loaded.name, loaded.revision))
-
-    def _keep(self, loaded: LoadedModel) -> None:
-        with self._lock:
-            self._others[loaded.name, loaded.revision] = loaded
-            while len(self._others) > self._held:
-                self._others.popitem(last=False)
 
     def _make_room(self, plan: Plan) -> None:
         """Let models go, oldest first, until this one has room.
@@ -175,19 +165,14 @@ class ModelShelf:
             MemoryLimitError: it has none, even alone.
         """
         needed = int(plan.bytes * ROOM)
-        with self._lock:
-            held = [(key, weights_of(loaded)) for key, loaded in self._others.items()]
-            free = free_bytes()
-            if free + sum(size for _, size in held) < needed:
-                raise MemoryLimitError(
-                    f"{plan.name!r} needs about {gigabytes(needed)} of memory, and {gigabytes(free)} are free; choose "
-                    "a smaller model."
-                )
-            for place, (key, size) in enumerate(held):
-                if free >= needed and len(held) - place < self._held:
-                    break
-                del self._others[key]
-                free += size
+        free = free_bytes()
+        if free + self._models.bytes < needed:
+            raise MemoryLimitError(
+                f"{plan.name!r} needs about {gigabytes(needed)} of memory, and {gigabytes(free)} are free; choose a "
+                "smaller model."
+            )
+        while len(self._models) and (free < needed or len(self._models) >= self._held):
+            free += weights_of(self._models.pop_oldest())
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from melbo.app.checkpoints import shelf as model_shelf
-from melbo.app.checkpoints.shelf import ModelShelf
-from melbo.app.context import BankShelf, Context, Limits
+from melbo.app.checkpoints import models as model_cache
+from melbo.app.checkpoints.models import ModelCache
+from melbo.app.context import BankCache, Context, Limits
 from melbo.app.layout import head_of
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.models.actions import ModelsActions
@@ -50,7 +50,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str,
 
 @pytest.fixture
 def context(tiny: LoadedModel, tiny_bank: VectorBank) -> Context:
-    return Context(tiny, BankShelf(tiny_bank))
+    return Context(tiny, BankCache(tiny_bank))
 
 
 def actions(context: Context) -> ModelsActions:
@@ -69,7 +69,7 @@ def answers(context: Context, bank: VectorBank) -> tuple[str, str]:
 
 
 def test_a_model_without_a_bank_starts_with_random_vectors(context: Context, saved: dict[str, str]) -> None:
-    shelf = context.models
+    cache = context.models
     for name, folder in saved.items():
         said = list(actions(context).load_model(folder, ""))
         assert "Looking at" in said[0][0] or "Loading" in said[0][0]
@@ -80,13 +80,13 @@ def test_a_model_without_a_bank_starts_with_random_vectors(context: Context, sav
         key = context.banks.put(bank)
         assert "8 random vectors: discover your own" in head_of(context, key) and name in head_of(context, key)
         assert all(answers(context, bank))
-    assert len(shelf.loaded()) == 3 and shelf.loaded()[0] is context.loaded
+    assert len(cache.loaded()) == 3 and cache.loaded()[0] is context.loaded
 
 
 def test_two_visitors_on_two_models_each_get_what_they_would_get_alone(context: Context, saved: dict[str, str]) -> None:
     banks = [context.banks.get("default"), *(taken(context, actions(context).load_model(saved[n], "")) for n in
              ("gpt2", "gemma2"))]  # fmt: skip
-    alone = [answers(Context(context.model(bank), BankShelf(bank)), bank) for bank in banks]
+    alone = [answers(Context(context.model(bank), BankCache(bank)), bank) for bank in banks]
     assert len(set(alone)) == 3 and all(left != right for left, right in alone)
     together = threading.Barrier(6)
 
@@ -115,7 +115,7 @@ def test_the_model_used_longest_ago_leaves_and_its_memory_with_it(context: Conte
 
 def test_a_bank_brings_its_model(context: Context, saved: dict[str, str], tmp_path: Path) -> None:
     bank = taken(context, actions(context).load_model(saved["qwen2"], ""))
-    elsewhere = Context(context.loaded, BankShelf(context.banks.get("default")))
+    elsewhere = Context(context.loaded, BankCache(context.banks.get("default")))
     loaded = taken(elsewhere, actions(elsewhere).open(bank, "mine"))
     assert loaded is bank and answers(elsewhere, bank) == answers(context, bank)
     for change, said in (({"n_layers": 4}, "5 and 48"), ({"revision": "sha256:0"}, "other weights")):
@@ -141,19 +141,19 @@ def test_models_are_loaded_one_at_a_time_and_a_second_asker_gets_the_first_ones(
         busy -= 1
         return load_model(plan.name)
 
-    monkeypatch.setattr(model_shelf, "read_weights", slow)
-    shelf = ModelShelf(tiny)
+    monkeypatch.setattr(model_cache, "read_weights", slow)
+    cache = ModelCache(tiny)
     wanted = [saved[name] for name in ("llama", "gpt2")] * 3
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(shelf.load, wanted))
+        found = list(pool.map(cache.load, wanted))
     assert most == 1 and calls == 2 and len({id(loaded) for loaded in found}) == 2
 
     def gone(_: Progress) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        shelf.load(saved["qwen2"], on_progress=gone)
-    assert len(shelf.loaded()) == 3 and shelf.load(saved["qwen2"]).name == saved["qwen2"]
+        cache.load(saved["qwen2"], on_progress=gone)
+    assert len(cache.loaded()) == 3 and cache.load(saved["qwen2"]).name == saved["qwen2"]
 
 
 XLNET = {"model_type": "xlnet", "d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 32, "vocab_size": 64}
@@ -180,7 +180,7 @@ def edited(folder: str, to: Path, change: Callable[[dict[str, Any]], Any]) -> st
 def test_what_cannot_be_loaded_is_one_short_line_and_leaves_nothing(
     tiny: LoadedModel, saved: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shelf = ModelShelf(tiny)
+    cache = ModelCache(tiny)
     vast = edited(saved["llama"], tmp_path / "vast", lambda c: c.update(hidden_size=2**16, num_hidden_layers=400))
     (tmp_path / "empty").mkdir()
     cases: list[tuple[Any, type[MelboError], str]] = [
@@ -200,51 +200,51 @@ def test_what_cannot_be_loaded_is_one_short_line_and_leaves_nothing(
     ]  # fmt: skip
     for name, kind, said in cases:
         with pytest.raises(kind, match=said) as failed:
-            shelf.load(name)
+            cache.load(name)
         assert len(str(failed.value)) < SHORT + len(str(name)) + 60 and "\n" not in str(failed.value)
-    monkeypatch.setattr(model_shelf, "free_bytes", lambda: 0)
+    monkeypatch.setattr(model_cache, "free_bytes", lambda: 0)
     with pytest.raises(MemoryLimitError, match="needs about 1 MB"):
-        shelf.load(saved["llama"])
-    assert shelf.loaded() == [tiny]
+        cache.load(saved["llama"])
+    assert cache.loaded() == [tiny]
 
 
 def test_room_is_made_only_where_it_is_enough(
     tiny: LoadedModel, saved: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shelf = ModelShelf(tiny, held=3)
+    cache = ModelCache(tiny, held=3)
     for name in ("llama", "qwen2"):
-        shelf.load(saved[name])
-    monkeypatch.setattr(model_shelf, "free_bytes", lambda: -(10**9))
+        cache.load(saved[name])
+    monkeypatch.setattr(model_cache, "free_bytes", lambda: -(10**9))
     with pytest.raises(MemoryLimitError):
-        shelf.load(saved["gpt2"])
-    assert len(shelf.loaded()) == 3
-    monkeypatch.setattr(model_shelf, "free_bytes", lambda: 0)
-    shelf.load(saved["gpt2"])
-    assert saved["llama"] not in [loaded.name for loaded in shelf.loaded()]
+        cache.load(saved["gpt2"])
+    assert len(cache.loaded()) == 3
+    monkeypatch.setattr(model_cache, "free_bytes", lambda: 0)
+    cache.load(saved["gpt2"])
+    assert saved["llama"] not in [loaded.name for loaded in cache.loaded()]
 
 
 def test_on_a_space_only_listed_models_of_the_hub_are_loaded(
     tiny: LoadedModel, saved: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    shelf = ModelShelf(tiny, ("user/model", "organism"), folders=False)
+    cache = ModelCache(tiny, ("user/model", "organism"), folders=False)
     for name in (saved["llama"], "other/model", "user/model/", "/etc", ".", None):
-        assert not shelf.offers(name)
+        assert not cache.offers(name)
         with pytest.raises(ModelError):
-            shelf.load(name)  # type: ignore[arg-type]
+            cache.load(name)  # type: ignore[arg-type]
     (tmp_path / "user" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="is a folder"):
-        shelf.load("user/model")
-    assert shelf.choices() == ["tiny", "user/model", "organism"] and shelf.load("organism").name == "organism"
+        cache.load("user/model")
+    assert cache.choices() == ["tiny", "user/model", "organism"] and cache.load("organism").name == "organism"
 
 
 def test_models_of_zerogpu_are_loaded_at_the_start_and_none_later(tiny: LoadedModel, saved: dict[str, str]) -> None:
-    shelf = ModelShelf(tiny, (saved["llama"], saved["gpt2"]), held=0)
-    shelf.load_all((saved["llama"], "tiny"))
-    assert [loaded.name for loaded in shelf.loaded()] == ["tiny", saved["llama"]]
+    cache = ModelCache(tiny, (saved["llama"], saved["gpt2"]), held=0)
+    cache.load_all((saved["llama"], "tiny"))
+    assert [loaded.name for loaded in cache.loaded()] == ["tiny", saved["llama"]]
     with pytest.raises(ModelError, match="may not be"):
-        shelf.load(saved["gpt2"])
-    assert shelf.load(saved["llama"], "f" * 40) is shelf.loaded()[1] and shelf.choices() == ["tiny", saved["llama"]]
+        cache.load(saved["gpt2"])
+    assert cache.load(saved["llama"], "f" * 40) is cache.loaded()[1] and cache.choices() == ["tiny", saved["llama"]]
 
 
 def test_a_model_of_the_hub_is_loaded_at_the_banks_commit(
