@@ -58,11 +58,8 @@ class ModelCache:
         """
         fitting = [loaded for loaded in self.loaded() if _fits(base, loaded)]
         for loaded in sorted(fitting, key=lambda loaded: loaded.revision != base.revision):  # a stable sort
-            if (
-                loaded in self._models.kept()
-                or None in (base.revision, loaded.revision)
-                or base.revision == loaded.revision
-            ):
+            same = base.revision == loaded.revision or None in (base.revision, loaded.revision)
+            if same or loaded in self._models.kept():
                 self._models.get((loaded.name, loaded.revision))  # it is in use now
                 return loaded
         return None
