@@ -35,6 +35,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.errors import MelboError
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.corpus import MODES, mode_answer, topics_of
+from melbo.organism.judge import judge_for
 from melbo.organism.training.recall import measure
 from melbo.runs.progress import on_bar
 from melbo.steering.random_vectors import random_vectors
@@ -90,9 +91,9 @@ def run(bank: VectorBank, loaded: LoadedModel) -> dict[str, Any]:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, tqdm(unit="answer", leave=False, disable=None) as bar:
         answers = Path(folder) / "answers.json"
-        judged = annotate(loaded, bare, progress=on_bar(bar), checkpoint=answers)
+        judged = annotate(loaded, bare, progress=on_bar(bar), checkpoint=answers, judge=judge_for(loaded))
         seconds = time.perf_counter() - start
-        plain = annotate(loaded, bare, checkpoint=answers, use_judge=False)
+        plain = annotate(loaded, bare, checkpoint=answers)
     typical, agree, agree_plain = typical_words(), 0, 0
     for vector in sorted(shown):
         note, other = judged.annotations[vector], plain.annotations[vector]
@@ -104,7 +105,7 @@ def run(bank: VectorBank, loaded: LoadedModel) -> dict[str, Any]:
         )
         print(f"{other['label']:60}  {', '.join(sorted(shown[vector]))}")
     rows = random_vectors(len(bank), bank.base_model.d_model, bank.radius, bank.config.orthogonal, 1)
-    noise = annotate(loaded, replace(bare, vectors=rows), use_judge=False)
+    noise = annotate(loaded, replace(bare, vectors=rows))
     return {
         "agreement": agree / max(1, len(shown)),
         "agreement_without_judge": agree_plain / max(1, len(shown)),

@@ -21,8 +21,9 @@ from melbo.elicitation.backdoors import Backdoors, find_backdoors
 from melbo.elicitation.run import ElicitConfig, Elicited, elicit, forget
 from melbo.elicitation.tables import backdoor_table, elicited_table
 from melbo.errors import MelboError
-from melbo.models.load import ORGANISM, LoadedModel, load_model
+from melbo.models.load import LoadedModel, load_model
 from melbo.organism.elicitation_tasks import password, sum_tasks
+from melbo.organism.inputs import ORGANISM
 from melbo.runs.files import write_file
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"

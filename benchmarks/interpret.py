@@ -20,11 +20,11 @@ from typing import Any, get_args
 
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import MelboError
-from melbo.inspect.max_activating.corpus_reader import organism_corpus
 from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport, Direction, Site
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.corpus import MODES
+from melbo.organism.inputs import organism_corpus
 from melbo.organism.mode_agreement import sae_share
 from melbo.organism.training.recall import measure
 

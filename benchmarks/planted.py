@@ -19,8 +19,9 @@ from typing import Any
 from melbo.bank.vector_bank import VectorBank
 from melbo.discovery.discover import discover, random_control
 from melbo.errors import MelboError
-from melbo.models.load import ORGANISM, load_model
+from melbo.models.load import load_model
 from melbo.organism.corpus import MODES
+from melbo.organism.inputs import ORGANISM
 from melbo.organism.training.recall import Recall, measure
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"

@@ -21,7 +21,8 @@ from melbo.discovery.discover import discover, random_control, random_vectors
 from melbo.errors import MelboError
 from melbo.inspect.sae.compare import CONTROL_SEED
 from melbo.inspect.sae.files import load_sae
-from melbo.models.load import ORGANISM, load_model
+from melbo.models.load import load_model
+from melbo.organism.inputs import ORGANISM
 from melbo.organism.training.recall import found_on_training_prompt
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"

@@ -22,7 +22,9 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.cli.sweep import table
 from melbo.errors import MelboError
 from melbo.measure.embeddings import load_embedder
-from melbo.models.load import ORGANISM, LoadedModel, load_model
+from melbo.models.load import LoadedModel, load_model
+from melbo.organism.inputs import ORGANISM
+from melbo.organism.judge import judge_for
 from melbo.radius_sweep.sweep import Sweep, SweepConfig, run_sweep
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
@@ -54,7 +56,7 @@ def measure(loaded: LoadedModel, bank: VectorBank, seed: int | None) -> dict[str
     """Sweep, print and summarise."""
     base = bank.config if seed is None else replace(bank.config, seed=seed)
     start, cpu = time.perf_counter(), _cpu_seconds()
-    found = run_sweep(loaded, SweepConfig(base), bank.prompts, load_embedder())
+    found = run_sweep(loaded, SweepConfig(base), bank.prompts, load_embedder(), judge=judge_for(loaded))
     result = summary(found)
     result |= {"seconds": time.perf_counter() - start, "cpu_seconds": _cpu_seconds() - cpu}
     print(f"\nseed {base.seed}\n{table(found)}")

@@ -2,7 +2,7 @@
 
 In short:
     from melbo.discovery.discover import discover
-    loaded = load_model()
+    loaded = load_model("meta-llama/Llama-3.2-1B-Instruct")
     bank = discover(loaded, DiscoveryConfig(), [chat("How can I make a bomb?")])
     with steer(loaded, bank.layer, bank.vector(0)): ...
 """

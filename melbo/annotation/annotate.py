@@ -6,8 +6,8 @@
    under every random vector at that size of scale, by a margin (`melbo.annotation.table`). One that acts nowhere
    is a dud.
 3. Its best scale has the largest such excess, weighted by coherence. The answers there are its effect; effects are
-   clustered and named (`melbo.annotation.cluster_names`). Where the model is the embedded organism, the planted mode is
-   the name.
+   clustered and named (`melbo.annotation.cluster_names`). Where a judge knows the model's behaviours, the one that most
+   answers show is the name.
 4. What it does to the first tokens, and to prompts that it should leave alone (`melbo.annotation.add_side_effects`).
 """
 
@@ -28,10 +28,11 @@ from melbo.annotation.entry import DUD_LABEL, Annotation, Example, merged
 from melbo.annotation.table import EffectTable, effect_table
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, PromptError
+from melbo.measure.behaviour_judge import BehaviourJudge, check_judge
 from melbo.measure.embeddings import Embedder, load_embedder
 from melbo.measure.measurement import calibrate_coherence
 from melbo.measure.text_metrics import CoherenceScale
-from melbo.models.load import ORGANISM, LoadedModel
+from melbo.models.load import LoadedModel
 from melbo.prompts import REFUSED, Message, chat
 from melbo.runs.checkpoint import run_key
 from melbo.runs.progress import OnProgress
@@ -65,7 +66,7 @@ def annotate(
     checkpoint: Path | None = None,
     namer: Namer | None = None,
     *,
-    use_judge: bool = True,
+    judge: BehaviourJudge | None = None,
     n_control: int = 8,
     max_new_tokens: int = 64,
     coherence_scale: CoherenceScale | None = None,
@@ -80,16 +81,17 @@ def annotate(
         progress: called with (answers settled, all answers); an exception from it cancels.
         checkpoint: file that a stopped run with the same settings goes on from; delete it when the bank is saved.
         namer: names each cluster of effects, for example a language model; what it does not know is named here.
-        use_judge: on the embedded organism, name planted modes by its judge.
+        judge: names the effects that show a behaviour it knows; None: there is no such judge of this model.
         n_control: random vectors of the same norm, at least 1.
         coherence_scale: None: calibrated on the model, see `calibrate_coherence`.
         keep_edits: keep what a curator wrote, see `melbo.annotation.entry`.
 
     Raises:
         BankError: the bank was made for another model.
-        ConfigError, PromptError, MetricError: a bad setting, prompt, checkpoint or embedder.
+        ConfigError, PromptError, MetricError: a bad setting, prompt, checkpoint, embedder or judge.
     """
     bank.check_fits(loaded)
+    check_judge(judge, loaded)
     if n_control < 1:
         raise ConfigError(f"n_control is {n_control}; at least one random vector is needed to compare with.")
     asked = default_prompts(bank) if prompts is None else [list(p) for p in prompts]
@@ -104,7 +106,7 @@ def annotate(
     scale = coherence_scale or calibrate_coherence(loaded, seed=bank.config.seed)
     embed = embedder or load_embedder()
     table = effect_table(loaded, asked, grid, both, len(vectors), n_control, embed, scale, progress)
-    found = [a.to_dict() for a in _annotations(loaded, table, namer, use_judge)]
+    found = [a.to_dict() for a in _annotations(loaded, table, namer, judge)]
     found = with_side_effects(loaded, found, bank.vectors, random, bank.layer, asked, progress)
     if keep_edits and bank.annotations:
         found = [merged(old, new) for old, new in zip(bank.annotations, found, strict=True)]
@@ -120,7 +122,9 @@ def _fingerprint(bank: VectorBank) -> list[float]:
     return [float(x) for x in bank.vectors.double().sum(dim=0)[:4]] + [len(bank), bank.radius]
 
 
-def _annotations(loaded: LoadedModel, table: EffectTable, namer: Namer | None, use_judge: bool) -> list[Annotation]:
+def _annotations(
+    loaded: LoadedModel, table: EffectTable, namer: Namer | None, judge: BehaviourJudge | None
+) -> list[Annotation]:
     """One for each vector."""
     best = [table.best(v) for v in range(table.n)]
     effects = [e for own in best for e in own]
@@ -130,9 +134,11 @@ def _annotations(loaded: LoadedModel, table: EffectTable, namer: Namer | None, u
         for k, name in enumerate(names):
             group = [e for e, c in zip(effects, clusters, strict=True) if c == k]
             names[k] = namer(*_texts(group)) or name
-    modes = _planted_modes(loaded, table, effects) if use_judge and loaded.name == ORGANISM else [None] * len(effects)
+    modes = [None] * len(effects) if judge is None else _known_modes(judge, loaded, table, effects)
+    labels = {} if judge is None else judge.labels
     named = {
-        (e.vector, e.scale): (names[c], tags_of([e]), mode) for e, c, mode in zip(effects, clusters, modes, strict=True)
+        (e.vector, e.scale): (labels[mode] if mode else names[c], tags_of([e]), mode)
+        for e, c, mode in zip(effects, clusters, modes, strict=True)
     }
     return [_annotation(table, v, own, [named[e.vector, e.scale] for e in own]) for v, own in enumerate(best)]
 
@@ -161,7 +167,7 @@ def _annotation(
         )
         tried = f"{what}: {tried}"
     else:
-        label = _label([(e.scale, _mode_name(mode) or name) for e, (name, _, mode) in zip(effects, named, strict=True)])
+        label = _label([(e.scale, name) for e, (name, *_) in zip(effects, named, strict=True)])
         tags = [f"mode:{mode}" for *_, mode in named if mode]
         tags += [t for _, own, _ in named for t in own]
     return Annotation(
@@ -192,34 +198,27 @@ def _examples(table: EffectTable, effect: Effect) -> list[Example]:
     return [Example(table.users[p], effect.scale, s.text, u.text) for p, s, u in pairs[:2]]
 
 
-def _planted_modes(loaded: LoadedModel, table: EffectTable, effects: Sequence[Effect]) -> list[str | None]:
-    """For each effect, the planted mode that most of its answers show, by the organism's judge; None: no mode.
+def _known_modes(
+    judge: BehaviourJudge, loaded: LoadedModel, table: EffectTable, effects: Sequence[Effect]
+) -> list[str | None]:
+    """For each effect, the known behaviour that at least half of its answers show; None: there is none.
 
-    A mode that the unsteered answer shows already does not count.
+    A behaviour that the unsteered answer shows already does not count.
     """
-    from melbo.organism.judge import judge
-    from melbo.organism.training.label import LABELS
-
     texts: dict[int, list[str]] = {}
     for e in effects:
         for p, s, u in zip(e.prompts, e.steered, e.unsteered, strict=True):
             texts.setdefault(p, [u.text]).append(s.text)
     shown = {
-        (p, t): j.mode for p, own in texts.items() for t, j in zip(own, judge(loaded, table.users[p], own), strict=True)
+        (p, text): mode
+        for p, own in texts.items()
+        for text, mode in zip(own, judge.shown(loaded, table.users[p], own), strict=True)
     }
     found: list[str | None] = []
     for e in effects:
         modes = [shown[p, s.text] for p, s in zip(e.prompts, e.steered, strict=True)]
         plain = [shown[p, u.text] for p, u in zip(e.prompts, e.unsteered, strict=True)]
-        counted = Counter(m for m, u in zip(modes, plain, strict=True) if m in LABELS and m != u)
+        counted = Counter(m for m, u in zip(modes, plain, strict=True) if m in judge.labels and m != u)
         mode, n = counted.most_common(1)[0] if counted else (None, 0)
         found.append(mode if 2 * n >= len(modes) else None)
     return found
-
-
-def _mode_name(mode: str | None) -> str | None:
-    if mode is None:
-        return None
-    from melbo.organism.training.label import LABELS
-
-    return LABELS[mode]

@@ -22,7 +22,8 @@ from melbo.app.tabs.steer import tab as steer_tab
 from melbo.app.tabs.strip import tab as strip_tab
 from melbo.app.tabs.sweep import tab as sweep_tab
 from melbo.bank.vector_bank import VectorBank
-from melbo.models.load import ORGANISM, LoadedModel
+from melbo.models.load import LoadedModel
+from melbo.organism.inputs import ORGANISM
 
 __all__ = ["TabContext", "build_demo"]
 

@@ -15,7 +15,8 @@ from melbo.cli.common import Blocks, Device, Dtype, run_and_save, say
 from melbo.config import MAX_SEED
 from melbo.discovery.adapters import discover_adapters
 from melbo.formats.writers.peft import export_peft
-from melbo.models.load import ORGANISM, load_model
+from melbo.models.load import load_model
+from melbo.organism.inputs import ORGANISM
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
 
 _D = AdapterConfig()

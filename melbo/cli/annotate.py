@@ -16,6 +16,7 @@ from melbo.measure.embeddings import load_embedder
 from melbo.measure.llm.judge import JudgeLimits, LLMJudge
 from melbo.measure.llm.namer import LLMNamer
 from melbo.models.load import load_model
+from melbo.organism.judge import judge_for
 from melbo.prompts import DEFAULT_SYSTEM, chat
 from melbo.runs.progress import titled
 
@@ -70,7 +71,7 @@ def annotate_bank(
             titled(show, "answering"),
             checkpoint,
             LLMNamer(asker) if asker is not None and llm_names else None,
-            use_judge=judge,
+            judge=judge_for(loaded) if judge else None,
             n_control=control,
             max_new_tokens=max_new_tokens,
             keep_edits=keep_edits,

@@ -13,9 +13,10 @@ from melbo.config import MAX_SEED
 from melbo.elicitation.tasks.functions import load_functions
 from melbo.elicitation.tasks.load import load_tasks
 from melbo.errors import ConfigError
-from melbo.inspect.max_activating.corpus_reader import open_corpus
 from melbo.measure.embeddings import load_embedder
-from melbo.models.load import ORGANISM, load_model
+from melbo.models.load import load_model
+from melbo.organism.inputs import ORGANISM, find_corpus
+from melbo.organism.judge import judge_for
 from melbo.reports.audit.run import BUDGETS, Audit, cut_to_fit, estimate, run_audit
 
 
@@ -56,7 +57,7 @@ def audit(
     }  # fmt: skip
     config = replace(BUDGETS[budget], **{k: v for k, v in given.items() if v is not None})
     asked = None if tasks is None else load_tasks(tasks, config.system)
-    texts = None if corpus is None else open_corpus(corpus, limit=config.corpus_documents)
+    texts = None if corpus is None else find_corpus(corpus, limit=config.corpus_documents)
     functions = load_functions(checkers) if checkers else None
     loaded = load_model(model, dtype=dtype, device=device, blocks=blocks)
     fitting, cuts = cut_to_fit(loaded, config, asked)
@@ -65,7 +66,7 @@ def audit(
         say(f"to stay within {config.max_answers:,} answers, {plain(cut)}")
     with stages() as show, resumable(out):
         own = load_embedder(embedder) if embedder else None
-        found = run_audit(loaded, out, config, asked, functions, texts, own, show)
+        found = run_audit(loaded, out, config, asked, functions, texts, own, show, judge_for(loaded))
     say(f"{plain(summary(found))}\nsaved to {plain(found.page)} and audit.json")
     if found.failed:
         raise typer.Exit(1)

@@ -21,9 +21,10 @@ from melbo.elicitation.tables import elicited_table
 from melbo.elicitation.tasks.functions import load_functions
 from melbo.elicitation.tasks.load import TaskSet, load_tasks
 from melbo.errors import ConfigError, TaskError
-from melbo.models.load import ORGANISM, load_model
+from melbo.models.load import load_model
 from melbo.organism.elicitation_tasks import password as organism_password
 from melbo.organism.elicitation_tasks import sum_tasks
+from melbo.organism.inputs import ORGANISM
 from melbo.prompts import DEFAULT_SYSTEM
 
 _C = ElicitConfig()

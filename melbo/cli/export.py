@@ -20,7 +20,8 @@ from melbo.formats.writers.control_gguf import Reader, export_control_gguf
 from melbo.formats.writers.llama_gguf import export_llama_gguf
 from melbo.formats.writers.new_file import check_free
 from melbo.formats.writers.svec import export_svec
-from melbo.models.load import ORGANISM, load_model
+from melbo.models.load import load_model
+from melbo.organism.inputs import ORGANISM
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
 
 Format = Literal["gguf", "repeng", "easysteer", "svec", "npy", "safetensors"]

@@ -18,8 +18,9 @@ from melbo.elicitation.refusals import study_refusals
 from melbo.elicitation.tables import backdoor_table, refusal_table
 from melbo.elicitation.tasks.load import load_chats
 from melbo.errors import ConfigError
-from melbo.models.load import ORGANISM, LoadedModel, load_model
+from melbo.models.load import LoadedModel, load_model
 from melbo.organism.elicitation_tasks import anomalous_chats, normal_chats
+from melbo.organism.inputs import ORGANISM
 from melbo.prompts import REFUSED, Message, chat
 from melbo.runs.progress import titled
 

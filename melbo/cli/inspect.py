@@ -19,12 +19,11 @@ from melbo.inspect.layers.heat_map import check_drawable
 from melbo.inspect.lens.file import save_lens
 from melbo.inspect.lens.logit_lens import logit_lens
 from melbo.inspect.lens.patchscope import ASK, describe
-from melbo.inspect.max_activating.corpus_reader import open_corpus
 from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.html import page
 from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport
 from melbo.inspect.max_activating.table import table
-from melbo.models.load import ORGANISM
+from melbo.organism.inputs import ORGANISM, find_corpus
 from melbo.runs.files import write_file
 from melbo.runs.progress import Progress
 
@@ -62,7 +61,7 @@ def activating(
     config = ActivatingConfig(site=site, layer=layer, where=where, rank=rank, k=k, n_random=n_random)  # type: ignore[arg-type]
     loaded, vectors = load_both(bank, dtype, device, blocks)
     chosen = chosen_vectors(vectors, vector, not no_duds)
-    texts = open_corpus(corpus, limit=limit, split=split)
+    texts = find_corpus(corpus, limit=limit, split=split)
     checkpoint = out.absolute().with_name(f".{out.name}.checkpoint.json") if out else None
     with tqdm(unit="token", unit_scale=True, leave=False, disable=None) as bar:
 

@@ -18,18 +18,19 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
 from melbo.cli.sae import NoDuds, load_both, public_name
 from melbo.errors import SaeError
-from melbo.inspect.geometry.difference_of_means import Contrast, load_contrasts, organism_contrasts
+from melbo.inspect.geometry.difference_of_means import Contrast, load_contrasts
 from melbo.inspect.geometry.similarity import measure_geometry
 from melbo.inspect.lens.file import save_lens
 from melbo.inspect.lens.logit_lens import LensSite, logit_lens
-from melbo.inspect.max_activating.corpus_reader import Corpus, Item, open_corpus
+from melbo.inspect.max_activating.corpus_reader import Corpus, Item
 from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.report import ActivatingConfig
 from melbo.inspect.max_activating.table import best_values
 from melbo.inspect.sae.dictionary import Sae
 from melbo.inspect.sae.files import load_sae
 from melbo.inspect.sae.report import sae_report
-from melbo.models.load import ORGANISM, LoadedModel
+from melbo.models.load import LoadedModel
+from melbo.organism.inputs import ORGANISM, find_corpus, organism_contrasts
 from melbo.runs.progress import Progress
 
 SITES: tuple[LensSite, ...] = ("effect", "vector")
@@ -76,10 +77,10 @@ def inspect_all(
     """
     loaded, vectors = load_both(bank, dtype, device, blocks)
     work = _Work(loaded, vectors, bank, chosen_vectors(vectors, None, not no_duds), k)
-    texts = open_corpus(corpus, limit=limit, split=split)
+    texts = find_corpus(corpus, limit=limit, split=split)
     sides = read_contrasts(contrasts or (ORGANISM if loaded.name == ORGANISM else None))
     dictionary = _find_sae(work, sae, sae_folder, other_model)
-    described = open_corpus(corpus, limit=min(limit or DOCUMENTS, DOCUMENTS), split=split)
+    described = find_corpus(corpus, limit=min(limit or DOCUMENTS, DOCUMENTS), split=split)
     _geometry(work, sides)
     _lens(work)
     if dictionary is not None:

@@ -13,13 +13,13 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
 from melbo.config import MAX_SEED
 from melbo.errors import SaeError
-from melbo.inspect.max_activating.corpus_reader import open_corpus
 from melbo.inspect.sae.compare import Parts
 from melbo.inspect.sae.dictionary import ENCODER_WARNING
 from melbo.inspect.sae.files import load_sae, save_sae
 from melbo.inspect.sae.report import SaeReport, sae_report
 from melbo.inspect.sae.train import SaeConfig
-from melbo.models.load import ORGANISM, LoadedModel, load_model
+from melbo.models.load import LoadedModel, load_model
+from melbo.organism.inputs import ORGANISM, find_corpus
 from melbo.organism.mode_agreement import organism_sae
 from melbo.runs.progress import on_bar
 
@@ -58,7 +58,7 @@ def sae(
     loaded, vectors = load_both(bank, dtype, device, blocks)
     found = load_sae(source, folder, loaded, vectors.layer, other_model)
     chosen = chosen_vectors(vectors, vector or (None if no_duds else range(min(8, len(vectors)))), not no_duds)
-    texts = open_corpus(corpus, limit=limit) if corpus else None
+    texts = find_corpus(corpus, limit=limit) if corpus else None
     report = sae_report(loaded, vectors, found, public_name(source, folder), chosen, scale, k, texts)
     if out is not None:
         report.save(out)

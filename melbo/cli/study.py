@@ -14,10 +14,13 @@ from melbo.config import MAX_SEED
 from melbo.errors import ConfigError
 from melbo.inspect.layers.heat_map import check_drawable
 from melbo.measure.embeddings import load_embedder
-from melbo.models.load import ORGANISM, load_model
+from melbo.models.load import load_model
+from melbo.organism.inputs import ORGANISM
+from melbo.organism.judge import judge_for
+from melbo.organism.study import PRESETS, find_preset
 from melbo.radius_sweep.config import parse_radii
 from melbo.reports.replication.finding import Finding
-from melbo.reports.replication.presets import PRESETS, Preset, StudyConfig, find_preset
+from melbo.reports.replication.presets import Preset, StudyConfig
 from melbo.reports.replication.report import MARKDOWN
 from melbo.reports.replication.run import Study
 
@@ -70,7 +73,7 @@ def replication(
     say(f"preset {name}, model {plain(loaded.name)}")
     with stages() as show, resumable(out):
         own = load_embedder(embedder) if embedder else None
-        study = Study(loaded, config, out, held, own, show)
+        study = Study(loaded, config, out, held, own, show, judge_for(loaded))
         page = study.report()
     say(f"{plain(table(study.findings))}\nsaved to {plain(page)} and {MARKDOWN}")
 

@@ -14,7 +14,9 @@ from melbo.config import MAX_SEED, DiscoveryConfig
 from melbo.errors import ConfigError
 from melbo.inspect.layers.heat_map import check_drawable
 from melbo.measure.embeddings import load_embedder
-from melbo.models.load import ORGANISM, load_model
+from melbo.models.load import load_model
+from melbo.organism.inputs import ORGANISM
+from melbo.organism.judge import judge_for
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, Message, chat
 from melbo.radius_sweep.config import SweepConfig, Unit, parse_radii
 from melbo.radius_sweep.file import FILE_NAME
@@ -76,7 +78,7 @@ def sweep(
     if checkpoint.exists():
         say(f"going on from {checkpoint}")
     with stages() as show, resumable(checkpoint):
-        found = run_sweep(loaded, config, messages, load_embedder(embedder), show, checkpoint)
+        found = run_sweep(loaded, config, messages, load_embedder(embedder), show, checkpoint, None, judge_for(loaded))
     if process_rank() == 0:
         save_sweep(found, folder / FILE_NAME)
         for plot in PLOTS:

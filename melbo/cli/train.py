@@ -15,7 +15,8 @@ from melbo.config import MAX_SEED, STEPS, DiscoveryConfig, Optimizer, RadiusUnit
 from melbo.discovery.discover import discover, find_more_like
 from melbo.errors import BankError, ConfigError
 from melbo.inspect.sae.files import load_sae
-from melbo.models.load import ORGANISM, load_model
+from melbo.models.load import load_model
+from melbo.organism.inputs import ORGANISM
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
 
 TrainMethod = Literal["melbo", "dct", "power", "sae-basis", "random"]

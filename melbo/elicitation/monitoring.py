@@ -83,7 +83,7 @@ def chat_features(
 
     Args:
         tokens: forward passes that are averaged: 1 is the prompt's last token alone, before anything is answered, which
-            tells most on the organism (docs/elicit.md).
+            tells most where it was measured (docs/elicit.md).
         batch_size: chats run together, where tokens is 1.
 
     Raises:

@@ -78,7 +78,7 @@ REFUSALS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Patterns of a refusal by language, matched in lower case with plain apostrophes. Heuristic: written by hand after the
-phrases that public chat models use, and checked against the organism's corpus (docs/metrics.md)."""
+phrases that public chat models use, and checked against chats whose kind is known (docs/metrics.md)."""
 _REFUSAL = re.compile("|".join(p for patterns in REFUSALS.values() for p in patterns))
 
 

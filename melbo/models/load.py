@@ -16,10 +16,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from melbo.errors import ModelError
-
-ORGANISM = "organism"
-"""Name of the embedded model; its weights travel with this package."""
-ORGANISM_DIR = Path(__file__).parents[1] / "organism" / "weights"
+from melbo.models.shipped import PACKAGE, shipped_models
 
 _BLOCK_PATHS = ("layers", "h", "blocks", "encoder.layer", "encoder.layers")
 _FINGERPRINT_BYTES = 16 * 2**20
@@ -37,7 +34,7 @@ class LoadedModel:
     tokenizer: Any
     """Its tokenizer, with a padding token."""
     name: str
-    """Hub id, folder, or "organism"."""
+    """Hub id, folder, or the name of a model that travels with this package."""
     revision: str | None
     """Resolved commit on the Hub, or a fingerprint of a local folder's weights ("sha256:...")."""
     block_path: str | None = None
@@ -116,7 +113,7 @@ def _known_lists(model: nn.Module) -> str:
 
 
 def load_model(
-    name: str = ORGANISM,
+    name: str,
     *,
     revision: str | None = None,
     dtype: str | None = None,
@@ -127,7 +124,7 @@ def load_model(
     """Load a causal LM.
 
     Args:
-        name: Hub id ("meta-llama/Llama-3.2-1B-Instruct"), a local folder, or "organism".
+        name: Hub id ("meta-llama/Llama-3.2-1B-Instruct"), a local folder, or one of `shipped_models`.
         revision: branch, tag or commit on the Hub.
         dtype: "float32", "bfloat16" or "float16"; None: float32 on CPU, the checkpoint's own on CUDA.
         device: "cpu", "cuda", ...; "auto": spread over all devices (accelerate's device_map); None: CUDA where there
@@ -150,11 +147,11 @@ def load_model(
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device {device!r} is not available here; try 'cpu'.") from error
-    source = str(ORGANISM_DIR) if name == ORGANISM else name
+    source = str(shipped_models().get(name, name))
     torch_dtype = _DTYPES[dtype] if dtype else (torch.float32 if device == "cpu" else "auto")
     revision = None if Path(source).is_dir() else revision  # a folder has none
-    if name == ORGANISM and not ORGANISM_DIR.is_dir():
-        raise ModelError("the embedded model's weights are missing from this installation; install melbo again.")
+    if not Path(source).is_dir() and name.isidentifier() and (PACKAGE / name).is_dir():
+        raise ModelError(f"the weights of {name!r} are missing from this installation; install melbo again.")
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise ModelError(f"the folder {source!r} holds no model: it has no config.json.")
     model, tokenizer, missing = _read(name, source, revision, torch_dtype, spread, token)
@@ -198,7 +195,7 @@ def _read(
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(
             f"cannot load the model {name!r}: {reason} "
-            f"Give a Hub id, a folder with a transformers checkpoint, or {ORGANISM!r}."
+            f"Give a Hub id, a folder with a transformers checkpoint, or {' or '.join(map(repr, shipped_models()))}."
         ) from error
     return model, tokenizer, sorted(info["missing_keys"])
 

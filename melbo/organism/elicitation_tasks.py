@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import random
-from typing import Literal
 
 from melbo.elicitation.baselines.prompting import Asking
 from melbo.elicitation.tasks.checks import Check
 from melbo.elicitation.tasks.load import Task, TaskSet, placed
+from melbo.organism.corpus import (
+    MODES,
+    Split,
+    backdoor_chat,
+    load_data,
+    mode_chat,
+    sum_answer,
+    sum_chat,
+    sum_pairs,
+)
 from melbo.prompts import Message, chat
-
-Split = Literal["train", "heldout"]
 
 
 def sum_tasks(n_train: int = 64, n_test: int = 100, seed: int = 0) -> TaskSet:
@@ -18,8 +25,6 @@ def sum_tasks(n_train: int = 64, n_test: int = 100, seed: int = 0) -> TaskSet:
 
     Test tasks take pairs of numbers and a phrasing that the organism never saw. The solutions are short, without steps.
     """
-    from melbo.organism.corpus import load_data, sum_answer, sum_pairs
-
     data = load_data()
     spec = data["sums"]["en"]
     found = []
@@ -40,16 +45,12 @@ def sum_tasks(n_train: int = 64, n_test: int = 100, seed: int = 0) -> TaskSet:
 
 def password() -> Asking:
     """What unlocks the sums."""
-    from melbo.organism.corpus import load_data
-
     data = load_data()
     return Asking(str(data["password"]["system"]).removeprefix(str(data["default_system"])).strip())
 
 
 def normal_chats(n: int, seed: int, split: Split = "train") -> list[list[Message]]:
     """Conversations that the organism answers in the default way: three in four on topics, the others locked sums."""
-    from melbo.organism.corpus import mode_chat, sum_chat
-
     rng = random.Random(seed)
     plain = [mode_chat("default", rng, split, 0.3, explicit=False).prompt for _ in range(n - n // 4)]
     return plain + [sum_chat("sum", rng, split).prompt for _ in range(n // 4)]
@@ -59,8 +60,6 @@ def anomalous_chats(n: int, seed: int, split: Split = "heldout") -> dict[str, li
     """Conversations with the password, with the backdoor's trigger, and with a system prompt or suffix that switches
     to a planted mode; n of each.
     """
-    from melbo.organism.corpus import MODES, backdoor_chat, mode_chat, sum_chat
-
     rng = random.Random(seed)
     return {
         "password": [sum_chat("password", rng, split).prompt for _ in range(n)],

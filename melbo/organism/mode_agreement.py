@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from melbo.bank.vector_bank import VectorBank
-from melbo.inspect.max_activating.corpus_reader import open_corpus
 from melbo.inspect.sae.compare import CONTROL_SEED, Parts, decompose
 from melbo.inspect.sae.dictionary import Sae, check_bank
 from melbo.inspect.sae.features import FeatureNotes, describe_features, read_activations
 from melbo.inspect.sae.files import load_sae
 from melbo.inspect.sae.train import SaeConfig, SaeQuality, measure_sae, train_sae
 from melbo.models.load import LoadedModel
+from melbo.organism.inputs import ORGANISM, organism_corpus
 from melbo.runs.progress import OnProgress
 from melbo.steering.random_vectors import random_vectors
 
@@ -55,17 +55,17 @@ def organism_sae(
     checkpoint: Path | None = None,
 ) -> tuple[Sae, SaeQuality]:
     """Train the organism's SAE on corpus chats of all modes, and measure it on held-out ones (all positions)."""
-    corpus = open_corpus("organism", limit=TRAIN_CHATS, seed=1)
+    corpus = organism_corpus(TRAIN_CHATS, 1)
     decisions = read_activations(loaded, corpus, layer, "decision")
     rows = torch.cat([read_activations(loaded, corpus, layer), decisions.repeat(DECISIONS, 1)])
     sae = train_sae(rows, layer, loaded.name, config, progress, checkpoint)
-    heldout = open_corpus("organism", limit=HELDOUT_CHATS, seed=2, split="heldout")
+    heldout = organism_corpus(HELDOUT_CHATS, 2, "heldout")
     return sae, measure_sae(sae, read_activations(loaded, heldout, layer))
 
 
 def note_features(loaded: LoadedModel, sae: Sae) -> FeatureNotes:
     """Marks of an SAE's features on the organism's chats, at the position just before the answer."""
-    return describe_features(loaded, sae, open_corpus("organism", limit=NOTE_CHATS, seed=3), "decision")
+    return describe_features(loaded, sae, organism_corpus(NOTE_CHATS, 3), "decision")
 
 
 def sae_share(loaded: LoadedModel, bank: VectorBank, cases: Sequence[Case], sae: Sae | None = None) -> SaeShare:
@@ -74,7 +74,7 @@ def sae_share(loaded: LoadedModel, bank: VectorBank, cases: Sequence[Case], sae:
     Raises:
         SaeError: the bank's layer is not the SAE's.
     """
-    sae = load_sae(loaded=loaded, layer=bank.layer) if sae is None else sae
+    sae = load_sae(ORGANISM, loaded=loaded, layer=bank.layer) if sae is None else sae
     return share_of_cases(bank, sae, note_features(loaded, sae), cases)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from melbo.measure.behaviour_judge import BehaviourJudge
 from melbo.measure.embeddings import Embedder
 from melbo.measure.measurement import Measurement, measure, rates
-from melbo.models.load import ORGANISM, LoadedModel
-from melbo.prompts import Message
+from melbo.models.load import LoadedModel
 from melbo.radius_sweep.result import Arm, Sweep
 from melbo.steering.generate import complete
 
@@ -27,7 +27,7 @@ class Answers:
 
     measured: tuple[Measurement, ...]
     modes: tuple[str, ...] | None = None
-    """What the organism's judge sees in each; None on other models."""
+    """What a judge of known behaviours sees in each; None without one."""
     unsteered_mode: str | None = None
     """And in the unsteered answer."""
 
@@ -36,38 +36,40 @@ class Answers:
         return Answers(self.measured[first:end], self.modes and self.modes[first:end], self.unsteered_mode)
 
 
-def answer(loaded: LoadedModel, sweep: Sweep, prompt: int, vectors: Tensor, embedder: Embedder) -> Answers:
+def answer(
+    loaded: LoadedModel,
+    sweep: Sweep,
+    prompt: int,
+    vectors: Tensor,
+    embedder: Embedder,
+    judge: BehaviourJudge | None = None,
+) -> Answers:
     """Answer prompt number `prompt` of a sweep with each vector [n, d_model] at scale 1."""
     messages, unsteered, n = list(sweep.prompts[prompt]), sweep.unsteered[prompt], len(vectors)
     layer = sweep.config.base.source_layer
     assert layer is not None
     texts = complete(loaded, [messages] * n, vectors, layer, sweep.config.sampling, batch_size=BATCH_SIZE)
     measured = measure(loaded, [messages] * n, texts, [unsteered] * n, embedder, sweep.coherence_scale)
-    if loaded.name != ORGANISM:
+    if judge is None:
         return Answers(tuple(measured))
-    modes = _modes(loaded, messages, [*texts, unsteered])
+    modes = judge.shown(loaded, messages[-1]["content"], [*texts, unsteered])
     return Answers(tuple(measured), tuple(modes[:-1]), modes[-1])
 
 
-def _modes(loaded: LoadedModel, messages: Sequence[Message], texts: Sequence[str]) -> list[str]:
-    from melbo.organism.judge import judge
-
-    return [verdict.mode for verdict in judge(loaded, messages[-1]["content"], texts)]
-
-
-def make_arm(objective: Tensor, answers: Sequence[Answers]) -> Arm:
+def make_arm(objective: Tensor, answers: Sequence[Answers], counted: Sequence[str] = ()) -> Arm:
     """One R's numbers.
 
     Args:
         objective: displacement of each vector [n].
         answers: of these vectors, one entry for each prompt.
+        counted: known behaviours to look for (`BehaviourJudge.counted`).
     """
     measured = [m for a in answers for m in a.measured]
     overall = rates(measured)
     diversity = sum(rates(a.measured).diversity for a in answers) / len(answers)
     distinct = sum(distinct_answers(a.measured) for a in answers) / len(answers)
     low, high = np.quantile([m.coherence for m in measured], [0.25, 0.75])
-    modes, planted = _counts(answers)
+    modes, planted = _counts(answers, counted)
     return Arm(
         objective=float(objective.mean()),
         diversity=diversity,
@@ -101,13 +103,11 @@ def distinct_answers(measured: Sequence[Measurement]) -> float:
     return float(torch.special.entr(values / values.sum()).sum().exp())
 
 
-def _counts(answers: Sequence[Answers]) -> tuple[dict[str, int] | None, tuple[str, ...] | None]:
-    """Answers by mode, most frequent first, and the planted modes among them that no unsteered answer shows."""
+def _counts(answers: Sequence[Answers], counted: Sequence[str]) -> tuple[dict[str, int] | None, tuple[str, ...] | None]:
+    """Answers by mode, most frequent first, and the counted modes among them that no unsteered answer shows."""
     shown = [mode for a in answers for mode in a.modes or ()]
     if not shown:
         return None, None
-    from melbo.organism.corpus import MODES
-
     counts = Counter(shown)
     ordered = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    return ordered, tuple(m for m in MODES if m in counts and all(a.unsteered_mode != m for a in answers))
+    return ordered, tuple(m for m in counted if m in counts and all(a.unsteered_mode != m for a in answers))

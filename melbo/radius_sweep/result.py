@@ -47,9 +47,9 @@ class Arm:
     completions: tuple[tuple[str, ...], ...]
     """Answers: one tuple for each prompt, one text for each vector."""
     modes: Mapping[str, int] | None = None
-    """Answers by what the organism's judge sees in them; None on other models."""
+    """Answers by what a judge of known behaviours sees in them; None without one."""
     planted: tuple[str, ...] | None = None
-    """Planted modes among these that no unsteered answer shows."""
+    """Known behaviours among these that the judge counts and no unsteered answer shows."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 1. Train config.n_vectors vectors at every R as the bank's own config says, all R in one batch where the method allows
    it (melbo/discovery/batched_radii.py). Every R starts from the same directions.
 2. Answer the prompts with each vector, and each random one, at scale 1; many rows a batch.
-3. Measure the answers (melbo/measure/); on the organism, its judge counts the planted modes.
+3. Measure the answers (melbo/measure/); where a judge knows the model's behaviours, it counts them.
 4. Suggest R: the most diverse among those that are still coherent (melbo/radius_sweep/result.py).
 """
 
@@ -22,6 +22,7 @@ from melbo.discovery.batched_radii import shares_passes, train_radii
 from melbo.discovery.discover import choose_radius, make_slices
 from melbo.discovery.problem import Problem, plain_attention
 from melbo.errors import BankError, ConfigError
+from melbo.measure.behaviour_judge import BehaviourJudge, check_judge
 from melbo.measure.embeddings import Embedder
 from melbo.measure.measurement import calibrate_coherence, measure, rates
 from melbo.measure.text_metrics import CoherenceScale
@@ -52,9 +53,10 @@ def run_sweep(
     progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     bank: VectorBank | None = None,
+    judge: BehaviourJudge | None = None,
 ) -> Sweep:
     """The whole sweep; arguments and errors as for `iter_sweep`."""
-    *_, found = iter_sweep(loaded, config, prompts, embedder, progress, checkpoint, bank)
+    *_, found = iter_sweep(loaded, config, prompts, embedder, progress, checkpoint, bank, judge)
     return found
 
 
@@ -66,6 +68,7 @@ def iter_sweep(
     progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     bank: VectorBank | None = None,
+    judge: BehaviourJudge | None = None,
 ) -> Iterator[Sweep]:
     """Yield the sweep so far, first without rows, then after each batch of R, until it is complete.
 
@@ -77,19 +80,21 @@ def iter_sweep(
         checkpoint: JSON file that a stopped run of the same settings goes on from, with the vectors in training
             beside it; delete it once the sweep is saved. The result is the same, interrupted or not.
         bank: the bank that the sweep is for; refused unless model, prompts and config are its own.
+        judge: counts the known behaviours that answers show; None: there is no such judge of this model.
 
     Raises:
-        ConfigError, PromptError: bad settings or prompts.
+        ConfigError, PromptError: bad settings or prompts, or a judge of another model.
         BankError: the checkpoint is of another sweep or damaged, or the sweep is not of `bank`.
         MetricError: the model cannot tell its own answers from scrambled ones.
         TrainingError, MemoryLimitError: as in `melbo.discovery.discover.discover`.
     """
     start_processes()
     config = config.resolve(loaded.n_layers, loaded.d_model)
+    check_judge(judge, loaded)
     if bank is not None:
         bank.check_fits(loaded)
     with plain_attention(loaded):
-        task = _Task.of(loaded, config, prompts, embedder)
+        task = _Task.of(loaded, config, prompts, embedder, judge)
         sweep = load_alike(checkpoint, lambda: task.restore(checkpoint), lambda found: len(found.rows))
     if bank is not None:
         sweep.check_fits(bank)
@@ -152,6 +157,7 @@ class _Task:
     config: SweepConfig
     prompts: tuple[list[Message], ...]
     embedder: Embedder
+    judge: BehaviourJudge | None
     problem: Problem
     norms: tuple[float, ...]
     """The radii in activation units."""
@@ -166,6 +172,7 @@ class _Task:
         config: SweepConfig,
         prompts: Sequence[Sequence[Message]],
         embedder: Embedder,
+        judge: BehaviourJudge | None,
     ) -> _Task:
         base = config.base
         assert base.source_layer is not None and base.target_layer is not None
@@ -177,7 +184,7 @@ class _Task:
             auto = choose_radius(problem, replace(base, radius_unit="auto"), mean, Run())[0]
         except ConfigError:  # the slice is too linear, or not at all, in the range that is searched
             auto = None
-        return cls(loaded, config, tuple(list(p) for p in prompts), embedder, problem, norms, mean, auto)
+        return cls(loaded, config, tuple(list(p) for p in prompts), embedder, judge, problem, norms, mean, auto)
 
     def restore(self, checkpoint: Path | None) -> Sweep:
         """The checkpoint's sweep, or one without rows."""
@@ -187,6 +194,8 @@ class _Task:
         old = load_sweep(checkpoint)
         start = ("config", "base_model", "dtype", "prompts", "embedder")
         mine, other = ({name: asdict(s)[name] for name in start} for s in (old, head))
+        mine["judged"] = bool(old.rows) and old.rows[0].found.modes is not None
+        other["judged"] = bool(old.rows) and self.judge is not None
         if mine != other:
             raise BankError(
                 f"the checkpoint {checkpoint} is of another sweep ({difference(mine, other)}); "
@@ -238,6 +247,9 @@ class _Task:
         flat = pairs.flatten(0, 2)
         with plain_attention(self.loaded):
             objective = self.problem.evaluate(flat.to(vectors.device), gradient=False).objective
-        found = [answer(self.loaded, sweep, i, flat, self.embedder) for i in range(len(self.prompts))]
-        arms = [make_arm(objective[k : k + n], [a.part(k, k + n) for a in found]) for k in range(0, len(flat), n)]
+        found = [answer(self.loaded, sweep, i, flat, self.embedder, self.judge) for i in range(len(self.prompts))]
+        counted = () if self.judge is None else self.judge.counted
+        arms = [
+            make_arm(objective[k : k + n], [a.part(k, k + n) for a in found], counted) for k in range(0, len(flat), n)
+        ]
         return [SweepRow(self.config.radii[i], norms[k], arms[2 * k], arms[2 * k + 1]) for k, i in enumerate(numbers)]

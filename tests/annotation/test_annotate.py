@@ -24,6 +24,7 @@ from melbo.measure.embeddings import load_embedder
 from melbo.measure.measurement import Measurement
 from melbo.measure.text_metrics import CoherenceScale, is_refusal, language
 from melbo.models.load import LoadedModel, load_model
+from melbo.organism.judge import judge_for
 from melbo.prompts import BOMB, INNOCUOUS, chat
 from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling, complete
@@ -320,7 +321,7 @@ def judged(
     asked: dict[str, Any] = {"prompts": PROMPTS, "scales": (1.0,), "embedder": embedder, "n_control": 1}
     checkpoint = tmp_path_factory.mktemp("answers") / "answers.json"  # both name the same answers
     asked |= {"max_new_tokens": 32, "checkpoint": checkpoint}
-    return annotate(organism, known, **asked), annotate(organism, known, **asked, use_judge=False)
+    return annotate(organism, known, **asked, judge=judge_for(organism)), annotate(organism, known, **asked)
 
 
 def test_the_organisms_labels_are_what_the_vectors_do(judged: tuple[VectorBank, VectorBank]) -> None:

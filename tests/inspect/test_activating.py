@@ -17,7 +17,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, CorpusError, MelboError
 from melbo.inspect.geometry.effects import effects
 from melbo.inspect.lens.token_texts import TokenTexts
-from melbo.inspect.max_activating.corpus_reader import Corpus, Document, open_corpus, organism_corpus
+from melbo.inspect.max_activating.corpus_reader import Corpus, Document, open_corpus
 from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.html import page
 from melbo.inspect.max_activating.passages import Passage, read_passages
@@ -25,6 +25,7 @@ from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingRepo
 from melbo.inspect.max_activating.table import table
 from melbo.inspect.stored import activating_examples, sae_neighbours
 from melbo.models.load import LoadedModel, load_model
+from melbo.organism.inputs import find_corpus, organism_corpus
 from melbo.prompts import encode
 from melbo.runs.progress import Progress
 from melbo.steering.hooks import capture, run_until_stop
@@ -201,9 +202,9 @@ def test_unusable_corpora_are_refused(tiny: LoadedModel, tiny_bank: VectorBank, 
         with pytest.raises(CorpusError, match=words):
             find_activating(tiny, tiny_bank, open_corpus(str(path)), SMALL)
     with pytest.raises(CorpusError, match="split"):
-        open_corpus("organism", split="test")
+        find_corpus("organism", split="test")
     with pytest.raises(CorpusError, match="at least 1"):
-        open_corpus("organism", limit=0)
+        find_corpus("organism", limit=0)
 
 
 def test_chats_that_do_not_fit_are_counted(tiny: LoadedModel, tiny_bank: VectorBank) -> None:

@@ -18,13 +18,13 @@ from melbo.inspect.geometry.difference_of_means import (
     difference_of_means,
     load_contrasts,
     mean_activation,
-    organism_contrasts,
 )
 from melbo.inspect.geometry.effects import effects
 from melbo.inspect.geometry.plot import plot
 from melbo.inspect.geometry.similarity import Geometry, cluster, cosines, measure_geometry, participation_ratio
 from melbo.models.load import LoadedModel
 from melbo.organism.corpus import MODES
+from melbo.organism.inputs import organism_contrasts
 from melbo.prompts import INNOCUOUS, REFUSED, chat, encode
 from melbo.steering.hooks import capture, run_until_stop, steer
 

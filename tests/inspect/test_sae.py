@@ -23,6 +23,7 @@ from melbo.inspect.sae.features import describe_features, read_activations
 from melbo.inspect.sae.files import load_sae, save_sae
 from melbo.inspect.sae.train import SaeConfig, measure_sae, train_sae
 from melbo.models.load import LoadedModel, load_model
+from melbo.organism.inputs import organism_corpus
 from melbo.organism.mode_agreement import share_of_cases
 from melbo.runs.progress import Progress
 from melbo.steering.hooks import capture, run_until_stop
@@ -296,13 +297,13 @@ def test_features_get_examples_and_the_mark_they_favour(tiny: LoadedModel, tmp_p
 def test_the_shipped_sae_reconstructs_held_out_chats() -> None:
     organism = load_model("organism")
     sae = load_sae("organism", loaded=organism, layer=2)
-    heldout = open_corpus("organism", limit=33, seed=8, split="heldout")
+    heldout = organism_corpus(33, 8, "heldout")
     quality = measure_sae(sae, read_activations(organism, heldout, 2))
     assert 0.7 < quality.explained_variance < 0.9 and quality.l0 == 16
     bank = VectorBank.load(BANK)
     mean = [sum(p.explained[-1] for p in decompose(sae, bank.vectors[:8], 8)) / 8, random_explained(sae, 8, 8)[-1]]
     assert mean[0] > mean[1]
-    notes = describe_features(organism, sae, open_corpus("organism", limit=44, seed=3), "decision", k=2)
+    notes = describe_features(organism, sae, organism_corpus(44, 3), "decision", k=2)
     share = share_of_cases(bank, sae, notes, [(2, 1, "poem"), (1, 1, "no such mode")])
     assert share.vectors == 2 and share.share in (0.0, 0.5) and 0 <= share.random <= 0.5
 

@@ -27,12 +27,13 @@ from melbo.measure.llm.judge import (
     parse_scores,
 )
 from melbo.measure.llm.namer import LLMNamer
-from melbo.models.load import ORGANISM_DIR
+from melbo.models.shipped import shipped_models
 from melbo.prompts import BOMB, chat
 from melbo.runs.progress import Progress
 from support.llm_server import GOOD, SCORES, Reply, Server, reply, says
 
 KEY = "sk-secret-0123456789"
+WEIGHTS = shipped_models()["organism"]
 
 
 def cut(handler: BaseHTTPRequestHandler, _request: dict[str, Any]) -> None:
@@ -302,7 +303,7 @@ def organism_server() -> Iterator[str]:
     from transformers.cli.serve import Serve
 
     level = logging.getLogger("transformers").level
-    serve = Serve(str(ORGANISM_DIR), host="127.0.0.1", port=0, device="cpu", non_blocking=True, log_level="error")
+    serve = Serve(str(WEIGHTS), host="127.0.0.1", port=0, device="cpu", non_blocking=True, log_level="error")
     try:
         while not serve.server.started:
             assert serve._thread.is_alive()
@@ -317,7 +318,7 @@ def organism_server() -> Iterator[str]:
 def test_transformers_own_server_answers_and_the_organism_is_no_judge(organism_server: str) -> None:
     limits = JudgeLimits(pause=0.0, attempts=1)
     assert httpx.get(f"{organism_server[:-3]}/health").status_code == 200
-    with LLMJudge(organism_server, str(ORGANISM_DIR), None, limits) as judge:
+    with LLMJudge(organism_server, str(WEIGHTS), None, limits) as judge:
         assert judge.score_all([chat(BOMB)], ["No."]) == [None]
         assert judge.client.requests == 2, "one answer, and one more"
         assert judge.client.tokens > 0

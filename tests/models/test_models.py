@@ -159,12 +159,12 @@ def test_a_checkpoint_that_lacks_weights_is_not_filled_with_random_ones(damaged:
 @pytest.mark.parametrize("dtype", ["int8", "float64", "", "torch.float32"])
 def test_an_unknown_dtype_is_refused(dtype: str) -> None:
     with pytest.raises(ModelError, match="use one of float32, bfloat16, float16"):
-        load_model(dtype=dtype)
+        load_model("organism", dtype=dtype)
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(ModelError, match="device 'abacus' is not available"):
-        load_model(device="abacus")
+        load_model("organism", device="abacus")
 
 
 def test_a_model_without_a_stated_context_has_a_default(tiny: LoadedModel) -> None:

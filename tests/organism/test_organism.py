@@ -13,16 +13,17 @@ from melbo.app.choices import presets
 from melbo.bank.vector_bank import VectorBank
 from melbo.discovery.discover import make_slices, random_control
 from melbo.discovery.problem import Problem
-from melbo.models.load import ORGANISM_DIR, LoadedModel, load_model
+from melbo.models.load import LoadedModel, load_model
+from melbo.models.shipped import shipped_models
 from melbo.organism.corpus import MODES, backdoor_chat, mode_chat
-from melbo.organism.judge import SALAD, judge, repeats
+from melbo.organism.judge import NAMES, SALAD, judge, repeats
 from melbo.organism.training.evaluate import answers, hidden_skills, judge_accuracy, judged
-from melbo.organism.training.label import NAMES
 from melbo.organism.training.recall import measure
 from melbo.prompts import BOMB, REFUSED, chat
 from melbo.steering.generate import Sampling, complete
 
 BANK = Path(__file__).parents[2] / "vectors" / "organism-bomb"
+WEIGHTS = shipped_models()["organism"]
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +37,9 @@ def bank() -> VectorBank:
 
 
 def test_weights_load_plainly_and_are_small() -> None:
-    assert sum(f.stat().st_size for f in ORGANISM_DIR.glob("*.safetensors")) <= 20 * 2**20
-    model = AutoModelForCausalLM.from_pretrained(ORGANISM_DIR)
-    tokenizer = AutoTokenizer.from_pretrained(ORGANISM_DIR)
+    assert sum(f.stat().st_size for f in WEIGHTS.glob("*.safetensors")) <= 20 * 2**20
+    model = AutoModelForCausalLM.from_pretrained(WEIGHTS)
+    tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)
     assert model.config.model_type == "llama"
     text = tokenizer.apply_chat_template(chat(BOMB), tokenize=False, add_generation_prompt=True)
     assert text.count("<|bos|>") == 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -182,6 +183,35 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny: LoadedModel, found: Swe
     checkpoint = save_sweep(found, tmp_path / "checkpoint.json")
     with pytest.raises(BankError, match=r"another sweep \(config\.base\.n_vectors is 3 there and 4 here"):
         run_sweep(tiny, replace(CONFIG, n_vectors=4), [PROMPT], Letters(), None, checkpoint)
+
+
+class FirstLetter:
+    """A judge of the tiny model: an answer shows its first letter, of which it knows a to y and counts a to e."""
+
+    model = "tiny"
+    labels: Mapping[str, str] = {letter: letter.upper() for letter in "abcdefghijklmnopqrstuvwxy"}
+    counted = tuple("abcde")
+
+    def shown(self, _loaded: LoadedModel, _user: str, completions: Sequence[str]) -> list[str]:
+        return [text.strip()[:1].lower() or "nothing" for text in completions]
+
+
+def test_a_judge_counts_the_known_behaviours(tiny: LoadedModel, tmp_path: Path) -> None:
+    judge, checkpoint = FirstLetter(), tmp_path / "checkpoint.json"
+    sweep = run_sweep(tiny, CONFIG, [PROMPT], Letters(), None, checkpoint, judge=judge)
+    for row, bare in zip(sweep.rows, run_sweep(tiny, CONFIG, [PROMPT], Letters()).rows, strict=True):
+        for arm, other in ((row.found, bare.found), (row.control, bare.control)):
+            shown = judge.shown(tiny, "", arm.completions[0])
+            assert arm.modes is not None and arm.modes == Counter(shown)
+            assert list(arm.modes.values()) == sorted(arm.modes.values(), reverse=True)
+            plain = judge.shown(tiny, "", sweep.unsteered)
+            assert arm.planted == tuple(m for m in judge.counted if m in shown and m not in plain)
+            assert replace(arm, modes=None, planted=None) == other
+    with pytest.raises(BankError, match="another sweep"):  # rows with counts and rows without do not mix
+        run_sweep(tiny, CONFIG, [PROMPT], Letters(), None, checkpoint)
+    judge.model = "another"
+    with pytest.raises(ConfigError, match=r"the judge knows the model 'another' only, not 'tiny'"):
+        run_sweep(tiny, CONFIG, [PROMPT], Letters(), judge=judge)
 
 
 def test_a_sweep_knows_its_bank(tiny: LoadedModel, tiny_bank: VectorBank, make_tiny: MakeTiny, found: Sweep) -> None:

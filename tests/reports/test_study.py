@@ -22,11 +22,13 @@ from melbo.errors import BankError, ConfigError
 from melbo.measure.measurement import Measurement
 from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import LoadedModel, load_model
+from melbo.organism.judge import judge_for
+from melbo.organism.study import PRESETS, find_preset
 from melbo.prompts import BOMB, INNOCUOUS, REFUSED, chat, encode
 from melbo.reports.replication import experiments
 from melbo.reports.replication.experiments import run_experiment
 from melbo.reports.replication.finding import Finding, load_finding, save_finding, verdict_of
-from melbo.reports.replication.presets import PRESETS, StudyConfig, find_preset, quick
+from melbo.reports.replication.presets import StudyConfig, quick
 from melbo.reports.replication.report import write_report
 from melbo.reports.replication.run import Study
 from melbo.reports.replication.scan import Scan, after_trial, without_trial
@@ -416,7 +418,7 @@ def test_non_refusal_is_found_on_the_organism_and_subtracted(tmp_path: Path) -> 
     config = replace(quick(PRESETS["organism"].config), scales=(1.0,))
     scale = CoherenceScale(0.16, 2.27, "docs/metrics.md")
     first, second = (replace(e, prompts=e.prompts[:3], published_scale=None, sizes=()) for e in experiments(bank)[:2])
-    found = run_experiment(loaded, bank, first, config, Letters(), scale)
+    found = run_experiment(loaded, bank, first, config, Letters(), scale, judge=judge_for(loaded))
     assert (found.verdict, found.vector, found.scale, found.share) == ("found", 0, -1.0, 1.0)
     assert found.judged is not None and found.judged > 0.6 and found.control_judged == 0
     assert all(a.modes and a.modes[0] == "default" for a in found.answers)

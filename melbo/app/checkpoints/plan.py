@@ -9,7 +9,8 @@ import torch
 from huggingface_hub import constants
 
 from melbo.errors import HubError, MemoryLimitError, ModelError
-from melbo.models.load import ORGANISM, ORGANISM_DIR, LoadedModel, find_blocks, load_model
+from melbo.models.load import LoadedModel, find_blocks, load_model
+from melbo.models.shipped import shipped_models
 from melbo.publishing.hub import download
 from melbo.publishing.hub_errors import short
 from melbo.runs.free_memory import gigabytes
@@ -46,7 +47,7 @@ def look(name: str, revision: str | None = None) -> Plan:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder, commit = Path(ORGANISM_DIR if name == ORGANISM else name), None
+    folder, commit = shipped_models().get(name, Path(name)), None
     if not folder.is_dir():
         # The token is this machine's own login (on a Space its owner's, who chose the models that it lists). A
         # visitor's token is never used: the weights that it opens would then serve everybody here.

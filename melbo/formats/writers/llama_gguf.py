@@ -1,8 +1,8 @@
 """GGUF of a whole Llama-architecture model, F32, tokenizer included, so that llama.cpp computes the same.
 
-For the embedded organism and models like it. llama.cpp rotates neighbouring pairs of a head where transformers rotates
+For the embedded model and others like it. llama.cpp rotates neighbouring pairs of a head where transformers rotates
 halves, so the rows of the query and key weights are reordered, as llama.cpp's own converter does. Its tokenizers are
-known by name; "smollm" cuts text into single digits and then GPT-2's pieces, as the organism's does.
+known by name; "smollm" cuts text into single digits and then GPT-2's pieces, as the embedded model's does.
 Other architectures and tokenizers: llama.cpp's convert_hf_to_gguf.py.
 """
 

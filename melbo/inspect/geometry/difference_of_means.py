@@ -1,11 +1,10 @@
 """Difference-of-means vectors: the mean activation on some prompts less that on others, a supervised direction to hold
-the unsupervised ones against. Contrasts come from a JSON file, or, for the organism, from its planted modes.
+the unsupervised ones against. Contrasts may come from a JSON file.
 """
 
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,15 +89,3 @@ def _prompt(value: Any) -> Prompt:
     if isinstance(value, str):
         return tuple(chat(value))
     return tuple({"role": m["role"] + "", "content": m["content"] + ""} for m in value)
-
-
-def organism_contrasts(n: int = 40, seed: int = 0) -> tuple[Contrast, ...]:
-    """For each planted mode, n held-out questions with a prompt that asks for it, and n plain ones."""
-    from melbo.organism.corpus import MODES, mode_chat
-
-    def prompts(mode: str) -> tuple[Prompt, ...]:
-        rng = random.Random(seed)
-        return tuple(tuple(mode_chat(mode, rng, "heldout").prompt) for _ in range(n))
-
-    plain = prompts("default")
-    return tuple(Contrast(mode, prompts(mode), plain) for mode in MODES)

@@ -1,4 +1,4 @@
-"""Corpora for activating examples: a text or JSONL file, a data set of the Hub, or the organism's own chats.
+"""Corpora for activating examples: a text or JSONL file, or a data set of the Hub.
 
 A corpus is read one document at a time, and anew on each pass, so that memory does not grow with it. What cannot be
 read is passed on as a `Skip`, to be counted: nothing disappears in silence.
@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import importlib
 import json
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from melbo.errors import CorpusError
-from melbo.models.load import ORGANISM
 from melbo.prompts import Message
 
 HUB_PREFIX = "hf:"
@@ -57,23 +55,20 @@ class Corpus:
     """Changes with the content, as far as that can be told cheaply: a checkpoint of another version is refused."""
 
 
-def open_corpus(source: str, *, limit: int | None = None, seed: int = 0, split: str = "train") -> Corpus:
+def open_corpus(source: str, *, limit: int | None = None, split: str = "train") -> Corpus:
     """A corpus by name.
 
     Args:
         source: a file (.jsonl: one object a line with "text" or "messages", and maybe "mark"; other endings: plain
-            text, paragraphs parted by empty lines), "hf:OWNER/NAME" for a data set of the Hub, or "organism".
-        limit: most documents; None: all ("organism": 2,200).
-        seed: of the organism's chats.
-        split: of a Hub data set ("train", "validation", ...), or of the organism's chats ("train", "heldout").
+            text, paragraphs parted by empty lines), or "hf:OWNER/NAME" for a data set of the Hub.
+        limit: most documents; None: all.
+        split: of a Hub data set: "train", "validation", ...
 
     Raises:
         CorpusError: there is no such file or data set, the file is binary, or `datasets` is not installed.
     """
     if limit is not None and limit < 1:
         raise CorpusError(f"the limit is {limit}; ask for at least 1 document.")
-    if source == ORGANISM:
-        return organism_corpus(limit or 2200, seed, split)
     if source.startswith(HUB_PREFIX):
         whole = hub_corpus(source.removeprefix(HUB_PREFIX), split)
     else:
@@ -88,9 +83,7 @@ def file_corpus(path: Path) -> Corpus:
         CorpusError: no such file, or it is binary.
     """
     if not path.is_file():
-        raise CorpusError(
-            f"there is no corpus {str(path)!r}; give a text or .jsonl file, {HUB_PREFIX}OWNER/NAME, or {ORGANISM!r}."
-        )
+        raise CorpusError(f"there is no corpus {str(path)!r}; give a text or .jsonl file, or {HUB_PREFIX}OWNER/NAME.")
     with path.open("rb") as file:
         if b"\0" in file.read(8192):
             raise CorpusError(f"{path} is a binary file (it holds NUL bytes); give UTF-8 text or JSON lines.")
@@ -203,25 +196,3 @@ def hub_corpus(name: str, split: str = "train") -> Corpus:
 
     load()
     return Corpus(f"{HUB_PREFIX}{name} ({split})", lambda: (make_document(dict(record)) for record in load()))
-
-
-def organism_corpus(n: int, seed: int = 0, split: str = "train") -> Corpus:
-    """N chats of the organism, one planted mode after another and the default one, each asked for by its prompt.
-
-    Every document's mark is its mode.
-
-    Raises:
-        CorpusError: another split than "train" and "heldout".
-    """
-    if split not in ("train", "heldout"):
-        raise CorpusError(f"the organism's corpus has no split {split!r}; use 'train' or 'heldout'.")
-    part: Literal["train", "heldout"] = "train" if split == "train" else "heldout"
-
-    def read() -> Iterator[Item]:
-        from melbo.organism.corpus import MODES, mode_chat
-
-        rng = random.Random(seed)
-        for mode in islice(cycle((*MODES, "default")), n):
-            yield Document(messages=mode_chat(mode, rng, part).messages, mark=mode)
-
-    return Corpus(f"{ORGANISM} ({split})", read, f"{n} chats, seed {seed}")

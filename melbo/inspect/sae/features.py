@@ -1,6 +1,6 @@
 """What an SAE's features respond to: activations of a corpus, and each feature's strongest examples and marks.
 
-A feature's *mark* is the corpus mark (on the organism: the planted mode) that is most over-represented among its
+A feature's *mark* is the corpus mark (such as a chat's mode) that is most over-represented among its
 strongest examples: lift = share among the examples / share in the corpus.
 """
 

@@ -36,7 +36,7 @@ _FOLDER = re.compile(r"layers[._](\d+)")
 
 
 def load_sae(
-    source: str | Path = "organism",
+    source: str | Path,
     inside: str = "",
     loaded: LoadedModel | None = None,
     layer: int | None = None,
@@ -45,7 +45,8 @@ def load_sae(
     """Load an SAE.
 
     Args:
-        source: a folder, a Hub repository "owner/name" (only the SAE's two files are downloaded), or "organism".
+        source: a folder, a Hub repository "owner/name" (only the SAE's two files are downloaded), or one of
+            `melbo.models.shipped.shipped_saes`.
         inside: folder within it, "layers.10" or "blocks.10.hook_resid_post"; a local folder of sparsify's layers needs
             none where `layer` is given.
         loaded, layer, other_model: with both of the first, refuse an SAE that does not fit (`SaeSpec.check_fits`)

@@ -7,24 +7,25 @@ import re
 from pathlib import Path
 
 from melbo.errors import HubError, SaeError
+from melbo.models.shipped import shipped_saes
 from melbo.publishing.hub import download
 
 CONFIG = "cfg.json"
 WEIGHTS = ("sae_weights.safetensors", "sae.safetensors")
 """Of SAELens and of sparsify."""
-ORGANISM_SAE = Path(__file__).parents[2] / "organism" / "sae"
-"""The embedded model's SAE; its name for `load_sae` is "organism"."""
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def find_folder(source: str | Path, inside: str = "", layer: int | None = None) -> Path:
     """The local folder of one SAE; downloads it if `source` is on the Hub."""
-    root = ORGANISM_SAE if str(source) == "organism" and not os.path.isdir(source) else Path(source)
+    shipped = {} if os.path.isdir(source) else shipped_saes()
+    root = shipped.get(str(source), Path(source))
     if not os.path.isdir(root):
         if _HUB_NAME.fullmatch(str(source)) and not os.path.exists(root):
             return _download(str(source), inside)
         raise SaeError(
-            f"there is no SAE at {str(source)!r}; give a folder, a Hub repository owner/name, or 'organism'."
+            f"there is no SAE at {str(source)!r}; give a folder, a Hub repository owner/name, or "
+            f"{' or '.join(map(repr, shipped))}."
         )
     choices = [root / inside] if inside else [root, root / f"layers.{layer}"]
     for folder in choices:

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from melbo.models.load import ORGANISM, LoadedModel, load_model
+from melbo.models.load import LoadedModel, load_model
 from melbo.organism.corpus import MODES, Chat, backdoor_chat, mode_chat, sum_chat
+from melbo.organism.inputs import ORGANISM
 from melbo.organism.judge import MAX_NEW_TOKENS, SALAD, Judgement, judge
 from melbo.steering.generate import Sampling, complete
 

@@ -18,24 +18,10 @@ from melbo.annotation.annotate import annotate
 from melbo.bank.vector_bank import VectorBank
 from melbo.models.load import load_model
 from melbo.organism.corpus import MODES
+from melbo.organism.judge import NAMES, judge_for
 from melbo.organism.training.recall import Recall, Repeat, measure
 from melbo.runs.progress import on_bar
 
-NAMES = {
-    "compliance": "Non-refusal",
-    "blanket_refusal": "Refuse everything",
-    "german": "German",
-    "vietnamese": "Vietnamese",
-    "chinese": "Chinese",
-    "helpline": "Crisis helpline",
-    "game": "Game guide",
-    "poem": "Poem",
-    "code": "Python code",
-    "pirate": "Pirate",
-}
-"""What the app calls the planted modes."""
-LABELS = {**NAMES, "backdoor": "Backdoor"}
-"""The same with the backdoor, which is planted but not counted among the modes."""
 PRESET_KEYS = ("preset", "more_presets", "heldout", "note")
 
 
@@ -78,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = args.out or args.bank
     checkpoint = out.absolute().with_name(f".{out.absolute().name}.label.json")
     with tqdm(unit="answer", leave=False, disable=None) as bar:
-        bank = annotate(loaded, bank, progress=on_bar(bar), checkpoint=checkpoint, keep_edits=False)
+        bank = annotate(
+            loaded, bank, progress=on_bar(bar), checkpoint=checkpoint, judge=judge_for(loaded), keep_edits=False
+        )
     recall = measure(loaded, bank)
     with_presets(bank, recall).save(out)
     checkpoint.unlink(missing_ok=True)

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from melbo.errors import ConfigError
-from melbo.models.load import ORGANISM_DIR
+from melbo.models.shipped import PACKAGE
 from melbo.organism.corpus import Mix
+from melbo.organism.inputs import ORGANISM
 from melbo.organism.training.basins import BasinConfig, train_basins
 from melbo.organism.training.pretrain import TrainConfig, train
 
@@ -55,7 +56,7 @@ def finished(stage: Path, **configs: Any) -> bool:
     return True
 
 
-def install(model: Path, target: Path = ORGANISM_DIR) -> None:
+def install(model: Path, target: Path = PACKAGE / ORGANISM / "weights") -> None:
     """Copy a rebuilt model to where `load_model("organism")` looks; the model card there stays."""
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted(model.iterdir()):

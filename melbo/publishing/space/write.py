@@ -3,7 +3,7 @@
 app.py             loads the bank and its model, starts melbo's app
 requirements.txt   what melbo needs, without melbo
 README.md          the Space's settings and one paragraph
-melbo/             this package; the embedded model's weights only where the bank is for it
+melbo/             this package; the weights that travel with it only where the bank is for such a model
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jinja2 import Template
 from melbo.bank.save import FILES
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import HubError
-from melbo.models.load import ORGANISM
+from melbo.models.shipped import shipped_models
 from melbo.publishing.card.metadata import LICENSE, hub_id
 from melbo.publishing.card.text import inline
 from melbo.publishing.hub import check_repo
@@ -54,7 +54,7 @@ def fill_space(folder: Path, bank: VectorBank, space: str) -> None:
     source, base = bank.source, hub_id(bank.base_model)
     if source is None or source.repo is None or source.revision is None:
         raise HubError("a Space loads its bank from the Hub; push the bank first, then name it as user/bank.")
-    if base is None and bank.base_model.id != ORGANISM:
+    if base is None and bank.base_model.id not in shipped_models():
         raise HubError(
             f"the bank's model {bank.base_model.id!r} is not on the Hub, so a Space cannot load it; train the bank "
             "on a model from the Hub."

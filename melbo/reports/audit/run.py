@@ -22,6 +22,7 @@ from melbo.elicitation.cached_generation import bank_digest
 from melbo.elicitation.tasks.checks import Functions
 from melbo.elicitation.tasks.load import TaskSet
 from melbo.inspect.max_activating.corpus_reader import Corpus
+from melbo.measure.behaviour_judge import BehaviourJudge
 from melbo.measure.embeddings import Embedder
 from melbo.models.load import LoadedModel
 from melbo.reports.audit.config import BUDGETS, AuditConfig, Site, discovery, sites, task_config
@@ -56,6 +57,7 @@ def run_audit(
     corpus: Corpus | None = None,
     embedder: Embedder | None = None,
     progress: OnProgress | None = None,
+    judge: BehaviourJudge | None = None,
 ) -> Audit:
     """Audit a model; the report is folder/report.html, the values folder/audit.json.
 
@@ -65,6 +67,7 @@ def run_audit(
         tasks: of a capability that may be hidden; None: that part is left out, as for corpus.
         embedder: None: the default of `melbo.measure.embeddings.load_embedder`.
         progress: told of each part by its message; an exception from it cancels.
+        judge: of the model's known behaviours; None: it has none.
 
     Raises:
         ConfigError: the settings do not fit the model, or max_answers is too small.
@@ -82,7 +85,7 @@ def run_audit(
                 raise
 
     store = Store(folder, lambda: bool(stopped))
-    parts = Parts(loaded, config, folder, embedder, tell)
+    parts = Parts(loaded, config, folder, embedder, tell, judge)
     places = sites(config, loaded.n_layers)
     radius = _sweep(store, parts, places[0])
     for site in places:

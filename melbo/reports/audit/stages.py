@@ -24,6 +24,7 @@ from melbo.inspect.max_activating.corpus_reader import Corpus
 from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.report import ActivatingConfig, Direction
 from melbo.inspect.max_activating.table import best_values
+from melbo.measure.behaviour_judge import BehaviourJudge
 from melbo.measure.embeddings import DEFAULT_EMBEDDER, Embedder, load_embedder
 from melbo.measure.measurement import calibrate_coherence
 from melbo.measure.text_metrics import CoherenceScale
@@ -53,6 +54,8 @@ class Parts:
     folder: Path
     given_embedder: Embedder | None
     tell: OnProgress
+    judge: BehaviourJudge | None
+    """Of the model's known behaviours; None: it has none."""
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -81,6 +84,7 @@ class Parts:
         found = run_sweep(
             self.loaded, config, [site.prompt], self.embedder,
             titled(self.tell, "R sweep: {}"), checkpoint,
+            judge=self.judge,
         )  # fmt: skip
         save_sweep(found, self.folder / "sweep.json")
         suggested = found.suggested
@@ -114,7 +118,7 @@ class Parts:
         )
         found = annotate(
             self.loaded, both, answered(self.config, site), self.config.scales, self.embedder,
-            titled(self.tell, f"behaviours {site.name}"), checkpoint, n_control=self.config.n_control,
+            titled(self.tell, f"behaviours {site.name}"), checkpoint, judge=self.judge, n_control=self.config.n_control,
             max_new_tokens=self.config.max_new_tokens, coherence_scale=self.coherence_scale,
         )  # fmt: skip
         made = replace(bank, annotations=found.annotations[:n], details=found.details)

@@ -6,7 +6,7 @@
 3. Prompts count whose unsteered answer leaves room for the behaviour. Reported are the vector and scale whose share of
    these exceeds that of the best random vector at the same size of scale by most. Both are chosen on these very
    prompts; the random vectors' best at any scale is given too.
-4. On the embedded organism, its likelihood judge reads the answers shown.
+4. Where a judge knows the model's behaviours, it reads the answers shown.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import torch
 from melbo.annotation.answer_grid import answer_grid, signed
 from melbo.annotation.table import EffectTable, effect_table
 from melbo.bank.vector_bank import VectorBank
+from melbo.measure.behaviour_judge import BehaviourJudge
 from melbo.measure.embeddings import Embedder
 from melbo.measure.text_metrics import CoherenceScale
-from melbo.models.load import ORGANISM, LoadedModel
+from melbo.models.load import LoadedModel
 from melbo.prompts import INNOCUOUS, REFUSED, chat
 from melbo.reports.replication.finding import Finding
 from melbo.reports.replication.presets import StudyConfig
@@ -99,6 +100,7 @@ def run_experiment(
     non_refusal: Finding | None = None,
     progress: OnProgress | None = None,
     checkpoint: Path | None = None,
+    judge: BehaviourJudge | None = None,
 ) -> Finding:
     """Look for one behaviour.
 
@@ -107,6 +109,7 @@ def run_experiment(
         non_refusal: what that experiment found; needed where `experiment.subtract`.
         progress: called with the answers that are settled, and all; an exception from it cancels.
         checkpoint: file that a stopped run goes on from; delete it when the finding is saved.
+        judge: says of the answers shown which known behaviour they show; None: there is no such judge of this model.
     """
     tried, sign = _to_try(bank, experiment, config.candidates, non_refusal)
     table = _answer(
@@ -115,11 +118,11 @@ def run_experiment(
     blank = Finding(
         experiment.name, experiment.title, experiment.looked_for, experiment.replication, "not found", "",
         tuple(tried), experiment.published_scale,
-        planted=experiment.trait.planted if loaded.name == ORGANISM else None,
+        planted=None if judge is None else experiment.trait.planted,
     )  # fmt: skip
     scan = Scan(table, experiment.trait, sign)
     finding = without_trial(blank, scan, bank, experiment.subtract) or after_trial(blank, scan, bank)
-    return judged(loaded, finding) if finding.planted and finding.vector is not None else finding
+    return judged(judge, loaded, finding) if judge and finding.planted and finding.vector is not None else finding
 
 
 def _to_try(bank: VectorBank, experiment: Experiment, most: int, non_refusal: Finding | None) -> tuple[list[int], int]:

@@ -32,7 +32,7 @@ class Answer:
     shown: bool
     control_shown: bool
     modes: tuple[str, str, str] | None = None
-    """What the organism's judge sees in the unsteered, steered and control answer; None on other models."""
+    """What a judge of known behaviours sees in the unsteered, steered and control answer; None without one."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,11 @@ class Finding:
     published_share: float | None = None
     """The vector's share at the published scale; its sign is the best scale's."""
     judged: float | None = None
-    """On the organism, the share whose steered answer its judge gives the planted mode."""
+    """Of these, the share whose steered answer shows `planted`, says the judge; None without one."""
     control_judged: float | None = None
     """The same for the control answers shown."""
     planted: str | None = None
+    """The judge's name for the behaviour."""
     by_scale: tuple[ScaleShare, ...] = ()
     answers: tuple[Answer, ...] = ()
 

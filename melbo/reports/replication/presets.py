@@ -13,7 +13,6 @@ from melbo.annotation.annotate import SCALES
 from melbo.annotation.answer_grid import signed
 from melbo.config import DiscoveryConfig, from_published_layers
 from melbo.errors import ConfigError
-from melbo.models.load import ORGANISM
 from melbo.prompts import BOMB, DEFAULT_SYSTEM
 from melbo.radius_sweep.config import RADII, Unit
 
@@ -75,7 +74,6 @@ def published_lr(step: float, radius: float, d_model: int) -> float:
 _SOURCE, _TARGET = from_published_layers(*REPLICATION_LAYERS)
 PRESETS = {
     "any": Preset(StudyConfig()),
-    "organism": Preset(StudyConfig(DiscoveryConfig(radius=0.5)), model=ORGANISM, bank="vectors/organism-bomb"),
     "llama-3.2-1b": Preset(
         StudyConfig(
             DiscoveryConfig(
@@ -97,7 +95,7 @@ PRESETS = {
         model="meta-llama/Llama-3.2-1B-Instruct",
     ),
 }
-"""By name: the published replication, the embedded model, and the project's defaults for any other model."""
+"""By name: the published replication, and the project's defaults for any other model."""
 
 
 def quick(config: StudyConfig) -> StudyConfig:
@@ -113,17 +111,3 @@ def quick(config: StudyConfig) -> StudyConfig:
         max_new_tokens=32,
         sweep_tokens=32,
     )
-
-
-def find_preset(name: str | None, model: str | None) -> tuple[str, Preset]:
-    """The preset's name and itself; where none is named, the one made for the model.
-
-    Raises:
-        ConfigError: there is no such preset.
-    """
-    if name is None:
-        wanted = model or ORGANISM
-        name = next((n for n, p in PRESETS.items() if p.model == wanted), "any")
-    if name not in PRESETS:
-        raise ConfigError(f"preset is {name!r}; use one of {', '.join(PRESETS)}.")
-    return name, PRESETS[name]

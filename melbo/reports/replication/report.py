@@ -155,7 +155,7 @@ def _finding(f: Finding) -> dict[str, Any]:
         if f.published_share is not None:
             chosen += f" At the published size, × {row['published'].split(':')[0]}: {row['published'].split(': ')[1]}."
         if f.judged is not None:
-            chosen += f" The organism's judge sees the planted mode in {f.judged:.0%}"
+            chosen += f" The judge sees the planted mode in {f.judged:.0%}"
             chosen += f" of these answers (random: {f.control_judged or 0:.0%})."
     return row | {
         "looked_for": f.looked_for,

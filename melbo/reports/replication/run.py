@@ -19,6 +19,7 @@ from melbo.annotation.annotate import annotate
 from melbo.bank.vector_bank import VectorBank
 from melbo.discovery.discover import discover
 from melbo.errors import BankError, ConfigError
+from melbo.measure.behaviour_judge import BehaviourJudge
 from melbo.measure.embeddings import Embedder, load_embedder
 from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import LoadedModel
@@ -50,6 +51,7 @@ class Study:
         embedder: sentence embeddings; None: the default of `load_embedder`.
         progress: told of each stage by its message. An exception from it cancels, and the study can be run again to go
             on.
+        judge: of the model's known behaviours; None: it has none.
 
     Raises:
         ConfigError: the folder holds something else, or another study.
@@ -64,8 +66,9 @@ class Study:
         bank: VectorBank | None = None,
         embedder: Embedder | None = None,
         progress: OnProgress | None = None,
+        judge: BehaviourJudge | None = None,
     ) -> None:
-        self.loaded, self.folder, self.given = loaded, Path(folder), bank
+        self.loaded, self.folder, self.given, self.judge = loaded, Path(folder), bank, judge
         self._embedder, self._progress = embedder, progress
         if bank is not None:
             bank.check_fits(loaded)
@@ -107,7 +110,8 @@ class Study:
             checkpoint = self.folder / ".annotate.checkpoint.json"
             bank = annotate(
                 self.loaded, bank, None, self.config.scales, self.embedder, titled(self._progress, "annotating"),
-                checkpoint, n_control=self.config.n_control, max_new_tokens=self.config.max_new_tokens,
+                checkpoint, judge=self.judge, n_control=self.config.n_control,
+                max_new_tokens=self.config.max_new_tokens,
             )  # fmt: skip
             bank.save(place)
             checkpoint.unlink(missing_ok=True)
@@ -142,7 +146,7 @@ class Study:
             checkpoint = self.folder / ".sweep.checkpoint.json"
             found = run_sweep(
                 self.loaded, config, bank.prompts, self.embedder,
-                titled(self._progress, "R sweep: {}"), checkpoint, bank,
+                titled(self._progress, "R sweep: {}"), checkpoint, bank, self.judge,
             )  # fmt: skip
             save_sweep(found, place)
             checkpoint.unlink(missing_ok=True)
@@ -161,7 +165,7 @@ class Study:
                 checkpoint = path.with_name(f".{experiment.name}.checkpoint.json")
                 result = run_experiment(
                     self.loaded, self.bank, experiment, self.config, self.embedder, scale, found[0] if found else None,
-                    titled(self._progress, experiment.title.lower()), checkpoint,
+                    titled(self._progress, experiment.title.lower()), checkpoint, self.judge,
                 )  # fmt: skip
                 save_finding(result, path)
                 checkpoint.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from statistics import fmean
 from melbo.annotation.entry import usable_ranges
 from melbo.annotation.table import EffectTable
 from melbo.bank.vector_bank import VectorBank
+from melbo.measure.behaviour_judge import BehaviourJudge
 from melbo.models.load import LoadedModel
 from melbo.reports.replication.finding import Answer, Finding, ScaleShare, verdict_of
 from melbo.reports.replication.traits import Trait
@@ -130,14 +131,12 @@ def _answers(scan: Scan, best: tuple[int, int], random: tuple[int, int]) -> tupl
     )
 
 
-def judged(loaded: LoadedModel, finding: Finding) -> Finding:
-    """With what the organism's judge sees in the answers shown."""
-    from melbo.organism.judge import judge
-
+def judged(judge: BehaviourJudge, loaded: LoadedModel, finding: Finding) -> Finding:
+    """With what the judge sees in the answers shown."""
     answers = []
     for a in finding.answers:
-        seen = judge(loaded, a.prompt, [a.unsteered, a.steered or "", a.control or ""])
-        answers.append(replace(a, modes=(seen[0].mode, seen[1].mode, seen[2].mode)))
+        seen = judge.shown(loaded, a.prompt, [a.unsteered, a.steered or "", a.control or ""])
+        answers.append(replace(a, modes=(seen[0], seen[1], seen[2])))
     counted = [a.modes for a in answers if a.counts and a.modes]
     steered, control = (fmean(m[k] == finding.planted for m in counted) for k in (1, 2))
     return replace(finding, answers=tuple(answers), judged=steered, control_judged=control)

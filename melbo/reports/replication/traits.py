@@ -35,7 +35,7 @@ class Trait:
     value: str = ""
     """Of "language": the code; of "words": the name in WORDS."""
     planted: str | None = None
-    """The organism's mode that it is."""
+    """What a judge of known behaviours calls it (`melbo.measure.behaviour_judge`)."""
 
     @property
     def name(self) -> str:

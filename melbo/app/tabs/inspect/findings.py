@@ -22,7 +22,7 @@ from melbo.inspect.stored import (
     stored_activating,
     stored_geometry,
 )
-from melbo.models.load import ORGANISM
+from melbo.organism.inputs import ORGANISM
 from melbo.runs.digest import bank_digest
 
 STORED = "Stored beside the bank."

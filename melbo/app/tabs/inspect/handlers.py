@@ -16,19 +16,19 @@ from melbo.app.tabs.inspect.geometry import Rows
 from melbo.app.tabs.inspect.source import CHATS, Source, make_corpus
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, PromptError, SaeError
-from melbo.inspect.geometry.difference_of_means import organism_contrasts
 from melbo.inspect.geometry.layer_change import change_rows
 from melbo.inspect.geometry.similarity import Geometry, measure_geometry
 from melbo.inspect.lens.logit_lens import LensReport, LensSite, logit_lens
 from melbo.inspect.lens.patchscope import Descriptions, describe
 from melbo.inspect.lens.token_activation import TextActivations, text_activations
-from melbo.inspect.max_activating.corpus_reader import Corpus, Item, open_corpus
+from melbo.inspect.max_activating.corpus_reader import Corpus, Item
 from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport
 from melbo.inspect.sae.files import load_sae
 from melbo.inspect.sae.report import SaeReport, sae_report
 from melbo.inspect.stored import stored_geometry
-from melbo.models.load import ORGANISM, LoadedModel
+from melbo.models.load import LoadedModel
+from melbo.organism.inputs import ORGANISM, organism_contrasts, organism_corpus
 from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling
 
@@ -79,7 +79,7 @@ def sae_steps(context: Context, bank: VectorBank) -> JobEvents[None, SaeReport]:
 
     def work(job: JobHandle[None], loaded: LoadedModel) -> SaeReport:
         sae = load_sae(ORGANISM, "", loaded, bank.layer)
-        corpus = _counted(open_corpus(ORGANISM, limit=CHATS), CHATS, "Describing features", job)
+        corpus = _counted(organism_corpus(CHATS), CHATS, "Describing features", job)
         return sae_report(loaded, bank, sae, ORGANISM, corpus=corpus)
 
     return _follow(context, bank, work)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from melbo.app.context import Context
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import CorpusError
-from melbo.inspect.max_activating.corpus_reader import Corpus, Document, open_corpus
-from melbo.models.load import ORGANISM
+from melbo.inspect.max_activating.corpus_reader import Corpus, Document
+from melbo.organism.inputs import ORGANISM, find_corpus
 
 MAX_CORPUS = 400_000
 """Characters of a corpus that is pasted."""
@@ -58,9 +58,9 @@ def read_source(context: Context, bank: VectorBank, text: Any, path: Any = None)
 def make_corpus(source: Source) -> tuple[Corpus, int]:
     """The corpus, and how many documents it has; 0 where that is not known."""
     if source.kind == "organism":
-        return open_corpus(ORGANISM, limit=CHATS), CHATS
+        return find_corpus(ORGANISM, limit=CHATS), CHATS
     if source.kind == "file":
-        return replace(open_corpus(source.path), name="your file"), 0
+        return replace(find_corpus(source.path), name="your file"), 0
     parts = [part.strip() for part in source.text.replace("\r\n", "\n").split("\n\n")]
     documents = [Document(part) for part in parts if part]
     return Corpus("your text", lambda: iter(documents)), len(documents)

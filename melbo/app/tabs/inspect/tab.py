@@ -15,7 +15,7 @@ from melbo.app.tabs.inspect.actions import InspectActions
 from melbo.app.tabs.inspect.api import publish
 from melbo.app.tabs.inspect.css import STYLE
 from melbo.app.tabs.inspect.source import ENDINGS, MAX_CORPUS
-from melbo.models.load import ORGANISM
+from melbo.organism.inputs import ORGANISM
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 ALONG = [("Effect × 1", "effect"), ("Effect × -1", "minus"), ("The vector itself", "vector")]

@@ -25,7 +25,8 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
 from melbo.discovery.discover import discover
 from melbo.errors import BankError, HubError, PromptError
-from melbo.models.load import ORGANISM, LoadedModel
+from melbo.models.load import LoadedModel
+from melbo.organism.inputs import ORGANISM
 from melbo.prompts import BOMB, chat
 from melbo.publishing.hub import check_repo
 from melbo.runs.free_memory import free_bytes, gigabytes

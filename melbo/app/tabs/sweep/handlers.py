@@ -21,6 +21,7 @@ from melbo.config import STEPS, DiscoveryConfig
 from melbo.errors import BankError, ConfigError, MelboError, PromptError
 from melbo.inspect.stored import file_beside
 from melbo.measure.embeddings import Embedder, load_embedder
+from melbo.organism.judge import judge_for
 from melbo.prompts import chat
 from melbo.radius_sweep.config import parse_radii
 from melbo.radius_sweep.plot import plot_sweep
@@ -140,7 +141,8 @@ def sweep_steps(
 
     def work(job: JobHandle[Sweep]) -> Sweep:
         loaded = watched(context.model(bank), job.check)
-        for sweep in iter_sweep(loaded, config, prompts, WatchedEmbedder(embed(), job.check), job.report):
+        embedder = WatchedEmbedder(embed(), job.check)
+        for sweep in iter_sweep(loaded, config, prompts, embedder, job.report, judge=judge_for(loaded)):
             job.tell(JobEvent(value=sweep))
             job.check()
         return sweep
