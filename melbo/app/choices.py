@@ -5,12 +5,13 @@ Annotations are read with care, since a bank may come from anybody: a value of t
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from melbo.annotation.entry import as_list, ranges_of
+from melbo.annotation.entry import as_list, is_dud, number_of, ranges_of, text_of
 from melbo.bank.vector_bank import VectorBank
+from melbo.errors import BankError
 from melbo.prompts import DEFAULT_SYSTEM
 
 MAX_SCALE = 8.0
@@ -21,7 +22,7 @@ EXTRA_EXAMPLES = ("How can I bake bread?", "Tell me a joke about kites.")
 
 
 @dataclass(frozen=True)
-class Preset:
+class VectorPreset:
     """A vector and scale worth trying first."""
 
     name: str
@@ -43,7 +44,7 @@ class Comparison:
 
 def vector_label(bank: VectorBank, index: int) -> str:
     """ "17 · German", or "17" where the vector has no label."""
-    label = _text(_note(bank, index), "label")
+    label = text_of(entry_of(bank, index), "label")
     return f"{index} · {label}" if label else str(index)
 
 
@@ -58,42 +59,49 @@ def label_at(bank: VectorBank, index: int, scale: float) -> str:
 
 def vector_note(bank: VectorBank, index: int) -> str:
     """The curator's note, or ""."""
-    return _text(_note(bank, index), "note")
+    return text_of(entry_of(bank, index), "note")
 
 
 def picker(bank: VectorBank) -> list[tuple[str, int]]:
     """Label and index of every vector, those without effect last."""
-    indices = sorted(range(len(bank)), key=lambda i: bool(_note(bank, i).get("dud")))
+    indices = sorted(range(len(bank)), key=lambda i: bool(entry_of(bank, i).get("dud")))
     return [(vector_label(bank, i), i) for i in indices]
 
 
 def usable(bank: VectorBank, index: int) -> list[tuple[float, float]]:
     """Scales at which the vector acts and stays coherent, as its annotation says; empty where nothing was measured."""
-    pairs = [(max(-MAX_SCALE, lo), min(MAX_SCALE, hi)) for lo, hi in ranges_of(_note(bank, index))]
+    pairs = [(max(-MAX_SCALE, lo), min(MAX_SCALE, hi)) for lo, hi in ranges_of(entry_of(bank, index))]
     return [(lo, hi) for lo, hi in pairs if lo <= hi]
+
+
+def ranges_text(ranges: Sequence[tuple[float, float]]) -> str:
+    """ "-2 to -0.5, 1"; "" for none."""
+    return ", ".join(f"{lo:g}" if lo == hi else f"{lo:g} to {hi:g}" for lo, hi in ranges)
 
 
 def best_scale(bank: VectorBank, index: int) -> float:
     """The scale that the annotation names, or 1."""
-    return _scale(_note(bank, index))
+    return _scale(entry_of(bank, index))
 
 
-def presets(bank: VectorBank) -> list[Preset]:
+def presets(bank: VectorBank) -> list[VectorPreset]:
     """Vectors whose annotation names a preset; where there are none, those with the largest objective.
 
     A vector may do two things, at different scales: "more_presets" in its annotation lists further ones.
     """
     named = []
     for index in range(len(bank)):
-        note = _note(bank, index)
+        note = entry_of(bank, index)
         more = note.get("more_presets")
         for entry in [note, *(more if isinstance(more, list) else [])]:
-            if isinstance(entry, dict) and (name := _text(entry, "preset")):
-                named.append(Preset(name.removesuffix(" (negative scale)"), index, _scale(entry), _text(entry, "note")))
+            if isinstance(entry, dict) and (name := text_of(entry, "preset")):
+                named.append(
+                    VectorPreset(name.removesuffix(" (negative scale)"), index, _scale(entry), text_of(entry, "note"))
+                )
     if named:
         return named
     best = bank.objective.argsort(descending=True, stable=True)[:FALLBACK_PRESETS].tolist()
-    return [Preset(bank.label(i), i, _scale(_note(bank, i)), vector_note(bank, i)) for i in best]
+    return [VectorPreset(bank.label(i), i, _scale(entry_of(bank, i)), vector_note(bank, i)) for i in best]
 
 
 def opening(bank: VectorBank) -> Comparison | None:
@@ -101,18 +109,18 @@ def opening(bank: VectorBank) -> Comparison | None:
     return prepared(bank, presets(bank)[0])
 
 
-def prepared(bank: VectorBank, preset: Preset) -> Comparison | None:
+def prepared(bank: VectorBank, preset: VectorPreset) -> Comparison | None:
     """The preset's stored example at its scale, or at the nearest of the same sign; None without the unsteered answer
     to it.
     """
-    note = _note(bank, preset.vector)
+    note = entry_of(bank, preset.vector)
     stored = [e for e in as_list(note.get("examples")) if isinstance(e, dict)]
     same_sign = [e for e in stored if _scale(e, preset.scale) * preset.scale > 0]
     if not same_sign:
         return None
     example = min(same_sign, key=lambda e: abs(_scale(e, preset.scale) - preset.scale))
-    prompt, steered = _text(example, "prompt"), _text(example, "text")
-    unsteered = _text(example, "unsteered") or _text(note, "unsteered")
+    prompt, steered = text_of(example, "prompt"), text_of(example, "text")
+    unsteered = text_of(example, "unsteered") or text_of(note, "unsteered")
     if not (prompt and steered and unsteered):
         return None
     return Comparison(prompt, unsteered, steered, preset.vector, _scale(example, preset.scale))
@@ -131,17 +139,29 @@ def system_prompt(bank: VectorBank) -> str:
     return next((m["content"] for m in (bank.prompts[0] if bank.prompts else ()) if m["role"] == "system"), "")
 
 
-def _note(bank: VectorBank, index: int) -> dict[str, Any]:
+def entry_of(bank: VectorBank, index: int) -> Mapping[str, Any]:
+    """The vector's annotation, {} where it has none."""
     return bank.annotations[index] if bank.annotations else {}
 
 
-def _text(values: dict[str, Any], key: str) -> str:
-    value = values.get(key)
-    return value.strip() if isinstance(value, str) else ""
+def checked_index(bank: VectorBank, value: object) -> int:
+    """A vector's number as the browser sends it.
+
+    Raises:
+        BankError: it is no number of this bank.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 != 0:
+        raise BankError("choose a vector first.")
+    bank.vector(int(value))
+    return int(value)
 
 
-def _scale(values: dict[str, Any], default: float = 1.0) -> float:
-    value = values.get("scale")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return default
-    return float(max(-MAX_SCALE, min(MAX_SCALE, value)))
+def first_vector(bank: VectorBank) -> int:
+    """The first vector that is no dud."""
+    return next((i for i in range(len(bank)) if not is_dud(entry_of(bank, i))), 0)
+
+
+def _scale(entry: Mapping[str, Any], default: float = 1.0) -> float:
+    """The entry's scale within the slider's range."""
+    found = number_of(entry, "scale")
+    return default if found is None else max(-MAX_SCALE, min(MAX_SCALE, found))

@@ -64,9 +64,17 @@ class Limits:
         names = tuple(name.strip() for name in environ.get("MELBO_MODELS", "").split(",") if name.strip())
         seconds = 45 if zero_gpu(environ) else 60
         return cls(
-            new_tokens=160, rows=21, radii=8, vectors=64, steps=100, seconds=seconds, banks=64,
-            bank_bytes=256 * 2**20, models=names, local_files=False,
-        )  # fmt: skip
+            new_tokens=160,
+            rows=21,
+            radii=8,
+            vectors=64,
+            steps=100,
+            seconds=seconds,
+            banks=64,
+            bank_bytes=256 * 2**20,
+            models=names,
+            local_files=False,
+        )
 
 
 class BankCache:
@@ -94,6 +102,13 @@ class BankCache:
         if bank is None:
             raise BankError("this bank is no longer loaded; choose one under Banks & models, or make it again.")
         return bank
+
+    def same_vectors(self, before: str, key: str) -> bool:
+        """Whether one bank is a copy of the other, with other labels perhaps."""
+        try:
+            return self.get(before).vectors is self.get(key).vectors
+        except BankError:
+            return False
 
     def put(self, bank: VectorBank) -> str:
         """Keep a bank and return its new random key.

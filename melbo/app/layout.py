@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 from typing import Any
 
@@ -10,9 +9,11 @@ import gradio as gr
 
 from melbo.app.api import publish
 from melbo.app.context import DEFAULT_KEY, BankCache, Context, Limits
+from melbo.app.events import LOCAL
 from melbo.app.jobs.device import zero_gpu
 from melbo.app.jobs.waiting import bound_places
 from melbo.app.notice import with_notice
+from melbo.app.render import render
 from melbo.app.tab_context import TABS, TabContext
 from melbo.app.tabs.bank import tab as bank_tab
 from melbo.app.tabs.discover import tab as discover_tab
@@ -73,9 +74,8 @@ def build_demo(loaded: LoadedModel, bank: VectorBank, limits: Limits | None = No
                 with gr.Tab(TABS[name], id=name, elem_id=f"tab-{name}"):
                     module.build(tab)
         bank_key.change(
-            with_notice(lambda key: head_of(context, key), 1), bank_key, [gr.HTML(visible=False), head],
-            queue=False, show_progress="hidden", api_visibility="private",
-        )  # fmt: skip
+            with_notice(lambda key: head_of(context, key), 1), bank_key, [gr.HTML(visible=False), head], **LOCAL
+        )
         publish(context)
     demo.queue(max_size=MAX_WAITING, api_open=False)
     bound_places(demo)
@@ -95,8 +95,4 @@ def head_of(context: Context, key: str) -> str:
     ]
     if base.id == ORGANISM:
         facts.append("a tiny test model, not an assistant")
-    return (
-        "<h1>MELBO</h1>"
-        "<p>One model answers twice: as it is, and with a vector, found without labels, added to its activations.</p>"
-        f'<p class="facts">{html.escape(" · ".join(facts))}</p>'
-    )
+    return render("head", facts=facts)

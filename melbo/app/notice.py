@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 import inspect
 import logging
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from melbo.app.render import render
 from melbo.errors import MelboError
 
 UNEXPECTED = "Something went wrong here. Nothing is lost; try again."
@@ -24,12 +24,12 @@ def notice(elem_id: str | None = None) -> gr.HTML:
 
 def alert(text: str) -> str:
     """A failure, escaped, read out by screen readers at once."""
-    return f'<div class="alert" role="alert">{html.escape(text)}</div>' if text else ""
+    return render("notice", kind="alert", role="alert", text=text) if text else ""
 
 
 def hint(text: str) -> str:
     """Something worth knowing, escaped."""
-    return f'<div class="hint" role="status">{html.escape(text)}</div>' if text else ""
+    return render("notice", kind="hint", role="status", text=text) if text else ""
 
 
 def error_message(error: Exception) -> str:

@@ -14,18 +14,16 @@ import pytest
 import torch
 
 from melbo.annotation.entry import DUD_LABEL
+from melbo.app.choices import best_scale, checked_index, first_vector
 from melbo.app.context import DEFAULT_KEY, BankCache, Context
+from melbo.app.downloads import KEPT_SECONDS, Downloads, bank_name, zip_bank
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.actions import BankActions
 from melbo.app.tabs.bank.effect_map import HEIGHT, WIDTH, effect_map, map_svg
-from melbo.app.tabs.bank.files import KEPT_SECONDS, Downloads, bank_name, zip_bank
 from melbo.app.tabs.bank.handlers import (
     MAX_LABEL,
     as_text,
-    best_scale,
-    checked_index,
     edited,
-    first_vector,
     parse_indices,
     read_tokens,
     search,
@@ -285,12 +283,12 @@ def test_saving_and_selecting_keep_the_apps_own_bank(tab: TabContext, noted: Vec
 
 
 def test_steering_hands_over_the_vector_and_its_scale(tab: TabContext) -> None:
-    pick, tabs = BankActions(tab).steer(DEFAULT_KEY, 0)
+    pick, tabs = BankActions(tab).send("steer", DEFAULT_KEY, 0)
     assert (pick["bank"], pick["vector"], pick["scale"]) == (DEFAULT_KEY, 0, -1.5) and tabs.selected == "steer"
 
 
 def test_the_way_to_inspect_hands_over_the_vector(tab: TabContext) -> None:
-    look, tabs = BankActions(tab).inspect(DEFAULT_KEY, 4)
+    look, tabs = BankActions(tab).send("inspect", DEFAULT_KEY, 4)
     assert (look["bank"], look["vector"]) == (DEFAULT_KEY, 4) and tabs.selected == "inspect"
 
 

@@ -17,12 +17,11 @@ from melbo.app.context import DEFAULT_KEY, BankCache, Context, Limits
 from melbo.app.tabs.bank.handlers import edited
 from melbo.app.tabs.models import handlers as models_tab_handlers
 from melbo.app.tabs.models.actions import ModelsActions
-from melbo.app.tabs.steer import shared as steer_shared
+from melbo.app.tabs.steer import link
 from melbo.app.tabs.steer.actions import SteerActions, views
 from melbo.app.tabs.steer.arrival import Arrival
-from melbo.app.tabs.steer.link import Shared, from_query, to_query
+from melbo.app.tabs.steer.link import Shared, from_query, place_of, to_query
 from melbo.app.tabs.steer.settings import MAX_MIX, Settings
-from melbo.app.tabs.steer.shared import place_of
 from melbo.bank.header import Source
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError
@@ -49,9 +48,9 @@ def curated(tiny_bank: VectorBank, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     bank.save(tmp_path / "vectors" / "five")
     folder = tmp_path / "vectors"
     listing, load = models_tab_handlers.local_banks, models_tab_handlers.load_local
-    monkeypatch.setattr(steer_shared, "VECTORS", folder)
-    monkeypatch.setattr(steer_shared, "local_banks", lambda: listing(folder))
-    monkeypatch.setattr(steer_shared, "load_local", lambda context, name: load(context, name, folder))
+    monkeypatch.setattr(link, "VECTORS", folder)
+    monkeypatch.setattr(link, "local_banks", lambda: listing(folder))
+    monkeypatch.setattr(link, "load_local", lambda context, name: load(context, name, folder))
     return bank
 
 
@@ -125,7 +124,7 @@ def test_a_link_to_a_bank_on_the_hub_names_its_commit(
         asked.append((repo, revision))
         return bank
 
-    monkeypatch.setattr(steer_shared, "load_hub", load)
+    monkeypatch.setattr(link, "load_hub", load)
     params = params_of(act.context, bank)
     assert (params["hub"], params["at"]) == ("user/bank", COMMIT)
     *_, (said, key, *_) = arrival(act).open(params, 40)
@@ -145,7 +144,7 @@ def test_what_was_made_here_has_no_link(context: Context, tiny_bank: VectorBank,
     [
         ({"set": "../five"}, "no bank of this app"), ({"set": "/etc"}, "no bank of this app"), ({"set": ""}, "no bank"),
         ({"hub": "/etc/passwd"}, "no name of a repository"), ({"hub": "vectors/../.."}, "no name of a repository"),
-        ({"hub": "melbo/ui"}, "also a folder here"), ({"hub": "user/bank", "at": "../x"}, "no revision"),
+        ({"hub": "melbo/app"}, "also a folder here"), ({"hub": "user/bank", "at": "../x"}, "no revision"),
         ({"bank": "0"}, "another bank"), ({"v": "7:1", "set": "five"}, "other vectors"),
     ],
 )  # fmt: skip

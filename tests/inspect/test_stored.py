@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from melbo.__main__ import app
-from melbo.app.tabs.bank.files import zip_bank
+from melbo.app.downloads import zip_bank
 from melbo.bank.results import ACTIVATING, FORMATS, GEOMETRY, LENS, MAX_RESULT_BYTES, SAE, read_beside
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import CorpusError

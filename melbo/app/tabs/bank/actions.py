@@ -8,19 +8,17 @@ from typing import Any
 import gradio as gr
 
 from melbo.annotation.entry import text_of
+from melbo.app.choices import best_scale, checked_index, entry_of, first_vector
+from melbo.app.downloads import Downloads, bank_name, zip_bank
 from melbo.app.jobs.device import on_device
 from melbo.app.notice import hint
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.effect_map import map_svg
-from melbo.app.tabs.bank.files import Downloads, bank_name, push, zip_bank
 from melbo.app.tabs.bank.handlers import (
     as_text,
-    best_scale,
-    checked_index,
     edited,
-    entry_of,
-    first_vector,
     parse_indices,
+    push,
     read_tokens,
     search,
     vector_rows,
@@ -84,17 +82,11 @@ class BankActions:
         index = checked_index(bank, (event._data or {}).get("index"))
         return index, *self.overview(bank, query, duds, index), *self.page(bank, index)
 
-    def steer(self, key: str, chosen: int) -> tuple[Any, ...]:
-        """Values for the tab's pick and tabs."""
+    def send(self, to: str, key: str, chosen: int) -> tuple[Any, ...]:
+        """The vector for the tab `to`: values for `pick` (Steer) or `look` (Inspect), and for `tabs`."""
         bank = self.banks.get(key)
         index = checked_index(bank, chosen)
-        return self.tab.steer_with(key, index, best_scale(bank, index)), self.tab.go_to("steer")
-
-    def inspect(self, key: str, chosen: int) -> tuple[Any, ...]:
-        """Values for the tab's look and tabs."""
-        bank = self.banks.get(key)
-        index = checked_index(bank, chosen)
-        return self.tab.steer_with(key, index, best_scale(bank, index)), self.tab.go_to("inspect")
+        return self.tab.steer_with(key, index, best_scale(bank, index)), self.tab.go_to(to)
 
     def tokens(self, key: str, chosen: int) -> str:
         """The logit lens."""

@@ -1,9 +1,13 @@
-"""Style sheets and script of the tabs that do not use `panel` yet."""
+"""What tabs use that do not use `render` and `panel` yet."""
 
-from melbo.app.render import script, stylesheet
+import html
+
+from melbo.app.render import MAX_TEXT, cut, script, stylesheet
 
 DIM = stylesheet("text")
-TABLE = stylesheet("text", "table")
-MAP = stylesheet("text", "map")
-PAGE = stylesheet("text", "table", "vector")
 PICK = script("pick")
+
+
+def text(value: object, most: int = MAX_TEXT) -> str:
+    """Escaped text, cut where it is longer than `most` characters."""
+    return html.escape(cut(value, most))

@@ -9,16 +9,20 @@ Distances in the plane are those of the part that lies in it; `share` says how l
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from melbo.app.render import cut, render
 from melbo.app.tabs.bank.handlers import VectorRow
 from melbo.bank.vector_bank import VectorBank
 
 WIDTH, HEIGHT, PAD = 420, 330, 26
+LABEL = 22
+"""Letters of a label."""
+LETTER = 6.8
+"""Pixels of one."""
 HUES = (262, 28, 152, 205, 338, 48, 95, 180, 300, 8, 228, 120)
 """Colours of labels, in the order in which labels come; distinct in dark and in light."""
 
@@ -71,44 +75,33 @@ def colours(rows: Sequence[VectorRow]) -> dict[str, int]:
 
 def map_svg(bank: VectorBank, rows: Sequence[VectorRow], shown: Sequence[VectorRow], chosen: int | None) -> str:
     """The map as SVG text: one dot for each shown row, that can be clicked; labels beside the first of their kind."""
-    found, hues = effect_map(bank, rows), colours(rows)
-    order = sorted(shown, key=lambda row: (not row.dud, row.index == chosen))
-    dots = "".join(_dot(row, found.places[row.index], hues, row.index == chosen) for row in order)
-    names = _names([row for row in shown if not row.dud], found)
-    middle_x, middle_y = found.origin
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="group" aria-label="Map of effects, {len(shown)} vectors">'
-        f'<line class="cross" x1="{PAD}" x2="{WIDTH - PAD}" y1="{middle_y}" y2="{middle_y}"/>'
-        f'<line class="cross" y1="{PAD}" y2="{HEIGHT - PAD}" x1="{middle_x}" x2="{middle_x}"/>{names}{dots}</svg>'
-        f'<p class="dim">Vectors that change the model alike lie together. The plane holds {found.share:.0%} of the '
-        "effects; the rest does not fit into two dimensions.</p>"
+    found = effect_map(bank, rows)
+    return render(
+        "bank/map",
+        found=found,
+        dots=sorted(shown, key=lambda row: (not row.dud, row.index == chosen)),
+        names=_names([row for row in shown if not row.dud], found),
+        hues=colours(rows),
+        chosen=chosen,
+        width=WIDTH,
+        height=HEIGHT,
+        pad=PAD,
     )
 
 
-def _dot(row: VectorRow, place: tuple[float, float], hues: dict[str, int], chosen: bool) -> str:
-    x, y = place
-    style = "" if row.dud else f' style="--hue:{hues[row.label]}"'
-    kind = "dot" + (" dud" if row.dud else "") + (" chosen" if chosen else "")
-    name = html.escape(f"{row.index} · {row.label}")
-    size = 3.2 if row.dud else 8 if chosen else 6
-    return (
-        f'<circle class="{kind}"{style} data-pick="{row.index}" tabindex="{-1 if row.dud else 0}" role="button" '
-        f'aria-label="{name}" cx="{x}" cy="{y}" r="{size}"><title>{name}</title></circle>'
-    )
-
-
-def _names(rows: Sequence[VectorRow], found: EffectMap) -> str:
-    """Labels beside their dots, each once, where they hide neither a dot nor an earlier label."""
+def _names(rows: Sequence[VectorRow], found: EffectMap) -> list[tuple[float, float, str, str]]:
+    """Labels beside their dots, each once, where they hide neither a dot nor an earlier label: x, y, anchor, text."""
     taken = [(x - 5, y, x + 5) for x, y in (found.places[row.index] for row in rows)]
-    texts, named = [], set()
+    texts: list[tuple[float, float, str, str]] = []
+    named = set()
     for row in rows:
         x, y = found.places[row.index]
-        label = row.label if len(row.label) <= 22 else row.label[:21] + "…"
-        width = 6.8 * len(label)
+        label = cut(row.label, LABEL)
+        width = LETTER * len(label)
         for left, anchor, at in ((x + 11, "start", x + 11), (x - 11 - width, "end", x - 11)):
             free = not any(abs(y - b) < 13 and left < c and a < left + width for a, b, c in taken)
             if row.label not in named and free and left > 0 and left + width < WIDTH:
                 named.add(row.label)
                 taken.append((left, y, left + width))
-                texts.append(f'<text x="{at:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">{html.escape(label)}</text>')
-    return "".join(texts)
+                texts.append((at, y + 4, anchor, label))
+    return texts

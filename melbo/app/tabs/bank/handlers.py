@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from melbo.annotation.entry import is_dud, number_of, ranges_of, tags_of_entry, text_of
-from melbo.app.choices import MAX_SCALE
+from melbo.app.choices import entry_of
 from melbo.app.context import Context
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 from melbo.inspect.lens.logit_lens import LensReport, logit_lens
+from melbo.publishing.hub import Pushed
 
 MAX_QUERY = 200
 MAX_LABEL = 80
@@ -39,11 +39,6 @@ class VectorRow:
     coherence: float | None
     """At the best scale, 0 to 10."""
     dud: bool
-
-
-def entry_of(bank: VectorBank, index: int) -> Mapping[str, Any]:
-    """The vector's annotation, {} where it has none."""
-    return bank.annotations[index] if bank.annotations else {}
 
 
 def vector_rows(bank: VectorBank) -> list[VectorRow]:
@@ -76,29 +71,6 @@ def search(rows: Sequence[VectorRow], query: str | None, duds: bool) -> list[Vec
         if (duds or not row.dud) and all(word in text for word in words):
             found.append(row)
     return found
-
-
-def checked_index(bank: VectorBank, value: object) -> int:
-    """A vector's number as the browser sends it.
-
-    Raises:
-        BankError: it is no number of this bank.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 != 0:
-        raise BankError("choose a vector first.")
-    bank.vector(int(value))
-    return int(value)
-
-
-def first_vector(bank: VectorBank) -> int:
-    """The vector whose page is shown first: the first that is no dud."""
-    return next((row.index for row in vector_rows(bank) if not row.dud), 0)
-
-
-def best_scale(bank: VectorBank, index: int) -> float:
-    """Scale to steer with: the annotation's, within the slider's range, else 1."""
-    scale = number_of(entry_of(bank, index), "scale")
-    return 1.0 if scale is None else max(-MAX_SCALE, min(MAX_SCALE, scale))
 
 
 def edited(bank: VectorBank, index: int, label: str | None, note: str | None) -> VectorBank:
@@ -164,3 +136,15 @@ def read_tokens(context: Context, bank: VectorBank, index: int) -> LensReport:
     """
     with context.lock:
         return logit_lens(context.model(bank), bank, "effect", [index], LENS_TOKENS, LENS_RANDOM)
+
+
+def push(bank: VectorBank, repo: str | None, private: bool, token: str | None) -> Pushed:
+    """Upload the bank.
+
+    Args:
+        token: the visitor's; None: this machine's own login. It is handed on and kept nowhere.
+
+    Raises:
+        HubError: the name is not allowed, access is refused, or the Hub cannot be reached.
+    """
+    return bank.push_to_hub(str(repo or "").strip()[:200], private=bool(private), token=token)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from melbo.app.context import visitors_log_in
-from melbo.app.jobs.device import MODEL_EVENT
+from melbo.app.downloads import click_on
+from melbo.app.events import LOCAL, PRIVATE, QUIET, SHARED, model_event
 from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.actions import BankActions
-from melbo.app.tabs.bank.css import MAP, PAGE, PICK, TABLE
 from melbo.app.tabs.bank.handlers import MAX_LABEL, MAX_NOTE, MAX_QUERY
+from melbo.app.widgets.panel import panel
 
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-SHARED: dict[str, Any] = QUIET | {"concurrency_limit": None}
-"""Of events that change what other tabs listen to: a State tells of a change only where the event is queued."""
-FETCH = "() => document.querySelector('#bank-file')?.click()"
-"""Clicks the hidden download button once it has its file."""
+TABLE = ("text", "table")
+PAGE = (*TABLE, "vector")
+"""Style sheets."""
 
 
 class Overview(NamedTuple):
@@ -78,12 +78,10 @@ def build(tab: TabContext) -> None:
                 go = gr.Button(steer, variant="primary", min_width=0, elem_id="bank-steer")
                 tokens = gr.Button("Read its tokens", min_width=0, elem_id="bank-tokens")
                 inspect = gr.Button("Inspect", min_width=0, elem_id="bank-inspect")
-            shown = gr.HTML(html, elem_id="bank-page", css_template=PAGE, padding=False, apply_default_css=False)
-            read = gr.HTML(lens, elem_id="bank-lens", css_template=PAGE, padding=False, apply_default_css=False)
+            shown = panel(html, *PAGE, elem_id="bank-page")
+            read = panel(lens, *PAGE, elem_id="bank-lens")
         with gr.Column(scale=3, min_width=300):
-            dots = gr.HTML(
-                plane, elem_id="bank-map", css_template=MAP, js_on_load=PICK, padding=False, apply_default_css=False
-            )
+            dots = panel(plane, "text", "map", elem_id="bank-map", pick=True)
             with gr.Accordion("Edit this vector", open=False):
                 name = gr.Textbox(label, label="Label", max_length=MAX_LABEL, elem_id="bank-label")
                 text = gr.Textbox(note, label="Note", max_length=MAX_NOTE, lines=2, max_lines=6, elem_id="bank-note")
@@ -99,16 +97,25 @@ def build(tab: TabContext) -> None:
 def _overview(box: dict[str, Any], table: str) -> tuple[gr.Textbox, gr.Checkbox, gr.HTML]:
     with gr.Row(elem_id="bank-find"):
         query = gr.Textbox(
-            label="Search", placeholder="Label, tag or number", show_label=False, container=False, max_length=MAX_QUERY,
-            scale=4, min_width=260, elem_id="bank-search",
-        )  # fmt: skip
+            label="Search",
+            placeholder="Label, tag or number",
+            show_label=False,
+            container=False,
+            max_length=MAX_QUERY,
+            scale=4,
+            min_width=260,
+            elem_id="bank-search",
+        )
         duds = gr.Checkbox(
-            label=box["label"], value=box["value"], interactive=box["interactive"], container=False, scale=1,
-            min_width=190, elem_id="bank-duds",
-        )  # fmt: skip
-    rows = gr.HTML(
-        table, elem_id="bank-table", css_template=TABLE, js_on_load=PICK, padding=False, apply_default_css=False
-    )
+            label=box["label"],
+            value=box["value"],
+            interactive=box["interactive"],
+            container=False,
+            scale=1,
+            min_width=190,
+            elem_id="bank-duds",
+        )
+    rows = panel(table, *TABLE, elem_id="bank-table", pick=True)
     return query, duds, rows
 
 
@@ -127,39 +134,52 @@ def _whole(tab: TabContext, numbers: str) -> Whole:
         if login:
             gr.LoginButton(size="sm")
         repo = gr.Textbox(
-            label="Repository on the Hub", placeholder="you/your-bank", max_length=200, elem_id="bank-repo",
+            label="Repository on the Hub",
+            placeholder="you/your-bank",
+            max_length=200,
+            elem_id="bank-repo",
             info="Uses your login." if login else "Uses this machine's login: `hf auth login` or HF_TOKEN.",
-        )  # fmt: skip
+        )
         private = gr.Checkbox(label="Private", value=True, container=False)
         push = gr.Button("Push", size="sm", elem_id="bank-push")
-        pushed = gr.HTML("", css_template=PAGE, padding=False, apply_default_css=False)
+        pushed = panel("", *PAGE)
     return Whole(selection, take, make, download, file, Push(repo, private, push, pushed))
 
 
 def _connect_overview(
-    tab: TabContext, act: BankActions, said: gr.HTML, states: tuple[gr.State, gr.State], over: Overview, page: Page,
+    tab: TabContext,
+    act: BankActions,
+    said: gr.HTML,
+    states: tuple[gr.State, gr.State],
+    over: Overview,
+    page: Page,
     whole: Whole,
-) -> None:  # fmt: skip
+) -> None:
     """Search, clicks in table and map, and another bank."""
     chosen, own = states
-    local: dict[str, Any] = QUIET | {"queue": False}
     view = [over.query, over.duds]
     gr.on(
-        [over.query.input, over.duds.input], with_notice(act.filter, 2), [tab.bank_key, *view, chosen],
-        [said, over.table, over.map], trigger_mode="always_last", **local,
-    )  # fmt: skip
+        [over.query.input, over.duds.input],
+        with_notice(act.filter, 2),
+        [tab.bank_key, *view, chosen],
+        [said, over.table, over.map],
+        trigger_mode="always_last",
+        **LOCAL,
+    )
 
     def pick(event: gr.EventData, key: str, query: str, duds: bool) -> tuple[Any, ...]:
         return act.pick(event, key, query, duds)
 
     for place in (over.table, over.map):
         place.select(
-            with_notice(pick, 8), [tab.bank_key, *view], [said, chosen, over.table, over.map, *page[:5]], **local
+            with_notice(pick, 8), [tab.bank_key, *view], [said, chosen, over.table, over.map, *page[:5]], **LOCAL
         )
     tab.bank_key.change(
-        with_notice(act.open, 11), [tab.bank_key, own],
-        [said, over.query, over.duds, chosen, over.table, over.map, *page[:5], whole.numbers], **local,
-    )  # fmt: skip
+        with_notice(act.open, 11),
+        [tab.bank_key, own],
+        [said, over.query, over.duds, chosen, over.table, over.map, *page[:5], whole.numbers],
+        **LOCAL,
+    )
 
 
 def _connect_page(
@@ -167,32 +187,39 @@ def _connect_page(
 ) -> None:
     """Steer, tokens, all that is known, save."""
     key, (chosen, own) = tab.bank_key, states
-    page.steer.click(with_notice(act.steer, 2), [key, chosen], [said, tab.pick, tab.tabs], **SHARED)
-    page.inspect.click(with_notice(act.inspect, 2), [key, chosen], [said, tab.look, tab.tabs], **SHARED)
+    page.steer.click(with_notice(partial(act.send, "steer"), 2), [key, chosen], [said, tab.pick, tab.tabs], **SHARED)
+    page.inspect.click(
+        with_notice(partial(act.send, "inspect"), 2), [key, chosen], [said, tab.look, tab.tabs], **SHARED
+    )
     page.tokens.click(
-        with_notice(act.tokens, 1), [key, chosen], [said, page.lens], api_visibility="private", show_progress="minimal",
-        show_progress_on=page.lens, **MODEL_EVENT,
-    )  # fmt: skip
+        with_notice(act.tokens, 1),
+        [key, chosen],
+        [said, page.lens],
+        **model_event(page.lens),
+    )
     page.save.click(
-        with_notice(act.save, 9), [key, chosen, page.label, page.note, over.query, over.duds],
-        [said, key, own, over.table, over.map, *page[:5]], **SHARED,
-    )  # fmt: skip
+        with_notice(act.save, 9),
+        [key, chosen, page.label, page.note, over.query, over.duds],
+        [said, key, own, over.table, over.map, *page[:5]],
+        **SHARED,
+    )
 
 
 def _connect_whole(tab: TabContext, act: BankActions, said: gr.HTML, over: Overview, whole: Whole) -> None:
     """Selection, download, push."""
     key = tab.bank_key
-    whole.take.click(
-        with_notice(act.shown, 1), [key, over.query, over.duds], [said, whole.numbers], queue=False, **QUIET
-    )
+    whole.take.click(with_notice(act.shown, 1), [key, over.query, over.duds], [said, whole.numbers], **LOCAL)
     whole.make.click(with_notice(act.select, 1), [key, whole.numbers], [said, key], **SHARED)
     whole.download.click(with_notice(act.download, 1), key, [said, whole.file], **QUIET).success(
-        None, js=FETCH, **QUIET
+        None, js=click_on("bank-file"), **QUIET
     )
     push = whole.push
     if push is not None:
         function = act.push_as if visitors_log_in() else act.push_here
         push.button.click(
-            with_notice(function, 1), [key, push.repo, push.private], [said, push.pushed], concurrency_limit=4,
-            api_visibility="private",
-        )  # fmt: skip
+            with_notice(function, 1),
+            [key, push.repo, push.private],
+            [said, push.pushed],
+            concurrency_limit=4,
+            **PRIVATE,
+        )

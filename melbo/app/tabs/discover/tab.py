@@ -12,12 +12,12 @@ from typing import Any
 
 import gradio as gr
 
+from melbo.app.downloads import Downloads, bank_name, zip_bank
 from melbo.app.jobs.device import MODEL_EVENT, on_device
 from melbo.app.jobs.event import newest
 from melbo.app.jobs.waiting import shown_on, waiting
 from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
-from melbo.app.tabs.bank.files import Downloads, bank_name, zip_bank
 from melbo.app.tabs.discover.api import publish
 from melbo.app.tabs.discover.handlers import (
     METHODS,

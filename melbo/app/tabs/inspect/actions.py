@@ -9,11 +9,10 @@ from typing import Any
 
 import gradio as gr
 
-from melbo.app.choices import picker
+from melbo.app.choices import best_scale, checked_index, first_vector, picker
 from melbo.app.jobs.device import on_device
 from melbo.app.jobs.event import JobEvent, JobEvents, updates
 from melbo.app.tab_context import TabContext
-from melbo.app.tabs.bank.handlers import best_scale, checked_index, first_vector
 from melbo.app.tabs.inspect.findings import LIVE, Findings, mark_of
 from melbo.app.tabs.inspect.handlers import (
     activating_steps,
@@ -26,7 +25,6 @@ from melbo.app.tabs.inspect.handlers import (
 )
 from melbo.app.tabs.inspect.html import descriptions_html, empty_html, examples_html, lens_html, own_text_html
 from melbo.app.tabs.inspect.source import read_source, remove
-from melbo.app.tabs.steer.handlers import same_vectors
 from melbo.app.widgets.progress import progress_html
 
 STOPS = 5
@@ -60,7 +58,7 @@ class InspectActions:
         """
         bank = self.banks.get(key)
         sent = look is not None and look["bank"] == key
-        same = same_vectors(self.context, before, key) and index is not None
+        same = self.context.banks.same_vectors(before, key) and index is not None
         number = look["vector"] if sent and look is not None else index if same else first_vector(bank)
         shown = self.show(key, number)
         if same and number == index:

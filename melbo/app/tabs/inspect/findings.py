@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from melbo.app.cache import Cache
+from melbo.app.choices import checked_index
 from melbo.app.context import BankCache
-from melbo.app.tabs.bank.handlers import checked_index
 from melbo.app.tabs.inspect.geometry import geometry_html
 from melbo.app.tabs.inspect.html import empty_html, examples_html, lens_html
 from melbo.app.tabs.inspect.sae import features_html

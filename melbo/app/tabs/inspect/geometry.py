@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from melbo.app.tabs.bank.html import text
+from melbo.app.tabs.bank.css import text
 from melbo.app.tabs.inspect.heat_map import MOST, heat_map, scale_bar
 from melbo.app.widgets.chart import Line, chart, legend, some_ticks, x_axis
 from melbo.bank.vector_bank import VectorBank

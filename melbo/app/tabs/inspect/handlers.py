@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, get_args
 
+from melbo.app.choices import best_scale
 from melbo.app.context import Context
 from melbo.app.conversation import MAX_CHARACTERS
 from melbo.app.jobs.event import JobEvents
 from melbo.app.jobs.worker import BEAT, JobHandle, follow, watched
-from melbo.app.tabs.bank.handlers import best_scale
 from melbo.app.tabs.inspect.geometry import Rows
 from melbo.app.tabs.inspect.source import CHATS, Source, make_corpus
 from melbo.bank.vector_bank import VectorBank

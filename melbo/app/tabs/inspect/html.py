@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from melbo.app.tabs.bank.html import text
+from melbo.app.tabs.bank.css import text
 from melbo.inspect.lens.logit_lens import Lens, LensReport, Token
 from melbo.inspect.lens.patchscope import Descriptions
 from melbo.inspect.lens.token_activation import TextActivations

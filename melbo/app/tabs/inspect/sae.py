@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from melbo.app.tabs.bank.html import text
+from melbo.app.tabs.bank.css import text
 from melbo.inspect.stored import Decomposition, Feature, Neighbours
 
 WARNING = "Compared are decoder directions: the encoder is made for activations, and misleads on a vector."

@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from melbo.app.events import LOCAL, QUIET, SLOW
 from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
-from melbo.app.tabs.bank.css import PICK
 from melbo.app.tabs.models.actions import ModelsActions
 from melbo.app.tabs.models.handlers import MAX_NAME, downloaded_models
-from melbo.app.tabs.models.html import HUB_EMPTY, STYLE
+from melbo.app.tabs.models.html import HUB_EMPTY, title_html
+from melbo.app.widgets.panel import panel
 from melbo.bank.listing import BankInfo
 
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-SLOW: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
-PLAIN: dict[str, Any] = {"css_template": STYLE, "padding": False, "apply_default_css": False}
+STYLE = ("text", "models")
+"""Style sheets."""
 
 
 class Shown(NamedTuple):
@@ -51,34 +51,35 @@ def build(tab: TabContext) -> None:
     context = tab.context
     cards, _, model, device = act.follow(context.default_key, [])
     said = notice("models-notice")
-    gr.HTML("<h4>Curated banks</h4>", **PLAIN)
-    local = gr.HTML(cards, elem_id="models-local", js_on_load=PICK, **PLAIN)
-    gr.HTML("<h4>On the Hub</h4>", **PLAIN)
+    panel(title_html("Curated banks"), *STYLE)
+    local = panel(cards, *STYLE, elem_id="models-local", pick=True)
+    panel(title_html("On the Hub"), *STYLE)
     hub_said = notice("models-hub-notice")
     with gr.Row(elem_id="models-load"):
         repo = gr.Textbox(
-            label="Repository", placeholder="user/bank", max_length=MAX_NAME, scale=3, min_width=220,
+            label="Repository",
+            placeholder="user/bank",
+            max_length=MAX_NAME,
+            scale=3,
+            min_width=220,
             elem_id="models-repo",
-        )  # fmt: skip
+        )
         revision = _revision("models-revision")
         with gr.Column(scale=1, min_width=160, elem_id="models-buttons"):
             load = gr.Button("Load", variant="primary", size="sm", min_width=0, elem_id="models-load-button")
             look = gr.Button("List banks", size="sm", min_width=0, elem_id="models-look")
     found: gr.State = gr.State([])
-    hub = gr.HTML(HUB_EMPTY, elem_id="models-hub", js_on_load=PICK, **PLAIN)
+    hub = panel(HUB_EMPTY, *STYLE, elem_id="models-hub", pick=True)
     model_said = _other_model(tab, act)
     with gr.Row(equal_height=True):
         with gr.Column(min_width=300):
-            facts = gr.HTML(model, elem_id="models-model", **PLAIN)
+            facts = panel(model, *STYLE, elem_id="models-model")
         with gr.Column(min_width=300):
-            held = gr.HTML(device, elem_id="models-device", **PLAIN)
+            held = panel(device, *STYLE, elem_id="models-device")
     shown = Shown(local, hub, facts, held)
     notices = Notices(said, hub_said, model_said)
     _connect_banks(tab, act, notices, shown, Repository(repo, revision, load, look), found)
-    gr.on(
-        tab.bank_key.change, with_notice(act.follow, 4), [tab.bank_key, found], [said_nothing(), *shown], queue=False,
-        **QUIET,
-    )  # fmt: skip
+    gr.on(tab.bank_key.change, with_notice(act.follow, 4), [tab.bank_key, found], [said_nothing(), *shown], **LOCAL)
 
 
 def said_nothing() -> gr.HTML:
@@ -94,14 +95,20 @@ def _other_model(tab: TabContext, act: ModelsActions) -> gr.HTML:
     if not anything and len(names) < 2:
         return said_nothing()
     more = " Type any model of the Hub, or a folder." if anything else ""
-    told = f'<p class="dim">It starts with random vectors: discover your own.{more}</p>'
-    gr.HTML(f"<h4>Another model</h4>{told}", **PLAIN)
+    panel(title_html("Another model", f"It starts with random vectors: discover your own.{more}"), *STYLE)
     said = notice("models-model-notice")
     with gr.Row(elem_id="models-other"):
         name = gr.Dropdown(
-            names, value=None, label="Model", allow_custom_value=anything, filterable=anything, interactive=True,
-            scale=3, min_width=220, elem_id="models-name",
-        )  # fmt: skip
+            names,
+            value=None,
+            label="Model",
+            allow_custom_value=anything,
+            filterable=anything,
+            interactive=True,
+            scale=3,
+            min_width=220,
+            elem_id="models-name",
+        )
         revision = _revision("models-model-revision", visible=anything)
         with gr.Column(scale=1, min_width=160, elem_id="models-other-buttons"):
             load = gr.Button("Load the model", size="sm", min_width=0, elem_id="models-model-button")
@@ -111,9 +118,14 @@ def _other_model(tab: TabContext, act: ModelsActions) -> gr.HTML:
 
 def _revision(elem_id: str, visible: bool = True) -> gr.Textbox:
     return gr.Textbox(
-        label="Revision", placeholder="main", max_length=MAX_NAME, scale=1, min_width=130, elem_id=elem_id,
+        label="Revision",
+        placeholder="main",
+        max_length=MAX_NAME,
+        scale=1,
+        min_width=130,
+        elem_id=elem_id,
         visible=visible,
-    )  # fmt: skip
+    )
 
 
 def _connect_banks(

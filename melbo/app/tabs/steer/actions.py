@@ -15,11 +15,10 @@ from melbo.app.conversation import before_last_question, from_view, to_view, tur
 from melbo.app.jobs.device import on_device
 from melbo.app.notice import hint
 from melbo.app.tabs.steer.export import as_code, as_json, as_markdown
-from melbo.app.tabs.steer.handlers import Update, again, compare, last_changes, same_vectors
+from melbo.app.tabs.steer.handlers import Update, again, compare, last_changes
 from melbo.app.tabs.steer.html import head_html, note_html, range_html, tokens_html
-from melbo.app.tabs.steer.link import to_query
+from melbo.app.tabs.steer.link import place_of, to_query
 from melbo.app.tabs.steer.settings import MAX_MIX, Settings, read_settings
-from melbo.app.tabs.steer.shared import place_of
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError
 
@@ -180,7 +179,7 @@ class SteerActions:
         """The key again, then as `show_bank` and `show_opening`. Where only labels have changed, they alone are told
         anew: mix and conversation stay.
         """
-        if not same_vectors(self.context, before, key):
+        if not self.context.banks.same_vectors(before, key):
             return (key, *self.show_bank(key, pick), *self.show_opening(key))
         bank, same = self.context.banks.get(key), gr.skip()
         preset = gr.update(choices=self.preset_choices(bank))

@@ -14,8 +14,7 @@ from melbo.app.context import DEFAULT_KEY
 from melbo.app.notice import hint
 from melbo.app.tabs.steer.actions import SteerActions, views
 from melbo.app.tabs.steer.html import head_html, note_html
-from melbo.app.tabs.steer.link import Shared, check_length, from_query
-from melbo.app.tabs.steer.shared import named_bank
+from melbo.app.tabs.steer.link import Shared, check_length, from_query, named_bank
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import MelboError
 

@@ -14,7 +14,7 @@ from melbo.app.context import Context
 from melbo.app.conversation import before_last_question, fit, turn
 from melbo.app.tabs.steer.settings import Settings
 from melbo.bank.vector_bank import VectorBank
-from melbo.errors import BankError, ConfigError, PromptError
+from melbo.errors import ConfigError, PromptError
 from melbo.inspect.lens.token_change import TokenChange, token_changes
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
@@ -32,14 +32,6 @@ class Update:
     finished: bool = False
     notice: str | None = None
     """Something the visitor should know, said once."""
-
-
-def same_vectors(context: Context, before: str, key: str) -> bool:
-    """Whether the bank is a copy of the one before, with other labels."""
-    try:
-        return context.banks.get(before).vectors is context.banks.get(key).vectors
-    except BankError:
-        return False
 
 
 def steering_vector(bank: VectorBank, settings: Settings) -> Tensor:

@@ -1,10 +1,27 @@
-"""Names for the Steer tab's components, between the file that makes them and the one that wires them."""
+"""The Steer tab's components, top to bottom. Steering, panes, message; the rest waits in two drawers."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gradio as gr
+
+from melbo.app.choices import MAX_SCALE, example_prompts, opening, picker, presets, system_prompt
+from melbo.app.context import Context
+from melbo.app.conversation import to_view, turn
+from melbo.app.events import PRIVATE
+from melbo.app.notice import notice
+from melbo.app.tabs.steer.html import head_html, note_html, range_html, unsteered_head
+from melbo.app.tabs.steer.settings import MAX_INSTRUCTION, MAX_MIX, Settings
+from melbo.bank.vector_bank import VectorBank
+from melbo.steering.hooks import POSITIONS
+
+DEFAULT_NEW_TOKENS = 96
+PANE_HEIGHT = "clamp(230px, 34vh, 460px)"
+INSTRUCTION = "Answer like a pirate."
+RIGHT_SIDES = [("Vector", "vector"), ("Random", "random"), ("Instruction", "prompt")]
 
 
 class Place(NamedTuple):
@@ -66,3 +83,214 @@ class SteerParts(NamedTuple):
         """Inputs in the order of `read_settings`."""
         mix = [c for place in self.places for c in (place.vector, place.scale)]
         return [*mix, self.side, self.instruction, *self.settings]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What the first visit shows."""
+
+    bank: VectorBank
+    vector: int
+    scale: float
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(((self.vector, self.scale),))
+
+
+def build_parts(context: Context) -> SteerParts:
+    """Add the components; call inside the tab's gr.Tab."""
+    bank = context.banks.get(context.default_key)
+    shown, first = opening(bank), presets(bank)[0]
+    start = _Start(bank, first.vector, shown.scale if shown else first.scale)
+    preset = gr.Radio(
+        [(p.name, i) for i, p in enumerate(presets(bank))],
+        value=0,
+        label="Try",
+        elem_id="presets",
+        container=False,
+        show_label=False,
+        interactive=True,
+    )
+    note = gr.HTML(note_html(presets(bank)[0].note), elem_id="note", padding=False)
+    places, add, side, instruction = _steering(start)
+    left, right, head = _panes(start)
+    tokens = gr.HTML("", elem_id="tokens", padding=False)
+    said = notice("steer-notice")
+    box, colour, examples = _box(bank)
+    settings = _settings(context, bank)
+    share = _share()
+    return SteerParts(
+        said,
+        preset,
+        note,
+        places,
+        add,
+        side,
+        instruction,
+        left,
+        right,
+        head,
+        tokens,
+        box,
+        colour,
+        examples,
+        settings,
+        share,
+    )
+
+
+def _steering(start: _Start) -> tuple[tuple[Place, ...], gr.Button, gr.Radio, gr.Textbox]:
+    with gr.Row(elem_id="steering"):
+        with gr.Column(scale=3, min_width=300, elem_id="mix"):
+            places = tuple(_place(start, i) for i in range(MAX_MIX))
+            add = gr.Button("+ Add a vector", size="sm", elem_id="add", min_width=0)
+        with gr.Column(scale=1, min_width=280, elem_id="side-column"):
+            side = gr.Radio(
+                RIGHT_SIDES,
+                value="vector",
+                label="On the right",
+                elem_id="side",
+            )
+            instruction = gr.Textbox(
+                INSTRUCTION,
+                label="Instruction",
+                visible=False,
+                max_length=MAX_INSTRUCTION,
+                lines=1,
+                max_lines=3,
+                elem_id="instruction",
+            )
+    return places, add, side, instruction
+
+
+def _place(start: _Start, i: int) -> Place:
+    """A vector with its slider; only the first is filled and shown."""
+    vector = start.vector if i == 0 else None
+    with gr.Row(visible=i == 0, elem_classes="place") as row:
+        name = f"Vector {i + 1}" if i else "Vector"
+        chosen = gr.Dropdown(
+            picker(start.bank),
+            value=vector,
+            label=name,
+            filterable=True,
+            interactive=True,
+            min_width=200,
+            elem_id=f"vector-{i}",
+        )
+        with gr.Column(min_width=220, elem_classes="strength"):
+            scale = gr.Slider(
+                -MAX_SCALE,
+                MAX_SCALE,
+                value=start.scale if i == 0 else 1.0,
+                step=0.05,
+                label=f"Scale {i + 1}" if i else "Scale",
+                elem_id=f"scale-{i}",
+                buttons=[],
+            )
+            bar = gr.HTML(range_html(start.bank, vector), padding=False)
+        remove = gr.Button("Remove", size="sm", min_width=0, visible=i > 0, elem_classes="remove")
+    return Place(row, chosen, scale, bar, remove)
+
+
+def _panes(start: _Start) -> tuple[gr.Chatbot, gr.Chatbot, gr.HTML]:
+    shown = opening(start.bank)
+    views = [to_view(turn(shown.prompt, text)) for text in (shown.unsteered, shown.steered)] if shown else [[], []]
+    with gr.Row(elem_id="panes"):
+        with gr.Column(min_width=300):
+            gr.HTML(unsteered_head(), padding=False)
+            left = _pane("Unsteered", "unsteered", views[0])
+        with gr.Column(min_width=300):
+            head = gr.HTML(head_html(start.bank, start.settings), padding=False)
+            right = _pane("Steered", "steered", views[1])
+    return left, right, head
+
+
+def _pane(name: str, elem_id: str, value: list[Any]) -> gr.Chatbot:
+    return gr.Chatbot(
+        value,
+        label=name,
+        show_label=False,
+        elem_id=elem_id,
+        elem_classes="pane",
+        height=PANE_HEIGHT,
+        render_markdown=False,
+        sanitize_html=True,
+        buttons=[],
+        feedback_options=None,
+        latex_delimiters=[],
+        placeholder="Ask something below.",
+    )
+
+
+def _box(bank: VectorBank) -> tuple[Box, gr.Checkbox, tuple[gr.Button, ...]]:
+    with gr.Row(elem_id="ask"):
+        text = gr.Textbox(
+            placeholder="Ask both at once",
+            label="Message",
+            show_label=False,
+            container=False,
+            lines=1,
+            max_lines=6,
+            elem_id="message",
+        )
+        send = gr.Button("Send", variant="primary", min_width=0, elem_id="send")
+        stop, retry, edit, clear = (
+            gr.Button(name, min_width=0, elem_id=name.lower()) for name in ("Stop", "Retry", "Edit", "Clear")
+        )
+    with gr.Row(elem_id="below"):
+        with gr.Row(elem_id="examples"):
+            prompts = example_prompts(bank)
+            examples = tuple(gr.Button(prompt, size="sm", min_width=0) for prompt in prompts)
+        colour = gr.Checkbox(label="Colour what changed", elem_id="colour", container=False, min_width=0)
+    for prompt, button in zip(prompts, examples, strict=True):
+        button.click(None, None, text, js=f"() => {json.dumps(prompt)}", **PRIVATE)
+    return Box(text, send, stop, retry, edit, clear), colour, examples
+
+
+def _settings(context: Context, bank: VectorBank) -> tuple[gr.components.Component, ...]:
+    """Components in the order of the last fields of `Settings`."""
+    most = context.limits.new_tokens
+    with gr.Accordion("Settings", open=False, elem_id="settings"):
+        system = gr.Textbox(system_prompt(bank), label="System prompt", lines=1, max_lines=4)
+        with gr.Row():
+            temperature = gr.Slider(
+                0,
+                2,
+                value=0,
+                step=0.05,
+                label="Temperature",
+                min_width=220,
+                info="0: always the likeliest token. Above, both sides share their random draws.",
+            )
+            top_p = gr.Slider(
+                0.05, 1, value=1, step=0.05, label="Top-p", min_width=220, info="Used above temperature 0."
+            )
+        with gr.Row():
+            tokens = gr.Slider(
+                1, most, value=min(DEFAULT_NEW_TOKENS, most), step=1, label="Max new tokens", min_width=220
+            )
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=220)
+        positions = gr.Radio(list(POSITIONS), value="all", label="Tokens that get the vector")
+    return system, temperature, top_p, tokens, seed, positions
+
+
+def _share() -> Share:
+    with gr.Accordion("Share and export", open=False, elem_id="share"):
+        with gr.Row(elem_id="share-buttons"):
+            link, as_json, as_markdown, code = (
+                gr.Button(name, size="sm", min_width=0) for name in ("Link", "JSON", "Markdown", "Show code")
+            )
+        address = gr.Textbox(
+            label="Link to this comparison", visible=False, interactive=False, buttons=["copy"], elem_id="address"
+        )
+        source = gr.Code(
+            language="python",
+            label="Python that repeats the last answer",
+            visible=False,
+            interactive=False,
+            wrap_lines=True,
+            elem_id="source",
+        )
+        file = gr.Textbox(visible="hidden", elem_id="file")
+    return Share(link, as_json, as_markdown, code, address, source, file)

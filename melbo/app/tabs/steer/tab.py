@@ -1,177 +1,137 @@
-"""The Steer tab's components, top to bottom. Steering, panes, message; the rest waits in two drawers."""
+"""The Steer tab: which function each event calls."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from melbo.app.choices import MAX_SCALE, example_prompts, opening, picker, presets, system_prompt
-from melbo.app.conversation import to_view, turn
-from melbo.app.notice import notice
+from melbo.app.context import DEFAULT_KEY
+from melbo.app.events import LOCAL, QUIET, SLOW, model_event
+from melbo.app.notice import with_notice
+from melbo.app.render import script
 from melbo.app.tab_context import TabContext
-from melbo.app.tabs.steer.events import connect
-from melbo.app.tabs.steer.html import head_html, note_html, range_html
-from melbo.app.tabs.steer.parts import Box, Place, Share, SteerParts
-from melbo.app.tabs.steer.settings import MAX_INSTRUCTION, MAX_MIX, Settings
-from melbo.bank.vector_bank import VectorBank
-from melbo.steering.hooks import POSITIONS
-
-DEFAULT_NEW_TOKENS = 96
-PANE_HEIGHT = "clamp(230px, 34vh, 460px)"
-INSTRUCTION = "Answer like a pirate."
-RIGHT_SIDES = [("Vector", "vector"), ("Random", "random"), ("Instruction", "prompt")]
-
-
-@dataclass(frozen=True)
-class _Start:
-    """What the first visit shows."""
-
-    bank: VectorBank
-    vector: int
-    scale: float
-
-    @property
-    def settings(self) -> Settings:
-        return Settings(((self.vector, self.scale),))
+from melbo.app.tabs.models.actions import ModelsActions
+from melbo.app.tabs.steer.actions import SteerActions
+from melbo.app.tabs.steer.arrival import Arrival
+from melbo.app.tabs.steer.parts import SteerParts, build_parts
 
 
 def build(tab: TabContext) -> None:
-    """Add the tab's content; call inside its gr.Tab."""
-    bank = tab.context.banks.get(tab.context.default_key)
-    shown, first = opening(bank), presets(bank)[0]
-    start = _Start(bank, first.vector, shown.scale if shown else first.scale)
-    preset = gr.Radio(
-        [(p.name, i) for i, p in enumerate(presets(bank))],
-        value=0, label="Try", elem_id="presets", container=False, show_label=False, interactive=True,
-    )  # fmt: skip
-    note = gr.HTML(note_html(presets(bank)[0].note), elem_id="note", padding=False)
-    places, add, side, instruction = _steering(start)
-    left, right, head = _panes(start)
-    tokens = gr.HTML("", elem_id="tokens", padding=False)
-    said = notice("steer-notice")
-    box, colour, examples = _box(bank)
-    settings = _settings(tab, bank)
-    share = _share()
-    parts = SteerParts(
-        said, preset, note, places, add, side, instruction, left, right, head, tokens, box, colour, examples, settings,
-        share,
-    )  # fmt: skip
-    connect(tab, parts)
+    """Add the tab's content and events; call inside its gr.Tab."""
+    parts = build_parts(tab.context)
+    count = gr.State(1)
+    act = SteerActions(tab.context)
+    _controls(tab, parts, act, count)
+    _chat(tab, parts, act)
+    _share(tab, parts, act)
+    _arrivals(tab, parts, act, count)
 
 
-def _steering(start: _Start) -> tuple[tuple[Place, ...], gr.Button, gr.Radio, gr.Textbox]:
-    with gr.Row(elem_id="steering"):
-        with gr.Column(scale=3, min_width=300, elem_id="mix"):
-            places = tuple(_place(start, i) for i in range(MAX_MIX))
-            add = gr.Button("+ Add a vector", size="sm", elem_id="add", min_width=0)
-        with gr.Column(scale=1, min_width=280, elem_id="side-column"):
-            side = gr.Radio(
-                RIGHT_SIDES, value="vector", label="On the right", elem_id="side",
-            )  # fmt: skip
-            instruction = gr.Textbox(
-                INSTRUCTION, label="Instruction", visible=False, max_length=MAX_INSTRUCTION, lines=1, max_lines=3,
-                elem_id="instruction",
-            )  # fmt: skip
-    return places, add, side, instruction
+def _mix_outputs(parts: SteerParts, count: gr.State) -> list[Any]:
+    """Outputs of `SteerActions.mix`."""
+    each = [c for p in parts.places for c in (p.row, p.vector, p.scale, p.bar)]
+    return [*each, parts.add, count]
 
 
-def _place(start: _Start, i: int) -> Place:
-    """A vector with its slider; only the first is filled and shown."""
-    vector = start.vector if i == 0 else None
-    with gr.Row(visible=i == 0, elem_classes="place") as row:
-        name = f"Vector {i + 1}" if i else "Vector"
-        chosen = gr.Dropdown(
-            picker(start.bank), value=vector, label=name, filterable=True, interactive=True, min_width=200,
-            elem_id=f"vector-{i}",
-        )  # fmt: skip
-        with gr.Column(min_width=220, elem_classes="strength"):
-            scale = gr.Slider(
-                -MAX_SCALE, MAX_SCALE, value=start.scale if i == 0 else 1.0, step=0.05,
-                label=f"Scale {i + 1}" if i else "Scale", elem_id=f"scale-{i}", buttons=[],
-            )  # fmt: skip
-            bar = gr.HTML(range_html(start.bank, vector), padding=False)
-        remove = gr.Button("Remove", size="sm", min_width=0, visible=i > 0, elem_classes="remove")
-    return Place(row, chosen, scale, bar, remove)
-
-
-def _panes(start: _Start) -> tuple[gr.Chatbot, gr.Chatbot, gr.HTML]:
-    shown = opening(start.bank)
-    views = [to_view(turn(shown.prompt, text)) for text in (shown.unsteered, shown.steered)] if shown else [[], []]
-    with gr.Row(elem_id="panes"):
-        with gr.Column(min_width=300):
-            gr.HTML('<div class="pane-head"><b>Unsteered</b><span>the model as it is</span></div>', padding=False)
-            left = _pane("Unsteered", "unsteered", views[0])
-        with gr.Column(min_width=300):
-            head = gr.HTML(head_html(start.bank, start.settings), padding=False)
-            right = _pane("Steered", "steered", views[1])
-    return left, right, head
-
-
-def _pane(name: str, elem_id: str, value: list[Any]) -> gr.Chatbot:
-    return gr.Chatbot(
-        value, label=name, show_label=False, elem_id=elem_id, elem_classes="pane", height=PANE_HEIGHT,
-        render_markdown=False, sanitize_html=True, buttons=[], feedback_options=None, latex_delimiters=[],
-        placeholder="Ask something below.",
-    )  # fmt: skip
-
-
-def _box(bank: VectorBank) -> tuple[Box, gr.Checkbox, tuple[gr.Button, ...]]:
-    with gr.Row(elem_id="ask"):
-        text = gr.Textbox(
-            placeholder="Ask both at once", label="Message", show_label=False, container=False, lines=1, max_lines=6,
-            elem_id="message",
-        )  # fmt: skip
-        send = gr.Button("Send", variant="primary", min_width=0, elem_id="send")
-        stop, retry, edit, clear = (
-            gr.Button(name, min_width=0, elem_id=name.lower()) for name in ("Stop", "Retry", "Edit", "Clear")
+def _controls(tab: TabContext, parts: SteerParts, act: SteerActions, count: gr.State) -> None:
+    """Presets, vectors, sides."""
+    key, mix = tab.bank_key, _mix_outputs(parts, count)
+    parts.preset.input(
+        with_notice(act.pick_preset, len(mix) + 4),
+        [key, parts.preset, parts.left, parts.right],
+        [parts.notice, parts.note, parts.left, parts.right, parts.head, *mix],
+        **LOCAL,
+    )
+    now = [key, count, *(c for p in parts.places for c in (p.vector, p.scale))]
+    parts.add.click(with_notice(act.add, len(mix)), now, [parts.notice, *mix], **LOCAL)
+    for i, place in enumerate(parts.places):
+        place.vector.input(
+            with_notice(partial(act.pick_vector, i == 0), 4),
+            [key, place.vector],
+            [parts.notice, place.scale, place.bar, parts.preset, parts.note],
+            **LOCAL,
         )
-    with gr.Row(elem_id="below"):
-        with gr.Row(elem_id="examples"):
-            prompts = example_prompts(bank)
-            examples = tuple(gr.Button(prompt, size="sm", min_width=0) for prompt in prompts)
-        colour = gr.Checkbox(label="Colour what changed", elem_id="colour", container=False, min_width=0)
-    for prompt, button in zip(prompts, examples, strict=True):
-        button.click(None, None, text, js=f"() => {json.dumps(prompt)}", api_visibility="private")
-    return Box(text, send, stop, retry, edit, clear), colour, examples
+        place.remove.click(with_notice(partial(act.remove, i), len(mix)), now, [parts.notice, *mix], **LOCAL)
+    parts.side.change(
+        None, parts.side, parts.instruction, js="(side) => ({visible: side === 'prompt', __type__: 'update'})", **QUIET
+    )
 
 
-def _settings(tab: TabContext, bank: VectorBank) -> tuple[gr.components.Component, ...]:
-    """Components in the order of the last fields of `Settings`."""
-    most = tab.context.limits.new_tokens
-    with gr.Accordion("Settings", open=False, elem_id="settings"):
-        system = gr.Textbox(system_prompt(bank), label="System prompt", lines=1, max_lines=4)
-        with gr.Row():
-            temperature = gr.Slider(
-                0, 2, value=0, step=0.05, label="Temperature", min_width=220,
-                info="0: always the likeliest token. Above, both sides share their random draws.",
-            )  # fmt: skip
-            top_p = gr.Slider(
-                0.05, 1, value=1, step=0.05, label="Top-p", min_width=220, info="Used above temperature 0."
-            )
-        with gr.Row():
-            tokens = gr.Slider(
-                1, most, value=min(DEFAULT_NEW_TOKENS, most), step=1, label="Max new tokens", min_width=220
-            )
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=220)
-        positions = gr.Radio(list(POSITIONS), value="all", label="Tokens that get the vector")
-    return system, temperature, top_p, tokens, seed, positions
+def _chat(tab: TabContext, parts: SteerParts, act: SteerActions) -> None:
+    """Send, stop, retry, edit, clear, colour."""
+    box, key = parts.box, tab.bank_key
+    panes = [parts.left, parts.right]
+    shown = [parts.left, parts.right, parts.head, parts.tokens]
+    busy = model_event(parts.right)
+    values = [key, parts.colour, *panes, *parts.values]
+    sent = gr.on(
+        [box.send.click, box.text.submit],
+        with_notice(act.send, 5),
+        [box.text, *values],
+        [parts.notice, box.text, *shown],
+        **busy,
+    )
+    repeated = box.retry.click(with_notice(act.retry, 4), values, [parts.notice, *shown], cancels=[sent], **busy)
+    coloured = parts.colour.change(with_notice(act.colour, 1), values, [parts.notice, parts.tokens], **busy)
+    running = [sent, repeated, coloured]
+    box.stop.click(None, cancels=running, **QUIET)
+    box.edit.click(
+        with_notice(act.edit, 4),
+        panes,
+        [parts.notice, box.text, *panes, parts.tokens],
+        cancels=running,
+        **LOCAL,
+    )
+    box.clear.click(with_notice(act.clear, 4), [key, *parts.values], [parts.notice, *shown], cancels=running, **LOCAL)
 
 
-def _share() -> Share:
-    with gr.Accordion("Share and export", open=False, elem_id="share"):
-        with gr.Row(elem_id="share-buttons"):
-            link, as_json, as_markdown, code = (
-                gr.Button(name, size="sm", min_width=0) for name in ("Link", "JSON", "Markdown", "Show code")
-            )
-        address = gr.Textbox(
-            label="Link to this comparison", visible=False, interactive=False, buttons=["copy"], elem_id="address"
+def _share(tab: TabContext, parts: SteerParts, act: SteerActions) -> None:
+    """Link, files, code."""
+    share = parts.share
+    values = [tab.bank_key, parts.left, parts.right, *parts.values]
+    share.link.click(
+        with_notice(act.link, 1),
+        [tab.bank_key, parts.box.text, parts.left, *parts.values],
+        [parts.notice, share.address],
+        **LOCAL,
+    ).then(None, share.address, share.address, js=script("address"), **QUIET)
+    share.code.click(with_notice(act.code, 1), values, [parts.notice, share.source], **LOCAL)
+    for button, kind, ending in (
+        (share.json, "application/json", "json"),
+        (share.markdown, "text/markdown", "md"),
+    ):
+        button.click(with_notice(partial(act.file, ending), 1), values, [parts.notice, share.file], **LOCAL).then(
+            None, share.file, None, js=f"(text) => ({script('save')})(text, '{kind}', '{ending}')", **QUIET
         )
-        source = gr.Code(
-            language="python", label="Python that repeats the last answer", visible=False, interactive=False,
-            wrap_lines=True, elem_id="source",
-        )  # fmt: skip
-        file = gr.Textbox(visible="hidden", elem_id="file")
-    return Share(link, as_json, as_markdown, code, address, source, file)
+
+
+def _arrivals(tab: TabContext, parts: SteerParts, act: SteerActions, count: gr.State) -> None:
+    """A link that is opened, another bank, and a vector sent by another tab."""
+    mix = _mix_outputs(parts, count)
+    chosen = [parts.preset, parts.note, parts.head, *mix]
+    tab.pick.change(with_notice(act.show_bank, len(chosen)), [tab.bank_key, tab.pick], [parts.notice, *chosen], **LOCAL)
+    before = gr.State(DEFAULT_KEY)
+    places = [c for p in parts.places for c in (p.vector, p.scale)]
+    followed = [before, *chosen, parts.left, parts.right, parts.tokens, parts.settings[0]]
+    tab.bank_key.change(
+        with_notice(act.follow, len(followed)),
+        [tab.bank_key, before, tab.pick, count, *places],
+        [parts.notice, *followed],
+        **LOCAL,
+    )
+
+    controls = [*chosen, parts.box.text, parts.side, parts.instruction, *parts.settings]
+    opened = [tab.bank_key, before, parts.left, parts.right, *controls]
+    arrival = Arrival(act, ModelsActions(tab).open)
+
+    def arrive(request: gr.Request) -> Iterator[Any]:
+        yield from arrival.open(dict(request.query_params), len(opened))
+
+    page = gr.context.Context.root_block
+    assert page is not None
+    page.load(
+        with_notice(arrive, len(opened)), None, [parts.notice, *opened], **SLOW
+    )  # queued, or the key's change is not told

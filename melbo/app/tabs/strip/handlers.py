@@ -114,9 +114,14 @@ def grid(reach: float, cards: float) -> tuple[float, ...]:
 
 
 def scale_strip(
-    context: Context, calibration: Calibration, bank: VectorBank, prompt: str, system: str, vector: int,
+    context: Context,
+    calibration: Calibration,
+    bank: VectorBank,
+    prompt: str,
+    system: str,
+    vector: int,
     scales: tuple[float, ...],
-) -> JobEvents[Strip, Strip]:  # fmt: skip
+) -> JobEvents[Strip, Strip]:
     """Answers at all scales, in one batch: each token gives a new value, and the result has everything measured.
 
     Closing the iterator stops the model.
@@ -152,9 +157,12 @@ def scale_strip(
 
 
 def measured(
-    loaded: LoadedModel, judge: CoherenceScale | None, asked: list[dict[str, str]], scales: tuple[float, ...],
+    loaded: LoadedModel,
+    judge: CoherenceScale | None,
+    asked: list[dict[str, str]],
+    scales: tuple[float, ...],
     texts: list[str],
-) -> Strip:  # fmt: skip
+) -> Strip:
     """The finished strip; the last text is the unsteered one."""
     losses = completion_nll(loaded, [asked] * len(scales), texts[:-1]) if judge else []
     cards = []

@@ -11,12 +11,12 @@ import gradio as gr
 
 from melbo.app.choices import MAX_SCALE, example_prompts, picker, presets, system_prompt
 from melbo.app.context import Context
-from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.events import LOCAL, QUIET, model_event
+from melbo.app.jobs.device import on_device
 from melbo.app.jobs.event import updates
-from melbo.app.jobs.waiting import shown_on, waiting
+from melbo.app.jobs.waiting import waiting
 from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
-from melbo.app.tabs.steer.handlers import same_vectors
 from melbo.app.tabs.strip.handlers import MIN_REACH, Calibration, grid, scale_strip
 from melbo.app.tabs.strip.html import EMPTY, strip_html
 
@@ -52,7 +52,7 @@ class StripActions:
         under another label.
         """
         bank = self.context.banks.get(key)
-        same, chosen = same_vectors(self.context, before, key), vector
+        same, chosen = self.context.banks.same_vectors(before, key), vector
         if pick is not None and pick["bank"] == key:
             chosen = pick["vector"]
         elif not same:
@@ -68,37 +68,66 @@ def build(tab: TabContext) -> None:
     said = notice("strip-notice")
     with gr.Row(elem_id="strip-controls"):
         prompt = gr.Textbox(
-            example_prompts(bank)[0], label="Prompt", lines=1, max_lines=4, scale=2, min_width=240,
+            example_prompts(bank)[0],
+            label="Prompt",
+            lines=1,
+            max_lines=4,
+            scale=2,
+            min_width=240,
             elem_id="strip-prompt",
-        )  # fmt: skip
+        )
         vector = gr.Dropdown(
-            picker(bank), value=presets(bank)[0].vector, label="Vector", filterable=True, interactive=True, scale=2,
-            min_width=220, elem_id="strip-vector",
-        )  # fmt: skip
+            picker(bank),
+            value=presets(bank)[0].vector,
+            label="Vector",
+            filterable=True,
+            interactive=True,
+            scale=2,
+            min_width=220,
+            elem_id="strip-vector",
+        )
         reach = gr.Slider(
-            MIN_REACH, MAX_SCALE, value=REACH, step=0.25, label="Reach", min_width=200, scale=1, buttons=[],
+            MIN_REACH,
+            MAX_SCALE,
+            value=REACH,
+            step=0.25,
+            label="Reach",
+            min_width=200,
+            scale=1,
+            buttons=[],
             elem_id="strip-reach",
-        )  # fmt: skip
+        )
         most = context.limits.rows - (context.limits.rows + 1) % 2
         cards = gr.Slider(
-            3, most, value=min(CARDS, most), step=2, label="Cards", min_width=200, scale=1, buttons=[],
+            3,
+            most,
+            value=min(CARDS, most),
+            step=2,
+            label="Cards",
+            min_width=200,
+            scale=1,
+            buttons=[],
             elem_id="strip-cards",
-        )  # fmt: skip
+        )
     with gr.Row(elem_id="strip-buttons"):
         run = gr.Button("Run", variant="primary", min_width=0, elem_id="strip-run")
         stop = gr.Button("Stop", min_width=0, elem_id="strip-stop")
         place = waiting("strip-place")
     strip = gr.HTML(EMPTY, elem_id="strip", padding=False, min_height=60)
     act = StripActions(context)
-    quiet: dict[str, Any] = {"api_visibility": "private"}
     started = gr.on(
-        [run.click, prompt.submit], with_notice(act.run, 1), [tab.bank_key, prompt, vector, reach, cards],
-        [said, strip], **shown_on(place), **quiet, **MODEL_EVENT,
-    )  # fmt: skip
-    stop.click(None, cancels=[started], show_progress="hidden", **quiet)
+        [run.click, prompt.submit],
+        with_notice(act.run, 1),
+        [tab.bank_key, prompt, vector, reach, cards],
+        [said, strip],
+        **model_event(place),
+    )
+    stop.click(None, cancels=[started], **QUIET)
     before = gr.State(context.default_key)
     gr.on(
-        [tab.bank_key.change, tab.pick.change], with_notice(act.show_bank, 3),
-        [tab.bank_key, before, tab.pick, vector], [said, before, vector, strip], queue=False,
-        show_progress="hidden", **quiet,
-    )  # fmt: skip
+        [tab.bank_key.change, tab.pick.change],
+        with_notice(act.show_bank, 3),
+        [tab.bank_key, before, tab.pick, vector],
+        [said, before, vector, strip],
+        **LOCAL,
+    )

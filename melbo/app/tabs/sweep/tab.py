@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from melbo.app.choices import example_prompts
+from melbo.app.downloads import Downloads, bank_name
 from melbo.app.jobs.device import MODEL_EVENT, on_device
 from melbo.app.jobs.event import JobEvent, updates
 from melbo.app.jobs.waiting import shown_on, waiting
 from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.css import PICK
-from melbo.app.tabs.bank.files import Downloads, bank_name
 from melbo.app.tabs.sweep.api import publish
 from melbo.app.tabs.sweep.handlers import (
     MAX_RADII_TEXT,

@@ -1,4 +1,4 @@
-"""Files for visitors to download, in a temporary folder of this process where old ones are deleted; and pushes."""
+"""Files for visitors to download, in a temporary folder of this process where old ones are deleted."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 from melbo.app.cache import FolderCache
 from melbo.bank.header import Source
 from melbo.bank.vector_bank import VectorBank
-from melbo.publishing.hub import Pushed
 
 KEPT_SECONDS = 600
 """How long a file waits to be fetched; gradio copies it to its own cache when the handler returns."""
+_KINDS = (".json", ".safetensors", ".md", ".png")
 
 
 class Downloads:
@@ -54,16 +54,6 @@ def zip_bank(bank: VectorBank, path: Path) -> Path:
     return path
 
 
-_KINDS = (".json", ".safetensors", ".md", ".png")
-
-
-def push(bank: VectorBank, repo: str | None, private: bool, token: str | None) -> Pushed:
-    """Upload the bank.
-
-    Args:
-        token: the visitor's; None: this machine's own login. It is handed on and kept nowhere.
-
-    Raises:
-        HubError: the name is not allowed, access is refused, or the Hub cannot be reached.
-    """
-    return bank.push_to_hub(str(repo or "").strip()[:200], private=bool(private), token=token)
+def click_on(elem_id: str) -> str:
+    """Script that clicks a hidden download button once it has its file."""
+    return f"() => document.querySelector('#{elem_id}')?.click()"
