@@ -12,10 +12,16 @@ from PIL import Image
 
 from melbo.app.context import DEFAULT_KEY, BankCache
 from melbo.app.tabs.inspect.findings import Findings
-from melbo.app.tabs.inspect.geometry import Rows, geometry_html
-from melbo.app.tabs.inspect.heat_map import MOST, NEGATIVE, POSITIVE, heat_map, png
-from melbo.app.tabs.inspect.html import descriptions_html, examples_html, lens_html, own_text_html
-from melbo.app.tabs.inspect.sae import features_html
+from melbo.app.tabs.inspect.handlers import Rows
+from melbo.app.tabs.inspect.html import (
+    descriptions_html,
+    examples_html,
+    features_html,
+    geometry_html,
+    lens_html,
+    own_text_html,
+)
+from melbo.app.widgets.heat_map import MOST, NEGATIVE, POSITIVE, heat_map, png
 from melbo.bank.vector_bank import VectorBank
 from melbo.inspect.geometry.layer_change import LayerChange
 from melbo.inspect.lens.logit_lens import Token

@@ -272,7 +272,7 @@ def test_the_plot_holds_both_arms_and_every_radius(swept: Sweep) -> None:
     assert plot_html(marked).count('class="mark calibrated"') == 4
     assert plot_html(replace(swept, auto_radius=9.0)).count('class="mark calibrated"') == 0
     own = plot_html(swept, None, 0.6)
-    assert own.count('class="mark own"') == 4 and "this bank&#x27;s R = 0.6" in own
+    assert own.count('class="mark own"') == 4 and "this bank&#39;s R = 0.6" in own
     assert "this bank" not in plot_html(swept, None, 9.0)
     assert "No sweep yet" in plot_html(None)
     assert plot_html(replace(swept, rows=())).count("<circle") == 0

@@ -1,19 +1,26 @@
-"""How far long work is, as HTML: a line and a bar."""
+"""One line where long work or its result shows: how far it is, what it found, or that there is nothing yet."""
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
+from markupsafe import Markup
+
 from melbo.app.jobs.event import JobEvent
+from melbo.app.render import render
 
 
-def progress_html(event: JobEvent[Any, Any]) -> str:
+def progress_html(event: JobEvent[Any, Any]) -> Markup:
     """What is being done, how much of it, and a bar."""
-    share = 100 * event.done / event.total if event.total else 0
-    phase = event.phase[:1].upper() + event.phase[1:]
-    return (
-        f'<p class="told" role="status">{html.escape(phase + event.place)}</p>'
-        f'<div class="bar" role="progressbar" aria-label="Progress" aria-valuenow="{share:.0f}" aria-valuemin="0" '
-        f'aria-valuemax="100"><i style="width:{share:.1f}%"></i></div>'
-    )
+    percent = 100 * event.done / event.total if event.total else 0
+    return render("widgets/progress", text=event.phase[:1].upper() + event.phase[1:] + event.place, percent=percent)
+
+
+def status_html(text: str, lead: str = "") -> Markup:
+    """What came of it; `lead` is bold and comes first."""
+    return render("widgets/status", text=text, lead=lead)
+
+
+def empty_html(text: str, command: str = "") -> Markup:
+    """What there would be, and the command that makes it."""
+    return render("widgets/empty", text=text, command=command)

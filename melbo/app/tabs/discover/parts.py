@@ -9,7 +9,8 @@ import gradio as gr
 from melbo.app.choices import example_prompts
 from melbo.app.context import Limits
 from melbo.app.tabs.discover.handlers import METHOD_NAMES, METHODS, default_steps, defaults, stored_atlas
-from melbo.app.tabs.discover.html import LAYERS, layers_html
+from melbo.app.tabs.discover.html import layers_html
+from melbo.app.widgets.panel import panel
 from melbo.bank.vector_bank import VectorBank
 
 MAX_STEPS = 500
@@ -61,10 +62,8 @@ def build_settings(bank: VectorBank, limits: Limits) -> tuple[Settings, gr.HTML]
             1, d.last_layer, value=d.target, step=1, label="Target block", min_width=200, buttons=[],
             elem_id="discover-target",
         )  # fmt: skip
-    picture = gr.HTML(
-        layers_html(bank.base_model.n_layers, d.source, d.target, stored_atlas(bank)), elem_id="discover-layers",
-        css_template=LAYERS, padding=False, apply_default_css=False,
-    )  # fmt: skip
+    shown = layers_html(bank.base_model.n_layers, d.source, d.target, stored_atlas(bank))
+    picture = panel(shown, "text", "layers", elem_id="discover-layers")
     longest = min(MAX_STEPS, limits.steps)
     with gr.Row():
         count = gr.Slider(

@@ -13,9 +13,10 @@ from typing import Any
 import gradio as gr
 
 from melbo.app.downloads import Downloads, bank_name, zip_bank
-from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.events import LOCAL, QUIET, SHARED, model_event
+from melbo.app.jobs.device import on_device
 from melbo.app.jobs.event import newest
-from melbo.app.jobs.waiting import shown_on, waiting
+from melbo.app.jobs.waiting import waiting
 from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.discover.api import publish
@@ -32,12 +33,12 @@ from melbo.app.tabs.discover.handlers import (
     read_request,
     stored_atlas,
 )
-from melbo.app.tabs.discover.html import EMPTY, STYLE, done_html, layers_html, running_html
+from melbo.app.tabs.discover.html import EMPTY, done_html, layers_html, running_html
 from melbo.app.tabs.discover.parts import Buttons, Settings, build_settings
+from melbo.app.widgets.panel import panel
+from melbo.app.widgets.progress import empty_html, status_html
 from melbo.bank.header import BaseModel
 from melbo.errors import MelboError
-
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 class DiscoverActions:
@@ -107,7 +108,7 @@ class DiscoverActions:
     def stopped(self, curve: Curve) -> tuple[Any, ...]:
         """Status and the button Resume, of a run that was stopped."""
         if not curve.points:
-            return '<p class="told" role="status">Stopped.</p>', gr.update(visible=True)
+            return status_html("Stopped."), gr.update(visible=True)
         return running_html(curve, "Stopped"), gr.update(visible=True)
 
     def steer(self, made: str) -> tuple[Any, ...]:
@@ -138,9 +139,7 @@ def build(tab: TabContext) -> None:
                 stop = gr.Button("Stop", scale=0, min_width=110, elem_id="discover-stop")
                 resume = gr.Button("Resume", visible=False, scale=0, min_width=110, elem_id="discover-resume")
                 place = waiting("discover-place")
-            status = gr.HTML(
-                EMPTY, elem_id="discover-status", css_template=STYLE, padding=False, apply_default_css=False
-            )
+            status = panel(empty_html(EMPTY), "text", "chart", "progress", "discover", elem_id="discover-status")
             with gr.Row(visible=False, elem_id="discover-after") as after:
                 steer = gr.Button("Try it in Steer", variant="primary", min_width=0, elem_id="discover-steer")
                 look = gr.Button("Look at the bank", min_width=0, elem_id="discover-bank")
@@ -151,31 +150,31 @@ def build(tab: TabContext) -> None:
     before = gr.State(bank.base_model)
     suited = [settings.source, settings.target, settings.n_vectors, settings.radius, settings.system]
     shown = [tab.bank_key, settings.source, settings.target]
-    tab.bank_key.change(
-        with_notice(act.follow, 6), [tab.bank_key, before], [said, before, *suited], queue=False, **QUIET
-    ).then(with_notice(act.layers, 1), shown, [said, picture], queue=False, **QUIET)  # then: the model may be shallower
+    tab.bank_key.change(with_notice(act.follow, 6), [tab.bank_key, before], [said, before, *suited], **LOCAL).then(
+        with_notice(act.layers, 1), shown, [said, picture], **LOCAL
+    )  # then: the model may be shallower
     page = gr.context.Context.root_block
     assert page is not None
-    page.load(lambda: secrets.token_urlsafe(16), None, ticket, queue=False, **QUIET)
+    page.load(lambda: secrets.token_urlsafe(16), None, ticket, **LOCAL)
     gr.on(
         [settings.source.input, settings.target.input], with_notice(act.layers, 1), shown, [said, picture],
-        trigger_mode="always_last", queue=False, **QUIET,
+        trigger_mode="always_last", **LOCAL,
     )  # fmt: skip
     settings.auto.change(
         None, settings.auto, settings.radius, js="(auto) => ({interactive: !auto, __type__: 'update'})", **QUIET
     )
     settings.method.input(
         lambda method: default_steps(method, tab.context.limits.steps) if method in METHODS else 1,
-        settings.method, settings.steps, queue=False, **QUIET,
+        settings.method, settings.steps, **LOCAL,
     )  # fmt: skip
 
 
 def _connect(
     tab: TabContext, act: DiscoverActions, said: gr.HTML, settings: Settings, buttons: Buttons,
-    states: tuple[gr.State, gr.State, gr.State], told: tuple[gr.HTML, gr.HTML],
+    states: tuple[gr.State, gr.State, gr.State], shown: tuple[gr.HTML, gr.HTML],
 ) -> None:  # fmt: skip
-    (ticket, curve, made), (status, place) = states, told
-    long: dict[str, Any] = QUIET | shown_on(place) | MODEL_EVENT
+    (ticket, curve, made), (status, place) = states, shown
+    long = model_event(place)
     inputs = [ticket, tab.bank_key, *settings]
     outputs = [said, curve, status, made, tab.bank_key, buttons.resume, buttons.after]
     started = buttons.start.click(with_notice(act.start, 6), inputs, outputs, **long)
@@ -185,11 +184,10 @@ def _connect(
         curve,
         [said, status, buttons.resume],
         cancels=[started, resumed],
-        queue=False,
-        **QUIET,
+        **LOCAL,
     )
-    buttons.steer.click(with_notice(act.steer, 2), made, [said, tab.pick, tab.tabs], concurrency_limit=None, **QUIET)
-    buttons.look.click(lambda: tab.go_to("bank"), None, tab.tabs, queue=False, **QUIET)
+    buttons.steer.click(with_notice(act.steer, 2), made, [said, tab.pick, tab.tabs], **SHARED)
+    buttons.look.click(lambda: tab.go_to("bank"), None, tab.tabs, **LOCAL)
     buttons.download.click(with_notice(act.download, 1), made, [said, buttons.file], **QUIET).success(
         None, js="() => document.querySelector('#discover-file')?.click()", **QUIET
     )

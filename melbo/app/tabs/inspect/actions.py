@@ -1,4 +1,4 @@
-"""What the Understand tab's events do: values of components in, values of components out."""
+"""What the Inspect tab's events do: values of components in, values of components out."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from melbo.app.tabs.inspect.handlers import (
     sae_steps,
     sign_of,
 )
-from melbo.app.tabs.inspect.html import descriptions_html, empty_html, examples_html, lens_html, own_text_html
+from melbo.app.tabs.inspect.html import descriptions_html, examples_html, lens_html, own_text_html
 from melbo.app.tabs.inspect.source import read_source, remove
-from melbo.app.widgets.progress import progress_html
+from melbo.app.widgets.progress import empty_html, progress_html
 
 STOPS = 5
 """Buttons that stop a run."""

@@ -1,4 +1,4 @@
-"""What the Understand tab has to show of a vector: stored beside the bank, or measured here before."""
+"""What the Inspect tab has to show of a vector: stored beside the bank, or measured here before."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 from melbo.app.cache import Cache
 from melbo.app.choices import checked_index
 from melbo.app.context import BankCache
-from melbo.app.tabs.inspect.geometry import geometry_html
-from melbo.app.tabs.inspect.html import empty_html, examples_html, lens_html
-from melbo.app.tabs.inspect.sae import features_html
+from melbo.app.tabs.inspect.html import examples_html, features_html, geometry_html, lens_html
+from melbo.app.widgets.progress import empty_html
 from melbo.bank.vector_bank import VectorBank
 from melbo.inspect.stored import (
     activating_examples,

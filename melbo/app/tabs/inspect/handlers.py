@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from melbo.app.choices import best_scale
@@ -12,7 +12,6 @@ from melbo.app.context import Context
 from melbo.app.conversation import MAX_CHARACTERS
 from melbo.app.jobs.event import JobEvents
 from melbo.app.jobs.worker import BEAT, JobHandle, follow, watched
-from melbo.app.tabs.inspect.geometry import Rows
 from melbo.app.tabs.inspect.source import CHATS, Source, make_corpus
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, PromptError, SaeError
@@ -42,6 +41,17 @@ DESCRIPTION_TOKENS = 48
 SITES: tuple[LensSite, ...] = ("effect", "vector")
 Along = Literal["effect", "minus", "vector"]
 """What one's own text is read along: the effect of the vector, that of minus the vector, or the vector itself."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The change at each layer after the source layer, for each vector of a bank."""
+
+    layers: tuple[int, ...]
+    norms: tuple[tuple[float, ...], ...]
+    """[n][layers], norm of the change per norm of the vector."""
+    cosines: tuple[tuple[float, ...], ...]
+    """[n][layers], cosine of the change with the vector."""
 
 
 def activating_steps(

@@ -1,4 +1,4 @@
-"""Where the Understand tab's passages come from: a visitor's text or file, or the embedded model's own chats."""
+"""Where the Inspect tab's passages come from: a visitor's text or file, or the embedded model's own chats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Understand tab: what one vector answers to, what it is made of, and how the bank's vectors lie to each other."""
+"""The Inspect tab: what one vector answers to, what it is made of, and how the bank's vectors lie to each other."""
 
 from __future__ import annotations
 
@@ -8,35 +8,17 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from melbo.app.conversation import MAX_CHARACTERS
+from melbo.app.events import LOCAL, QUIET, SHARED, model_event
 from melbo.app.jobs.device import MODEL_EVENT
 from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.inspect.actions import InspectActions
 from melbo.app.tabs.inspect.api import publish
-from melbo.app.tabs.inspect.css import STYLE
 from melbo.app.tabs.inspect.source import ENDINGS, MAX_CORPUS
+from melbo.app.widgets.panel import panel
 from melbo.organism.inputs import ORGANISM
 
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 ALONG = [("Effect × 1", "effect"), ("Effect × -1", "minus"), ("The vector itself", "vector")]
-CSS = """
-#inspect-head { align-items: flex-end; gap: .5rem; }
-#inspect-vector input { text-overflow: ellipsis; padding-right: 1.75rem; }
-#tab-inspect .compute { gap: .5rem; align-items: center; }
-#tab-inspect .compute button { flex: 0 0 auto; width: auto; }
-#inspect-choices { align-items: center; justify-content: flex-start; flex-wrap: wrap; gap: .5rem 1.25rem; }
-#inspect-choices .form, #inspect-choices .block { flex: 0 0 auto; width: auto; max-width: 100%; padding: 0;
-  margin: 0 !important; min-width: 0 !important; border-width: 0 !important; background: none; box-shadow: none; }
-#inspect-along .wrap { gap: .3rem; flex-wrap: wrap; }
-#inspect-along label { padding: .25rem .7rem; border-radius: 999px; font-size: .875rem; cursor: pointer;
-  border: 1px solid var(--border-color-primary); background: transparent; box-shadow: none; }
-#inspect-along label.selected { background: var(--primary-600); border-color: var(--primary-600); color: #fff; }
-#inspect-along label.selected span { color: #fff; }
-#inspect-along input { position: absolute; opacity: 0; width: 1px; height: 1px; }
-#inspect-along span { margin: 0 !important; }
-#inspect-along label:has(input:focus-visible) { outline: 2px solid var(--primary-500); outline-offset: 2px; }
-@media (max-width: 640px) { #inspect-vector, #inspect-text, #inspect-corpus { flex-basis: 100% !important; } }
-"""
 
 
 class View(NamedTuple):
@@ -116,7 +98,7 @@ def build(tab: TabContext) -> None:
 
 
 def _html(value: str, name: str) -> gr.HTML:
-    return gr.HTML(value, elem_id=name, css_template=STYLE, padding=False, apply_default_css=False)
+    return panel(value, "text", "chart", "progress", "inspect", elem_id=name)
 
 
 def _section(value: str, update: dict[str, Any], name: str) -> tuple[gr.HTML, gr.Button, gr.Button]:
@@ -169,7 +151,7 @@ def _arrivals(
     """Another vector, another bank, a vector that another tab sends: what runs for the one before stops. And the way to
     Steer.
     """
-    local: dict[str, Any] = QUIET | {"queue": False, "cancels": started}
+    local: dict[str, Any] = LOCAL | {"cancels": started}
     key = tab.bank_key
     vector.input(with_notice(act.show, len(view)), [key, vector], [said, *view], trigger_mode="always_last", **local)
     before = gr.State(tab.context.default_key)
@@ -177,9 +159,7 @@ def _arrivals(
         [key.change, tab.look.change], with_notice(act.opened, 2 + len(view)), [key, before, tab.look, vector],
         [said, before, vector, *view], **local,
     )  # fmt: skip
-    view.steer.click(
-        with_notice(act.steer, 2), [key, vector], [said, tab.pick, tab.tabs], concurrency_limit=None, **QUIET
-    )
+    view.steer.click(with_notice(act.steer, 2), [key, vector], [said, tab.pick, tab.tabs], **SHARED)
 
 
 def _connect_own(
@@ -187,11 +167,11 @@ def _connect_own(
 ) -> None:
     """Read; and read again where the direction changes and there is a text."""
     inputs = [tab.bank_key, vector, *own[:4]]
-    event: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": place}
-    gr.on([own.read.click, own.text.submit], with_notice(act.read, 1), inputs, [said, place], **event, **MODEL_EVENT)
+    event = model_event(place)
+    gr.on([own.read.click, own.text.submit], with_notice(act.read, 1), inputs, [said, place], **event)
     gr.on(
         [own.along.input, own.as_chat.input, own.random.input], with_notice(act.read_again, 1), inputs, [said, place],
-        trigger_mode="always_last", **event, **MODEL_EVENT,
+        trigger_mode="always_last", **event,
     )  # fmt: skip
 
 
@@ -235,4 +215,4 @@ def _connect_stop(
     def stopped(key: str, index: Any) -> tuple[str, Any]:
         return back(key, index), gr.update(visible=False)
 
-    stop.click(with_notice(stopped, 2), inputs, [said, place, stop], cancels=started, queue=False, **QUIET)
+    stop.click(with_notice(stopped, 2), inputs, [said, place, stop], cancels=started, **LOCAL)

@@ -11,12 +11,12 @@ import gradio as gr
 
 from melbo.app.choices import example_prompts
 from melbo.app.downloads import Downloads, bank_name
-from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.events import LOCAL, QUIET, model_event
+from melbo.app.jobs.device import on_device
 from melbo.app.jobs.event import JobEvent, updates
-from melbo.app.jobs.waiting import shown_on, waiting
+from melbo.app.jobs.waiting import waiting
 from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
-from melbo.app.tabs.bank.css import PICK
 from melbo.app.tabs.sweep.api import publish
 from melbo.app.tabs.sweep.handlers import (
     MAX_RADII_TEXT,
@@ -33,14 +33,16 @@ from melbo.app.tabs.sweep.handlers import (
     stored_sweep,
     sweep_steps,
 )
-from melbo.app.tabs.sweep.html import STYLE, answers_html, plot_html, summary_html
-from melbo.app.widgets.progress import progress_html
+from melbo.app.tabs.sweep.html import answers_html, plot_html, summary_html
+from melbo.app.widgets.panel import panel
+from melbo.app.widgets.progress import progress_html, status_html
 from melbo.errors import MelboError
 from melbo.radius_sweep.sweep import Sweep
 
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 VECTORS = 8
 STORED = "Stored beside the bank."
+SHEETS = ("text", "chart", "progress", "sweep")
+"""Style sheets of what shows a sweep."""
 
 
 class View(NamedTuple):
@@ -73,8 +75,8 @@ class SweepActions:
         chosen = first_choice(sweep)
         choices = [(f"{row.radius:g}", i) for i, row in enumerate(sweep.rows)]
         select = gr.update(choices=choices, value=chosen, visible=True)
-        told, shown = summary_html(sweep, origin), self.plot(key, sweep, chosen)
-        return sweep, told, shown, select, answers_html(sweep, chosen)
+        summary, plot = summary_html(sweep, origin), self.plot(key, sweep, chosen)
+        return sweep, summary, plot, select, answers_html(sweep, chosen)
 
     def open(self, key: str) -> tuple[Any, ...]:
         """Prompt, steps, the stored button, and the view of the bank's stored sweep."""
@@ -124,7 +126,7 @@ class SweepActions:
     def stopped(self, sweep: Sweep | None) -> str:
         """The status of a sweep that was stopped."""
         if sweep is None or not sweep.rows:
-            return '<p class="told">Stopped.</p>'
+            return status_html("Stopped.")
         return summary_html(sweep, "" if sweep.complete else "Stopped.")
 
     def choose(self, key: str, sweep: Sweep | None, number: Any) -> tuple[str, str]:
@@ -201,15 +203,14 @@ def _view(start: list[Any]) -> View:
     """The components, filled with what `SweepActions.view` gave."""
     sweep, status, plot, select, answers = start
     state = gr.State(sweep)
-    plain: dict[str, Any] = {"css_template": STYLE, "padding": False, "apply_default_css": False}
-    told = gr.HTML(status, elem_id="sweep-status", **plain)
-    drawn = gr.HTML(plot, elem_id="sweep-plot", js_on_load=PICK, **plain)
+    told = panel(status, *SHEETS, elem_id="sweep-status")
+    drawn = panel(plot, *SHEETS, elem_id="sweep-plot", pick=True)
     with gr.Row():
         radius = gr.Dropdown(
             select["choices"], value=select["value"], visible=select["visible"], label="Answers at R", scale=0,
             interactive=True, filterable=False, min_width=240, elem_id="sweep-radius",
         )  # fmt: skip
-    return View(state, told, drawn, radius, gr.HTML(answers, elem_id="sweep-answers", **plain))
+    return View(state, told, drawn, radius, panel(answers, *SHEETS, elem_id="sweep-answers"))
 
 
 def _connect(
@@ -218,15 +219,13 @@ def _connect(
 ) -> None:  # fmt: skip
     """Run, stop, stored; another R; another bank."""
     run, stop, stored = buttons
-    local: dict[str, Any] = QUIET | {"queue": False}
     started = run.click(
-        with_notice(act.run, len(view)), [tab.bank_key, *settings], [said, *view], **(QUIET | shown_on(place)),
-        **MODEL_EVENT,
+        with_notice(act.run, len(view)), [tab.bank_key, *settings], [said, *view], **model_event(place),
     )  # fmt: skip
-    stop.click(with_notice(act.stopped, 1), view.sweep, [said, view.status], cancels=[started], **local)
-    stored.click(with_notice(act.stored, len(view)), tab.bank_key, [said, *view], cancels=[started], **local)
+    stop.click(with_notice(act.stopped, 1), view.sweep, [said, view.status], cancels=[started], **LOCAL)
+    stored.click(with_notice(act.stored, len(view)), tab.bank_key, [said, *view], cancels=[started], **LOCAL)
     view.radius.input(
-        with_notice(act.choose, 2), [tab.bank_key, view.sweep, view.radius], [said, view.plot, view.answers], **local
+        with_notice(act.choose, 2), [tab.bank_key, view.sweep, view.radius], [said, view.plot, view.answers], **LOCAL
     )
 
     def pick(event: gr.EventData, key: str, sweep: Sweep | None) -> tuple[Any, ...]:
@@ -234,8 +233,8 @@ def _connect(
         return number, *act.choose(key, sweep, number)
 
     view.plot.select(
-        with_notice(pick, 3), [tab.bank_key, view.sweep], [said, view.radius, view.plot, view.answers], **local
+        with_notice(pick, 3), [tab.bank_key, view.sweep], [said, view.radius, view.plot, view.answers], **LOCAL
     )
     tab.bank_key.change(
-        with_notice(act.follow, 1 + len(view)), [tab.bank_key, view.sweep, view.radius], [said, stored, *view], **local
+        with_notice(act.follow, 1 + len(view)), [tab.bank_key, view.sweep, view.radius], [said, stored, *view], **LOCAL
     )
