@@ -7,7 +7,7 @@ from pathlib import Path
 
 from melbo.bank.header import read_annotations, read_header
 from melbo.errors import BankError
-from melbo.publishing.hub import TAG, list_models
+from melbo.hub.client import TAG, list_models
 
 
 @dataclass(frozen=True)

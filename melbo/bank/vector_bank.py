@@ -36,7 +36,7 @@ from melbo.models.load import LoadedModel
 from melbo.runs.files import read_tensors
 
 if TYPE_CHECKING:
-    from melbo.publishing.hub import Pushed
+    from melbo.hub.client import Pushed
 
 __all__ = ["FORMAT_VERSION", "BaseModel", "Source", "VectorBank", "library_versions", "replaceable"]
 
@@ -181,7 +181,7 @@ class VectorBank:
         """
         if isinstance(name, Path) or os.path.isdir(name) or name.count("/") != 1 or name.startswith((".", "/")):
             return cls.load(name)
-        from melbo.publishing.hub import download
+        from melbo.hub.client import download
 
         folder, commit = download(name, FILES, revision=revision, token=token, local_files_only=local_files_only)
         try:
@@ -235,7 +235,7 @@ class VectorBank:
         Raises:
             HubError: the name is not allowed, access is refused, or the Hub cannot be reached.
         """
-        from melbo.publishing.hub import push_files
+        from melbo.hub.client import push_files
 
         def write(path: Path) -> None:
             write_bank(self, path, card=True, repo=repo, license=license)

@@ -81,7 +81,7 @@ def space(
     out: Annotated[Path | None, typer.Option(help="Write it to this new folder instead of uploading it.")] = None,
 ) -> None:
     """Make a Space that shows a bank in the app, with the bank's present commit."""
-    from melbo.publishing.hub import push_files
+    from melbo.hub.client import push_files
     from melbo.publishing.space.write import PATTERNS, fill_space, write_space
 
     held = VectorBank.from_pretrained(bank, revision=revision)

@@ -20,11 +20,11 @@ from melbo.bank.results import FORMATS
 from melbo.bank.save import FILES
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, HubError
+from melbo.hub.client import check_repo
 from melbo.inspect.stored import activating_examples, stored_geometry
-from melbo.publishing.hub import check_repo
 from support.banks import assert_same
 from support.fuzz_values import a_bank, write_results
-from support.hub import REPO
+from support.hub import REPO, hub
 from support.loopback_hub import Fault, LoopbackHub, Repo
 
 

@@ -24,7 +24,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("melbo.publishing.hub_errors.PAUSE", 0.001)
+        monkeypatch.setattr("melbo.hub.errors.PAUSE", 0.001)
         monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it keeps the first Hub that it meets
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _seconds: None)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")

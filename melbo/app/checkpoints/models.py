@@ -22,7 +22,7 @@ from melbo.bank.header import BaseModel, check_base
 from melbo.errors import BankError, MelboError, MemoryLimitError, ModelError
 from melbo.models.load import LoadedModel
 from melbo.organism.inputs import ORGANISM
-from melbo.publishing.hub import check_repo
+from melbo.hub.client import check_repo
 from melbo.runs.free_memory import free_bytes, gigabytes
 from melbo.runs.progress import OnProgress, notify
 

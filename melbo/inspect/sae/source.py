@@ -8,7 +8,7 @@ from pathlib import Path
 
 from melbo.errors import HubError, SaeError
 from melbo.models.shipped import shipped_saes
-from melbo.publishing.hub import download
+from melbo.hub.client import download
 
 CONFIG = "cfg.json"
 WEIGHTS = ("sae_weights.safetensors", "sae.safetensors")

@@ -13,11 +13,11 @@ from huggingface_hub import ModelCard
 
 from melbo.bank.save import CARD_MARK
 from melbo.bank.vector_bank import VectorBank
+from melbo.hub.client import check_repo
 from melbo.publishing.card.metadata import MEASURES, check_card, hub_id, measured, metadata
 from melbo.publishing.card.responses import responses_view
 from melbo.publishing.card.sweep import read_sweep, sweep_results, sweep_view
 from melbo.publishing.card.text import inline, listed, number, quote, shown
-from melbo.publishing.hub import check_repo
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 PLACEHOLDER = "user/bank"

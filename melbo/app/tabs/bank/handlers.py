@@ -12,7 +12,7 @@ from melbo.app.context import Context
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 from melbo.inspect.lens.logit_lens import LensReport, logit_lens
-from melbo.publishing.hub import Pushed
+from melbo.hub.client import Pushed
 
 MAX_QUERY = 200
 MAX_LABEL = 80

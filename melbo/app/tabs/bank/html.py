@@ -13,7 +13,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.inspect.lens.logit_lens import LensReport
 from melbo.inspect.max_activating.report import Direction
 from melbo.inspect.stored import Neighbours
-from melbo.publishing.hub import Pushed
+from melbo.hub.client import Pushed
 
 MAX_EXAMPLES = 4
 MAX_PASSAGES = 2

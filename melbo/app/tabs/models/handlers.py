@@ -28,7 +28,7 @@ from melbo.errors import BankError, HubError, PromptError
 from melbo.models.load import LoadedModel
 from melbo.organism.inputs import ORGANISM
 from melbo.prompts import BOMB, chat
-from melbo.publishing.hub import check_repo
+from melbo.hub.client import check_repo
 from melbo.runs.free_memory import free_bytes, gigabytes
 
 VECTORS = Path(__file__).resolve().parents[4] / "vectors"

@@ -1,9 +1,8 @@
-"""Requests to the Hub that fail: sent again while that may help, else told in one line, without any token."""
+"""Requests to the Hub that fail: sent again while that may help, else explained in one line, without any token."""
 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -19,6 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from melbo.errors import HubError
 
@@ -42,21 +42,28 @@ def attempt(
     Raises:
         HubError: it failed for good.
     """
-    for number in range(1, ATTEMPTS + 1):
-        try:
-            return request()
-        except HubError:
-            raise
-        except (HTTPError, OSError, ValueError) as error:
-            pause = _pause(error, number)
-            if once or pause is None or number == ATTEMPTS:
-                raise HubError(_explain(error, repo, revision, token)) from error
-        time.sleep(pause)
-    raise AssertionError("unreachable")
+    retrying = Retrying(
+        retry=retry_if_exception(lambda error: _pause(error, 1) is not None),
+        wait=lambda state: _pause(_error_of(state), state.attempt_number) or 0.0,
+        stop=stop_after_attempt(1 if once else ATTEMPTS),
+        reraise=True,
+    )
+    try:
+        return retrying(request)
+    except HubError:
+        raise
+    except (HTTPError, OSError, ValueError) as error:
+        raise HubError(_explain(error, repo, revision, token)) from error
 
 
-def _pause(error: BaseException, number: int) -> float | None:
-    """Seconds to wait before trying again; None: trying again is of no use."""
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return None if state.outcome is None else state.outcome.exception()
+
+
+def _pause(error: BaseException | None, number: int) -> float | None:
+    """Seconds to wait after attempt `number`; None: trying again is of no use."""
+    if isinstance(error, HubError) or not isinstance(error, (HTTPError, OSError, ValueError)):
+        return None
     response = _response(error)
     if response is None:
         return PAUSE * 2 ** (number - 1) if _broken(error) else None

@@ -12,8 +12,8 @@ from huggingface_hub.utils import close_session
 
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import HubError
-from melbo.publishing.hub import list_models
-from melbo.publishing.hub_errors import endpoint, short
+from melbo.hub.client import list_models
+from melbo.hub.errors import endpoint, short
 
 TOKEN = "hf_abcdefghijklmnop"
 

@@ -17,7 +17,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from melbo.errors import HubError
-from melbo.publishing.hub_errors import attempt, short
+from melbo.hub.errors import attempt, short
 
 TAG = "melbo"
 """Tag of every bank on the Hub."""
