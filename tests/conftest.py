@@ -18,6 +18,7 @@ from melbo.models.load import LoadedModel
 from melbo.organism.tokenizer import train_tokenizer
 from melbo.prompts import BOMB, chat
 from melbo.steering.generate import Sampling, complete
+from support.hub import hub as hub
 from support.tiny import MakeTiny, hook_count
 
 torch.set_num_threads(1)

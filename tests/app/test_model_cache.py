@@ -31,11 +31,8 @@ from melbo.models.load import LoadedModel, load_model
 from melbo.prompts import BOMB
 from melbo.runs.free_memory import free_bytes, gigabytes
 from melbo.runs.progress import Progress
-from support.hub import hub
 from support.loopback_hub import Fault, LoopbackHub, Repo
 from support.saved_models import SAVED, save_tiny
-
-__all__ = ["hub"]
 
 SHORT = 160
 """Characters of a line that a visitor reads at once."""

@@ -34,12 +34,10 @@ from melbo.app.theme import launch_options
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import HubError
 from melbo.models.load import LoadedModel
-from support.hub import hub
 from support.loopback_hub import LoopbackHub, _Handler
 
 pytestmark = pytest.mark.server
 
-__all__ = ["hub"]
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = {

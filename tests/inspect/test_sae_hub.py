@@ -15,11 +15,8 @@ from melbo.errors import SaeError
 from melbo.inspect.sae.files import load_sae, save_sae
 from melbo.inspect.stored import sae_neighbours
 from melbo.models.load import LoadedModel
-from support.hub import hub
 from support.loopback_hub import Fault, Files, LoopbackHub, Repo
 from support.saes import BANK, random_sae, sparsify
-
-__all__ = ["hub"]
 
 REPO = "me/sae"
 Put = Callable[[Files], None]

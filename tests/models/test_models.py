@@ -20,10 +20,7 @@ from transformers.utils import logging as reports
 
 from melbo.errors import ModelError
 from melbo.models.load import LoadedModel, find_blocks, load_model, quiet_loading
-from support.hub import hub
 from support.loopback_hub import LoopbackHub, Repo
-
-__all__ = ["hub"]
 
 
 @pytest.fixture(scope="module")

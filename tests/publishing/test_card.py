@@ -23,10 +23,8 @@ from melbo.publishing.card.render import render_card
 from melbo.publishing.card.text import inline, number, quote
 from support.cards import body, html, nasty_bank
 from support.fuzz_values import a_bank, write_results
-from support.hub import REPO, hub
+from support.hub import REPO
 from support.loopback_hub import LoopbackHub
-
-__all__ = ["hub"]
 
 ROOT = Path(__file__).resolve().parents[2]
 NASTY = (

@@ -24,7 +24,7 @@ from melbo.hub.client import check_repo
 from melbo.inspect.stored import activating_examples, stored_geometry
 from support.banks import assert_same
 from support.fuzz_values import a_bank, write_results
-from support.hub import REPO, hub
+from support.hub import REPO
 from support.loopback_hub import Fault, LoopbackHub, Repo
 
 

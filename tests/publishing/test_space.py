@@ -17,10 +17,8 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.cli.hub import space
 from melbo.errors import BankError, HubError
 from melbo.publishing.space.write import requirements, write_space
-from support.hub import REPO, hub
+from support.hub import REPO
 from support.loopback_hub import LoopbackHub
-
-__all__ = ["hub"]
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "a" * 40
