@@ -20,9 +20,9 @@ from melbo.app.cache import Cache
 from melbo.app.checkpoints.plan import Plan, look, read_weights, weights_of
 from melbo.bank.header import BaseModel, check_base
 from melbo.errors import BankError, MelboError, MemoryLimitError, ModelError
+from melbo.hub.client import check_repo
 from melbo.models.load import LoadedModel
 from melbo.organism.inputs import ORGANISM
-from melbo.hub.client import check_repo
 from melbo.runs.free_memory import free_bytes, gigabytes
 from melbo.runs.progress import OnProgress, notify
 

@@ -9,10 +9,10 @@ import torch
 from huggingface_hub import constants
 
 from melbo.errors import HubError, MemoryLimitError, ModelError
-from melbo.models.load import LoadedModel, find_blocks, load_model
-from melbo.models.shipped import shipped_models
 from melbo.hub.client import download
 from melbo.hub.errors import short
+from melbo.models.load import LoadedModel, find_blocks, load_model
+from melbo.models.shipped import shipped_models
 from melbo.runs.free_memory import gigabytes
 
 

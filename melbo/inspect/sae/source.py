@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from melbo.errors import HubError, SaeError
-from melbo.models.shipped import shipped_saes
 from melbo.hub.client import download
+from melbo.models.shipped import shipped_saes
 
 CONFIG = "cfg.json"
 WEIGHTS = ("sae_weights.safetensors", "sae.safetensors")

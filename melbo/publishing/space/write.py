@@ -18,10 +18,10 @@ from jinja2 import Template
 from melbo.bank.save import FILES
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import HubError
+from melbo.hub.client import check_repo
 from melbo.models.shipped import shipped_models
 from melbo.publishing.card.metadata import LICENSE, hub_id
 from melbo.publishing.card.text import inline
-from melbo.hub.client import check_repo
 from melbo.runs.files import write_folder
 
 PATTERNS = ("app.py", "requirements.txt", "README.md", "melbo/*")

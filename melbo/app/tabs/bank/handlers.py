@@ -11,8 +11,8 @@ from melbo.app.choices import entry_of
 from melbo.app.context import Context
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
-from melbo.inspect.lens.logit_lens import LensReport, logit_lens
 from melbo.hub.client import Pushed
+from melbo.inspect.lens.logit_lens import LensReport, logit_lens
 
 MAX_QUERY = 200
 MAX_LABEL = 80

@@ -10,10 +10,10 @@ from melbo.app.choices import entry_of, ranges_text
 from melbo.app.render import render
 from melbo.app.tabs.bank.handlers import VectorRow, vector_rows
 from melbo.bank.vector_bank import VectorBank
+from melbo.hub.client import Pushed
 from melbo.inspect.lens.logit_lens import LensReport
 from melbo.inspect.max_activating.report import Direction
 from melbo.inspect.stored import Neighbours
-from melbo.hub.client import Pushed
 
 MAX_EXAMPLES = 4
 MAX_PASSAGES = 2

@@ -25,10 +25,10 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
 from melbo.discovery.discover import discover
 from melbo.errors import BankError, HubError, PromptError
+from melbo.hub.client import check_repo
 from melbo.models.load import LoadedModel
 from melbo.organism.inputs import ORGANISM
 from melbo.prompts import BOMB, chat
-from melbo.hub.client import check_repo
 from melbo.runs.free_memory import free_bytes, gigabytes
 
 VECTORS = Path(__file__).resolve().parents[4] / "vectors"
