@@ -14,15 +14,7 @@ from melbo.app.jobs.device import on_device
 from melbo.app.notice import hint
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.effect_map import map_svg
-from melbo.app.tabs.bank.handlers import (
-    as_text,
-    edited,
-    parse_indices,
-    push,
-    read_tokens,
-    search,
-    vector_rows,
-)
+from melbo.app.tabs.bank.handlers import as_text, edited, parse_indices, push, read_tokens, search, vector_rows
 from melbo.app.tabs.bank.html import lens_html, page_html, pushed_html, table_html
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import HubError

@@ -191,12 +191,7 @@ def _connect_page(
     page.inspect.click(
         with_notice(partial(act.send, "inspect"), 2), [key, chosen], [said, tab.look, tab.tabs], **SHARED
     )
-    page.tokens.click(
-        with_notice(act.tokens, 1),
-        [key, chosen],
-        [said, page.lens],
-        **model_event(page.lens),
-    )
+    page.tokens.click(with_notice(act.tokens, 1), [key, chosen], [said, page.lens], **model_event(page.lens))
     page.save.click(
         with_notice(act.save, 9),
         [key, chosen, page.label, page.note, over.query, over.duds],

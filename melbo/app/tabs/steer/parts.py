@@ -1,4 +1,4 @@
-"""The Steer tab's components, top to bottom. Steering, panes, message; the rest waits in two drawers."""
+"""The Steer tab's components, top to bottom: steering, panes, message; the rest waits in two drawers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from melbo.app.choices import MAX_SCALE, example_prompts, opening, picker, presets, system_prompt
+from melbo.app.choices import MAX_SCALE, example_prompts, opening, picker, presets
 from melbo.app.context import Context
 from melbo.app.conversation import to_view, turn
 from melbo.app.events import PRIVATE
 from melbo.app.notice import notice
+from melbo.app.tabs.steer.drawers import Share, build_settings, build_share
 from melbo.app.tabs.steer.html import head_html, note_html, range_html, unsteered_head
 from melbo.app.tabs.steer.settings import MAX_INSTRUCTION, MAX_MIX, Settings
 from melbo.bank.vector_bank import VectorBank
-from melbo.steering.hooks import POSITIONS
 
-DEFAULT_NEW_TOKENS = 96
 PANE_HEIGHT = "clamp(230px, 34vh, 460px)"
 INSTRUCTION = "Answer like a pirate."
 RIGHT_SIDES = [("Vector", "vector"), ("Random", "random"), ("Instruction", "prompt")]
@@ -45,19 +44,6 @@ class Box(NamedTuple):
     clear: gr.Button
 
 
-class Share(NamedTuple):
-    """The drawer for taking a comparison elsewhere."""
-
-    link: gr.Button
-    json: gr.Button
-    markdown: gr.Button
-    code: gr.Button
-    address: gr.Textbox
-    source: gr.Code
-    file: gr.Textbox
-    """Hidden: the text that the browser saves."""
-
-
 class SteerParts(NamedTuple):
     """The whole tab."""
 
@@ -74,7 +60,6 @@ class SteerParts(NamedTuple):
     tokens: gr.HTML
     box: Box
     colour: gr.Checkbox
-    examples: tuple[gr.Button, ...]
     settings: tuple[gr.components.Component, ...]
     share: Share
 
@@ -117,9 +102,9 @@ def build_parts(context: Context) -> SteerParts:
     left, right, head = _panes(start)
     tokens = gr.HTML("", elem_id="tokens", padding=False)
     said = notice("steer-notice")
-    box, colour, examples = _box(bank)
-    settings = _settings(context, bank)
-    share = _share()
+    box, colour = _box(bank)
+    settings = build_settings(context, bank)
+    share = build_share()
     return SteerParts(
         said,
         preset,
@@ -134,7 +119,6 @@ def build_parts(context: Context) -> SteerParts:
         tokens,
         box,
         colour,
-        examples,
         settings,
         share,
     )
@@ -146,12 +130,7 @@ def _steering(start: _Start) -> tuple[tuple[Place, ...], gr.Button, gr.Radio, gr
             places = tuple(_place(start, i) for i in range(MAX_MIX))
             add = gr.Button("+ Add a vector", size="sm", elem_id="add", min_width=0)
         with gr.Column(scale=1, min_width=280, elem_id="side-column"):
-            side = gr.Radio(
-                RIGHT_SIDES,
-                value="vector",
-                label="On the right",
-                elem_id="side",
-            )
+            side = gr.Radio(RIGHT_SIDES, value="vector", label="On the right", elem_id="side")
             instruction = gr.Textbox(
                 INSTRUCTION,
                 label="Instruction",
@@ -223,7 +202,7 @@ def _pane(name: str, elem_id: str, value: list[Any]) -> gr.Chatbot:
     )
 
 
-def _box(bank: VectorBank) -> tuple[Box, gr.Checkbox, tuple[gr.Button, ...]]:
+def _box(bank: VectorBank) -> tuple[Box, gr.Checkbox]:
     with gr.Row(elem_id="ask"):
         text = gr.Textbox(
             placeholder="Ask both at once",
@@ -240,57 +219,8 @@ def _box(bank: VectorBank) -> tuple[Box, gr.Checkbox, tuple[gr.Button, ...]]:
         )
     with gr.Row(elem_id="below"):
         with gr.Row(elem_id="examples"):
-            prompts = example_prompts(bank)
-            examples = tuple(gr.Button(prompt, size="sm", min_width=0) for prompt in prompts)
+            examples = {prompt: gr.Button(prompt, size="sm", min_width=0) for prompt in example_prompts(bank)}
         colour = gr.Checkbox(label="Colour what changed", elem_id="colour", container=False, min_width=0)
-    for prompt, button in zip(prompts, examples, strict=True):
+    for prompt, button in examples.items():
         button.click(None, None, text, js=f"() => {json.dumps(prompt)}", **PRIVATE)
-    return Box(text, send, stop, retry, edit, clear), colour, examples
-
-
-def _settings(context: Context, bank: VectorBank) -> tuple[gr.components.Component, ...]:
-    """Components in the order of the last fields of `Settings`."""
-    most = context.limits.new_tokens
-    with gr.Accordion("Settings", open=False, elem_id="settings"):
-        system = gr.Textbox(system_prompt(bank), label="System prompt", lines=1, max_lines=4)
-        with gr.Row():
-            temperature = gr.Slider(
-                0,
-                2,
-                value=0,
-                step=0.05,
-                label="Temperature",
-                min_width=220,
-                info="0: always the likeliest token. Above, both sides share their random draws.",
-            )
-            top_p = gr.Slider(
-                0.05, 1, value=1, step=0.05, label="Top-p", min_width=220, info="Used above temperature 0."
-            )
-        with gr.Row():
-            tokens = gr.Slider(
-                1, most, value=min(DEFAULT_NEW_TOKENS, most), step=1, label="Max new tokens", min_width=220
-            )
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=220)
-        positions = gr.Radio(list(POSITIONS), value="all", label="Tokens that get the vector")
-    return system, temperature, top_p, tokens, seed, positions
-
-
-def _share() -> Share:
-    with gr.Accordion("Share and export", open=False, elem_id="share"):
-        with gr.Row(elem_id="share-buttons"):
-            link, as_json, as_markdown, code = (
-                gr.Button(name, size="sm", min_width=0) for name in ("Link", "JSON", "Markdown", "Show code")
-            )
-        address = gr.Textbox(
-            label="Link to this comparison", visible=False, interactive=False, buttons=["copy"], elem_id="address"
-        )
-        source = gr.Code(
-            language="python",
-            label="Python that repeats the last answer",
-            visible=False,
-            interactive=False,
-            wrap_lines=True,
-            elem_id="source",
-        )
-        file = gr.Textbox(visible="hidden", elem_id="file")
-    return Share(link, as_json, as_markdown, code, address, source, file)
+    return Box(text, send, stop, retry, edit, clear), colour

@@ -79,11 +79,7 @@ def _chat(tab: TabContext, parts: SteerParts, act: SteerActions) -> None:
     running = [sent, repeated, coloured]
     box.stop.click(None, cancels=running, **QUIET)
     box.edit.click(
-        with_notice(act.edit, 4),
-        panes,
-        [parts.notice, box.text, *panes, parts.tokens],
-        cancels=running,
-        **LOCAL,
+        with_notice(act.edit, 4), panes, [parts.notice, box.text, *panes, parts.tokens], cancels=running, **LOCAL
     )
     box.clear.click(with_notice(act.clear, 4), [key, *parts.values], [parts.notice, *shown], cancels=running, **LOCAL)
 
@@ -99,10 +95,7 @@ def _share(tab: TabContext, parts: SteerParts, act: SteerActions) -> None:
         **LOCAL,
     ).then(None, share.address, share.address, js=script("address"), **QUIET)
     share.code.click(with_notice(act.code, 1), values, [parts.notice, share.source], **LOCAL)
-    for button, kind, ending in (
-        (share.json, "application/json", "json"),
-        (share.markdown, "text/markdown", "md"),
-    ):
+    for button, kind, ending in ((share.json, "application/json", "json"), (share.markdown, "text/markdown", "md")):
         button.click(with_notice(partial(act.file, ending), 1), values, [parts.notice, share.file], **LOCAL).then(
             None, share.file, None, js=f"(text) => ({script('save')})(text, '{kind}', '{ending}')", **QUIET
         )
