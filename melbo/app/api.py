@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from functools import partial
 from typing import Any, Literal
 
 from melbo.app.choices import best_scale, usable, vector_label, vector_note
 from melbo.app.context import Context
 from melbo.app.conversation import turn
-from melbo.app.endpoint import endpoint, plain_errors
-from melbo.app.jobs.device import MODEL_EVENT, on_device
-from melbo.app.jobs.event import updates
+from melbo.app.endpoint import endpoint, plain_errors, states
+from melbo.app.jobs.device import MODEL_EVENT
+from melbo.app.jobs.event import JobEvent
 from melbo.app.tabs.models.handlers import load_local, local_banks
 from melbo.app.tabs.steer.handlers import Update, compare, last_changes
 from melbo.app.tabs.steer.settings import Settings
-from melbo.app.tabs.strip.handlers import Calibration, scale_strip
+from melbo.app.tabs.strip.handlers import Calibration, Strip, scale_strip
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError
 from melbo.prompts import DEFAULT_SYSTEM
@@ -38,7 +37,7 @@ def _bank(context: Context, name: str) -> VectorBank:
         BankError: there is none of this name, or its model is not in memory.
     """
     if not name:
-        return context.banks.get(context.default_key)
+        return context.own_bank
     bank = load_local(context, name)
     context.model(bank)
     return bank
@@ -46,8 +45,9 @@ def _bank(context: Context, name: str) -> VectorBank:
 
 def chat_endpoint(context: Context) -> Callable[..., Iterator[tuple[str, str]]]:
     """The function behind /chat."""
-    run = on_device(partial(compare, context), context.limits.seconds)
+    run = context.on_device(compare)
 
+    @plain_errors
     def chat(
         message: str,
         vectors: list[int] = [0],  # noqa: B006  gradio publishes the default
@@ -82,9 +82,8 @@ def chat_endpoint(context: Context) -> Callable[..., Iterator[tuple[str, str]]]:
             The unsteered and the steered answer so far; the last pair is complete.
         """
         sampling = (temperature, top_p, max_new_tokens, seed)
-        with plain_errors():
-            settings = Settings(_mix(vectors, scales), side, instruction, system, *sampling, positions)
-            yield from _pairs(run(_bank(context, bank), message, [], [], settings))
+        settings = Settings(_mix(vectors, scales), side, instruction, system, *sampling, positions)
+        yield from _pairs(run(_bank(context, bank), message, [], [], settings))
 
     return chat
 
@@ -105,8 +104,9 @@ def _pairs(updates: Generator[Update, None, None]) -> Iterator[tuple[str, str]]:
 
 def changes_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
     """The function behind /token_changes."""
-    run = on_device(partial(last_changes, context), context.limits.seconds)
+    run = context.on_device(last_changes)
 
+    @plain_errors
     def token_changes(
         message: str, answer: str, vector: int = 0, scale: float = 1.0, bank: str = ""
     ) -> list[dict[str, Any]]:
@@ -122,17 +122,17 @@ def changes_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
         Returns:
             For each token: text, unsteered and steered probability, change (log of their ratio, nats).
         """
-        with plain_errors():
-            settings = Settings(((vector, scale),), max_new_tokens=1)
-            return [vars(change) for change in run(_bank(context, bank), turn(message, answer), settings)]
+        settings = Settings(((vector, scale),), max_new_tokens=1)
+        return [vars(change) for change in run(_bank(context, bank), turn(message, answer), settings)]
 
     return token_changes
 
 
 def strip_endpoint(context: Context) -> Callable[..., Iterator[list[dict[str, Any]]]]:
     """The function behind /scale_strip."""
-    run = on_device(partial(scale_strip, context, Calibration()), context.limits.seconds)
+    run = context.on_device(scale_strip, Calibration())
 
+    @plain_errors
     def scale_strip_(
         message: str,
         vector: int = 0,
@@ -153,20 +153,20 @@ def strip_endpoint(context: Context) -> Callable[..., Iterator[list[dict[str, An
             For each scale: scale, text, coherence (0 to 10), refusal, same (equal to the unsteered answer), kind. The
             texts so far; in the last list they are whole and measured.
         """
-        with plain_errors():
-            shown: list[dict[str, Any]] = []
-            with closing(updates(run(_bank(context, bank), message, system, vector, tuple(scales)))) as events:
-                for event in events:
-                    strip = event.result or event.value
-                    shown = [vars(card) | {"kind": card.kind} for card in strip.cards] if strip else shown
-                    yield shown
+        yield from states(run(_bank(context, bank), message, system, vector, tuple(scales)), [], _cards)
 
     return scale_strip_
+
+
+def _cards(shown: list[dict[str, Any]], event: JobEvent[Strip, Strip]) -> list[dict[str, Any]]:
+    strip = event.result or event.value
+    return [vars(card) | {"kind": card.kind} for card in strip.cards] if strip else shown
 
 
 def vectors_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
     """The function behind /vectors."""
 
+    @plain_errors
     def vectors(bank: str = "") -> list[dict[str, Any]]:
         """All vectors of a bank.
 
@@ -176,8 +176,7 @@ def vectors_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
         Returns:
             For each vector: its number, label, note, best scale, and usable scales as [lowest, highest] pairs.
         """
-        with plain_errors():
-            found = _bank(context, bank)
+        found = _bank(context, bank)
         return [
             {
                 "vector": i,

@@ -7,13 +7,14 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from melbo.app.cache import Cache
 from melbo.app.checkpoints.models import ModelCache
-from melbo.app.jobs.device import zero_gpu
+from melbo.app.jobs.device import on_device, zero_gpu
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 from melbo.models.load import LoadedModel
@@ -151,6 +152,17 @@ class Context:
         limits = self.limits
         models = ModelCache(self.loaded, limits.models, limits.other_models, limits.local_files)
         object.__setattr__(self, "models", models)
+
+    @property
+    def own_bank(self) -> VectorBank:
+        """The app's own bank."""
+        return self.banks.get(self.default_key)
+
+    def on_device(self, work: Callable[..., T], *given: Any) -> Callable[..., T]:
+        """`work` with this context and what is `given` as its first arguments, on a GPU where this is ZeroGPU: see
+        `jobs.device.on_device`.
+        """
+        return on_device(partial(work, self, *given), self.limits.seconds)
 
     def model(self, bank: VectorBank) -> LoadedModel:
         """The model that a bank was made for.

@@ -47,8 +47,12 @@ def heat_map(title: str, cosines: Sequence[Sequence[float]], order: Sequence[int
     place = 100 * order.index(chosen) / len(order) if chosen in order else None
     return render(
         "widgets/heat_map",
-        title=title, data=_data(rows), spoken=_spoken(title, rows), place=place, side=100 / len(order),
-    )  # fmt: skip
+        title=title,
+        data=_data(rows),
+        spoken=_spoken(title, rows),
+        place=place,
+        side=100 / len(order),
+    )
 
 
 def _spoken(title: str, rows: Sequence[Sequence[float]]) -> str:

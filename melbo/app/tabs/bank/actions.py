@@ -10,7 +10,6 @@ import gradio as gr
 from melbo.annotation.entry import text_of
 from melbo.app.choices import best_scale, checked_index, entry_of, first_vector
 from melbo.app.downloads import Downloads, bank_name, zip_bank
-from melbo.app.jobs.device import on_device
 from melbo.app.notice import hint
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.effect_map import map_svg
@@ -27,7 +26,7 @@ class BankActions:
     def __init__(self, tab: TabContext) -> None:
         self.tab = tab
         self.banks = tab.context.banks
-        self.lens = on_device(partial(read_tokens, tab.context))
+        self.lens = tab.context.on_device(read_tokens)
         self.files = Downloads()
 
     def overview(self, bank: VectorBank, query: str | None, duds: bool, chosen: int) -> tuple[str, str]:

@@ -67,7 +67,7 @@ class Whole(NamedTuple):
 def build(tab: TabContext) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
     act = BankActions(tab)
-    bank = tab.context.banks.get(tab.context.default_key)
+    bank = tab.context.own_bank
     _, box, first, table, plane, html, lens, steer, label, note, numbers = act.opened(bank)
     chosen, own = gr.State(first), gr.State("")
     said = notice("bank-notice")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from melbo.app.context import Context
-from melbo.app.endpoint import endpoint, plain_errors
-from melbo.app.jobs.device import MODEL_EVENT, on_device
-from melbo.app.jobs.event import updates
+from melbo.app.endpoint import endpoint, plain_errors, states
+from melbo.app.jobs.device import MODEL_EVENT
+from melbo.app.jobs.event import JobEvent
 from melbo.app.tabs.discover.handlers import discover_steps, read_request
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import default_layers
@@ -26,9 +24,10 @@ def publish(context: Context) -> None:
 
 def discover_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:
     """The function behind /discover."""
-    run = on_device(partial(discover_steps, context), min(120, context.limits.seconds))
+    run = context.on_device(discover_steps)
     first, last = default_layers(context.loaded.n_layers)
 
+    @plain_errors
     def discover(
         prompts: str = BOMB,
         method: Literal["melbo", "dct", "power", "random"] = "melbo",
@@ -59,24 +58,32 @@ def discover_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]
             Steps done, steps in all and the mean objective; in the end also the vectors, their norm, layer and
             objectives.
         """
-        with plain_errors():
-            request = read_request(
-                context, context.banks.get(context.default_key), prompts, system, method, source_layer, target_layer,
-                auto_radius, radius, vectors, steps, seed,
-            )  # fmt: skip
-            shown: dict[str, Any] = {"done": 0, "steps": request.config.steps, "objective": None}
-            with (
-                tempfile.TemporaryDirectory(prefix="melbo-run-") as folder,
-                closing(updates(run(request, Path(folder) / "run.safetensors"))) as events,
-            ):
-                for event in events:
-                    if event.value is not None:
-                        shown = shown | {"done": event.done, "objective": event.value}
-                    if event.result is not None:
-                        shown = shown | as_values(event.result)
-                    yield shown
+        request = read_request(
+            context,
+            context.own_bank,
+            prompts,
+            system,
+            method,
+            source_layer,
+            target_layer,
+            auto_radius,
+            radius,
+            vectors,
+            steps,
+            seed,
+        )
+        start = {"done": 0, "steps": request.config.steps, "objective": None}
+        with tempfile.TemporaryDirectory(prefix="melbo-run-") as folder:
+            yield from states(run(request, Path(folder) / "run.safetensors"), start, with_values)
 
     return discover
+
+
+def with_values(shown: dict[str, Any], event: JobEvent[float, VectorBank]) -> dict[str, Any]:
+    """What a client sees after the event."""
+    if event.value is not None:
+        shown = shown | {"done": event.done, "objective": event.value}
+    return shown if event.result is None else shown | as_values(event.result)
 
 
 def as_values(bank: VectorBank) -> dict[str, Any]:

@@ -85,9 +85,19 @@ class Checkpoints:
 
 
 def read_request(
-    context: Context, bank: VectorBank, prompts: Any, system: Any, method: Any, source: Any, target: Any,
-    auto: Any, radius: Any, n_vectors: Any, steps: Any, seed: Any,
-) -> Request:  # fmt: skip
+    context: Context,
+    bank: VectorBank,
+    prompts: Any,
+    system: Any,
+    method: Any,
+    source: Any,
+    target: Any,
+    auto: Any,
+    radius: Any,
+    n_vectors: Any,
+    steps: Any,
+    seed: Any,
+) -> Request:
     """Check what the components hold.
 
     Args:

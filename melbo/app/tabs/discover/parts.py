@@ -10,6 +10,7 @@ from melbo.app.choices import example_prompts
 from melbo.app.context import Limits
 from melbo.app.tabs.discover.handlers import METHOD_NAMES, METHODS, default_steps, defaults, stored_atlas
 from melbo.app.tabs.discover.html import layers_html
+from melbo.app.widgets.controls import slider
 from melbo.app.widgets.panel import panel
 from melbo.bank.vector_bank import VectorBank
 
@@ -49,36 +50,26 @@ def build_settings(bank: VectorBank, limits: Limits) -> tuple[Settings, gr.HTML]
     """The column of settings, and in it the picture of the layers."""
     d = defaults(bank, limits)
     prompts = gr.Textbox(
-        example_prompts(bank)[0], label="Prompts", info="One a line; vectors are trained on all of them.", lines=2,
-        max_lines=8, elem_id="discover-prompts",
-    )  # fmt: skip
+        example_prompts(bank)[0],
+        label="Prompts",
+        info="One a line; vectors are trained on all of them.",
+        lines=2,
+        max_lines=8,
+        elem_id="discover-prompts",
+    )
     method = gr.Radio([(METHOD_NAMES[m], m) for m in METHODS], value="melbo", label="Method", elem_id="discover-method")
     with gr.Row():
-        first = gr.Slider(
-            0, d.last_layer - 1, value=d.source, step=1, label="Source block", min_width=200, buttons=[],
-            elem_id="discover-source",
-        )  # fmt: skip
-        last = gr.Slider(
-            1, d.last_layer, value=d.target, step=1, label="Target block", min_width=200, buttons=[],
-            elem_id="discover-target",
-        )  # fmt: skip
+        first = slider("Source block", 0, d.last_layer - 1, d.source, "discover-source")
+        last = slider("Target block", 1, d.last_layer, d.target, "discover-target")
     shown = layers_html(bank.base_model.n_layers, d.source, d.target, stored_atlas(bank))
     picture = panel(shown, "text", "layers", elem_id="discover-layers")
     longest = min(MAX_STEPS, limits.steps)
     with gr.Row():
-        count = gr.Slider(
-            1, d.most_vectors, value=d.n_vectors, step=1, label="Vectors", min_width=200, buttons=[],
-            elem_id="discover-vectors",
-        )  # fmt: skip
-        steps = gr.Slider(
-            1, longest, value=default_steps("melbo", longest), step=1, label="Steps", min_width=200, buttons=[],
-            elem_id="discover-steps",
-        )  # fmt: skip
+        count = slider("Vectors", 1, d.most_vectors, d.n_vectors, "discover-vectors")
+        steps = slider("Steps", 1, longest, default_steps("melbo", longest), "discover-steps")
     with gr.Accordion("More", open=False):
         auto = gr.Checkbox(label="Choose R from the model", value=False, elem_id="discover-auto")
-        radius = gr.Number(
-            d.radius, label="R, in mean residual norms", minimum=0, elem_id="discover-radius",
-        )  # fmt: skip
+        radius = gr.Number(d.radius, label="R, in mean residual norms", minimum=0, elem_id="discover-radius")
         system = gr.Textbox(d.system, label="System prompt", lines=1, max_lines=4)
         seed = gr.Number(bank.config.seed, label="Seed", precision=0, minimum=0)
     return Settings(prompts, system, method, first, last, auto, radius, count, steps, seed), picture

@@ -14,7 +14,6 @@ import gradio as gr
 
 from melbo.app.downloads import Downloads, bank_name, zip_bank
 from melbo.app.events import LOCAL, QUIET, SHARED, model_event
-from melbo.app.jobs.device import on_device
 from melbo.app.jobs.event import newest
 from melbo.app.jobs.waiting import waiting
 from melbo.app.notice import notice, with_notice
@@ -35,6 +34,7 @@ from melbo.app.tabs.discover.handlers import (
 )
 from melbo.app.tabs.discover.html import EMPTY, done_html, layers_html, running_html
 from melbo.app.tabs.discover.parts import Buttons, Settings, build_settings
+from melbo.app.widgets.controls import downloads_by, hidden_file
 from melbo.app.widgets.panel import panel
 from melbo.app.widgets.progress import empty_html, status_html
 from melbo.bank.header import BaseModel
@@ -46,7 +46,7 @@ class DiscoverActions:
 
     def __init__(self, tab: TabContext) -> None:
         self.tab, self.context = tab, tab.context
-        self.steps = on_device(partial(discover_steps, tab.context), min(120, tab.context.limits.seconds))
+        self.steps = tab.context.on_device(discover_steps)
         self.files, self.checkpoints = Downloads(), Checkpoints()
 
     def layers(self, key: str, source: float, target: float) -> str:
@@ -128,7 +128,7 @@ def build(tab: TabContext) -> None:
     publish(tab.context)
     ticket = gr.State("")
     curve, made = gr.State(Curve()), gr.State("")
-    bank = tab.context.banks.get(tab.context.default_key)
+    bank = tab.context.own_bank
     said = notice("discover-notice")
     with gr.Row(elem_id="discover"):
         with gr.Column(scale=3, min_width=300):
@@ -144,7 +144,7 @@ def build(tab: TabContext) -> None:
                 steer = gr.Button("Try it in Steer", variant="primary", min_width=0, elem_id="discover-steer")
                 look = gr.Button("Look at the bank", min_width=0, elem_id="discover-bank")
                 download = gr.Button("Download (zip)", min_width=0, elem_id="discover-download")
-            file = gr.DownloadButton("File", visible="hidden", elem_id="discover-file")
+            file = hidden_file("discover-file")
     buttons = Buttons(start, stop, resume, after, steer, look, download, file)
     _connect(tab, act, said, settings, buttons, (ticket, curve, made), (status, place))
     before = gr.State(bank.base_model)
@@ -157,37 +157,41 @@ def build(tab: TabContext) -> None:
     assert page is not None
     page.load(lambda: secrets.token_urlsafe(16), None, ticket, **LOCAL)
     gr.on(
-        [settings.source.input, settings.target.input], with_notice(act.layers, 1), shown, [said, picture],
-        trigger_mode="always_last", **LOCAL,
-    )  # fmt: skip
+        [settings.source.input, settings.target.input],
+        with_notice(act.layers, 1),
+        shown,
+        [said, picture],
+        trigger_mode="always_last",
+        **LOCAL,
+    )
     settings.auto.change(
         None, settings.auto, settings.radius, js="(auto) => ({interactive: !auto, __type__: 'update'})", **QUIET
     )
     settings.method.input(
         lambda method: default_steps(method, tab.context.limits.steps) if method in METHODS else 1,
-        settings.method, settings.steps, **LOCAL,
-    )  # fmt: skip
+        settings.method,
+        settings.steps,
+        **LOCAL,
+    )
 
 
 def _connect(
-    tab: TabContext, act: DiscoverActions, said: gr.HTML, settings: Settings, buttons: Buttons,
-    states: tuple[gr.State, gr.State, gr.State], shown: tuple[gr.HTML, gr.HTML],
-) -> None:  # fmt: skip
+    tab: TabContext,
+    act: DiscoverActions,
+    said: gr.HTML,
+    settings: Settings,
+    buttons: Buttons,
+    states: tuple[gr.State, gr.State, gr.State],
+    shown: tuple[gr.HTML, gr.HTML],
+) -> None:
     (ticket, curve, made), (status, place) = states, shown
     long = model_event(place)
     inputs = [ticket, tab.bank_key, *settings]
     outputs = [said, curve, status, made, tab.bank_key, buttons.resume, buttons.after]
     started = buttons.start.click(with_notice(act.start, 6), inputs, outputs, **long)
     resumed = buttons.resume.click(with_notice(act.resume, 6), inputs, outputs, **long)
-    buttons.stop.click(
-        with_notice(act.stopped, 2),
-        curve,
-        [said, status, buttons.resume],
-        cancels=[started, resumed],
-        **LOCAL,
-    )
+    after_stop = [said, status, buttons.resume]
+    buttons.stop.click(with_notice(act.stopped, 2), curve, after_stop, cancels=[started, resumed], **LOCAL)
     buttons.steer.click(with_notice(act.steer, 2), made, [said, tab.pick, tab.tabs], **SHARED)
     buttons.look.click(lambda: tab.go_to("bank"), None, tab.tabs, **LOCAL)
-    buttons.download.click(with_notice(act.download, 1), made, [said, buttons.file], **QUIET).success(
-        None, js="() => document.querySelector('#discover-file')?.click()", **QUIET
-    )
+    downloads_by(buttons.download, act.download, made, said, buttons.file)

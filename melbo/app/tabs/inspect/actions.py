@@ -10,7 +10,6 @@ from typing import Any
 import gradio as gr
 
 from melbo.app.choices import best_scale, checked_index, first_vector, picker
-from melbo.app.jobs.device import on_device
 from melbo.app.jobs.event import JobEvent, JobEvents, updates
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.inspect.findings import LIVE, Findings, mark_of
@@ -41,14 +40,17 @@ class InspectActions:
         self.context = tab.context
         self.banks = tab.context.banks
         self.found = Findings(tab.context.banks)
-        seconds = min(120, tab.context.limits.seconds)
         jobs: tuple[Callable[..., JobEvents[None, Any]], ...] = (
-            activating_steps, sae_steps, geometry_steps, lens_steps, description_steps
-        )  # fmt: skip
-        self._activating, self._sae, self._geometry, self._lens, self._words = (
-            on_device(partial(steps, tab.context), seconds) for steps in jobs
+            activating_steps,
+            sae_steps,
+            geometry_steps,
+            lens_steps,
+            description_steps,
         )
-        self._text = on_device(partial(read_text, tab.context))
+        self._activating, self._sae, self._geometry, self._lens, self._words = (
+            tab.context.on_device(steps) for steps in jobs
+        )
+        self._text = tab.context.on_device(read_text)
 
     def opened(
         self, key: str, before: str = "", look: Mapping[str, Any] | None = None, index: Any = None
@@ -74,8 +76,10 @@ class InspectActions:
         button = f"Steer with {number} × {best_scale(bank, number):g}"
         features, tokens, geometry = self.found.missing(key, number)
         buttons = (
-            gr.update(visible=features), gr.update(visible=tokens), gr.update(visible=bool(geometry), value=geometry)
-        )  # fmt: skip
+            gr.update(visible=features),
+            gr.update(visible=tokens),
+            gr.update(visible=bool(geometry), value=geometry),
+        )
         stops = (gr.update(visible=False) for _ in range(STOPS))
         return button, *self.found.sections(key, number), _OWN, _WORDS, *buttons, *stops
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal
 
 from melbo.app.context import Context
 from melbo.app.endpoint import endpoint, plain_errors
-from melbo.app.jobs.device import MODEL_EVENT, on_device
+from melbo.app.jobs.device import MODEL_EVENT
 from melbo.app.jobs.event import result_of
 from melbo.app.tabs.inspect.handlers import (
     Along,
@@ -35,14 +34,11 @@ def publish(context: Context) -> None:
     endpoint(words_endpoint(context), "describe_vector", **MODEL_EVENT)
 
 
-def _device(context: Context, steps: Callable[..., Any]) -> Callable[..., Any]:
-    return on_device(partial(steps, context), min(120, context.limits.seconds))
-
-
 def passages_endpoint(context: Context) -> Callable[..., dict[str, Any]]:
     """The function behind /activating_passages."""
-    run = _device(context, activating_steps)
+    run = context.on_device(activating_steps)
 
+    @plain_errors
     def activating_passages(vector: int = 0, text: str = "") -> dict[str, Any]:
         """The passages along which a vector's effect is largest, for both signs, beside random vectors.
 
@@ -54,15 +50,14 @@ def passages_endpoint(context: Context) -> Callable[..., dict[str, Any]]:
             corpus, positions read, the random vectors' best values, and for each sign its passages: before, token,
             after, value (standard deviations), cosine, mark.
         """
-        with plain_errors():
-            bank = context.banks.get(context.default_key)
-            report: ActivatingReport = result_of(run(bank, vector, read_source(context, bank, text)))
-            return {
-                "corpus": report.corpus,
-                "positions": report.positions,
-                "random": best_values(report.control),
-                "signs": [_passages(direction) for direction in report.directions],
-            }
+        bank = context.own_bank
+        report: ActivatingReport = result_of(run(bank, vector, read_source(context, bank, text)))
+        return {
+            "corpus": report.corpus,
+            "positions": report.positions,
+            "random": best_values(report.control),
+            "signs": [_passages(direction) for direction in report.directions],
+        }
 
     return activating_passages
 
@@ -84,8 +79,9 @@ def _passages(direction: Direction) -> dict[str, Any]:
 
 def text_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
     """The function behind /token_activations."""
-    run = on_device(partial(read_text, context))
+    run = context.on_device(read_text)
 
+    @plain_errors
     def token_activations(
         text: str, vector: int = 0, along: Along = "effect", as_chat: bool = True
     ) -> list[dict[str, Any]]:
@@ -100,17 +96,17 @@ def text_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
         Returns:
             For each token: text, value, and a random vector's value; in standard deviations over ordinary prompts.
         """
-        with plain_errors():
-            found, _ = run(context.banks.get(context.default_key), vector, text, along, as_chat)
-            return [vars(token) for token in found.tokens]
+        found, _ = run(context.own_bank, vector, text, along, as_chat)
+        return [vars(token) for token in found.tokens]
 
     return token_activations
 
 
 def features_endpoint(context: Context) -> Callable[..., dict[str, Any]]:
     """The function behind /sae_features."""
-    run = _device(context, sae_steps)
+    run = context.on_device(sae_steps)
 
+    @plain_errors
     def sae_features(vector: int = 0) -> dict[str, Any]:
         """The features of a sparse autoencoder that make up a vector: stored beside the bank, or compared now.
 
@@ -121,19 +117,18 @@ def features_endpoint(context: Context) -> Callable[..., dict[str, Any]]:
             nearest (cosines), sum (coefficients, none negative), changed (by steering): number, weight, mark and
             examples of each feature; the random level of nearest; the share that the sum explains, and of a random one.
         """
-        with plain_errors():
-            bank = context.banks.get(context.default_key)
-            bank.vector(vector)
-            found = sae_neighbours(bank, vector) or neighbours_of(result_of(run(bank)), vector)
-            assert found is not None
-            return {
-                "nearest": [_feature(f) for f in found.nearest],
-                "random_nearest": found.random_nearest,
-                "sum": [_feature(f) for f in found.positive.features],
-                "explained": found.positive.explained,
-                "random_explained": found.positive.random,
-                "changed": [_feature(f) for f in found.changed],
-            }
+        bank = context.own_bank
+        bank.vector(vector)
+        found = sae_neighbours(bank, vector) or neighbours_of(result_of(run(bank)), vector)
+        assert found is not None
+        return {
+            "nearest": [_feature(f) for f in found.nearest],
+            "random_nearest": found.random_nearest,
+            "sum": [_feature(f) for f in found.positive.features],
+            "explained": found.positive.explained,
+            "random_explained": found.positive.random,
+            "changed": [_feature(f) for f in found.changed],
+        }
 
     return sae_features
 
@@ -146,8 +141,9 @@ def _feature(feature: Feature) -> dict[str, Any]:
 
 def lens_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
     """The function behind /logit_lens."""
-    run = _device(context, lens_steps)
+    run = context.on_device(lens_steps)
 
+    @plain_errors
     def logit_lens(vector: int = 0) -> list[dict[str, Any]]:
         """The tokens that a vector promotes and suppresses, by its effect and on its direct path.
 
@@ -158,29 +154,29 @@ def lens_endpoint(context: Context) -> Callable[..., list[dict[str, Any]]]:
             For each site ("effect", "vector") and sign: promoted and suppressed tokens with values in standard
             deviations over the vocabulary; the best value of random vectors, on average and at most.
         """
-        with plain_errors():
-            bank = context.banks.get(context.default_key)
-            bank.vector(vector)
-            return [
-                {
-                    "site": report.site,
-                    "sign": row.sign,
-                    "promoted": [[token.text, token.value] for token in row.promoted],
-                    "suppressed": [[token.text, token.value] for token in row.suppressed],
-                    "random_best": report.random_best,
-                    "random_most": report.random_most,
-                }
-                for report in lens_rows(bank, vector) or result_of(run(bank, vector))
-                for row in report.rows
-            ]
+        bank = context.own_bank
+        bank.vector(vector)
+        return [
+            {
+                "site": report.site,
+                "sign": row.sign,
+                "promoted": [[token.text, token.value] for token in row.promoted],
+                "suppressed": [[token.text, token.value] for token in row.suppressed],
+                "random_best": report.random_best,
+                "random_most": report.random_most,
+            }
+            for report in lens_rows(bank, vector) or result_of(run(bank, vector))
+            for row in report.rows
+        ]
 
     return logit_lens
 
 
 def geometry_endpoint(context: Context) -> Callable[..., dict[str, Any]]:
     """The function behind /geometry."""
-    run = _device(context, geometry_steps)
+    run = context.on_device(geometry_steps)
 
+    @plain_errors
     def geometry(table: Literal["vector", "effect", "added"] = "added") -> dict[str, Any]:
         """How the bank's vectors lie to each other, and what later layers make of them.
 
@@ -191,25 +187,25 @@ def geometry_endpoint(context: Context) -> Callable[..., dict[str, Any]]:
             cosines (a row for each vector), cluster of each vector, participation ratios with random ones, layers
             (norm and cosine of the change, and random), overlaps with difference-of-means vectors, their chance level.
         """
-        with plain_errors():
-            bank = context.banks.get(context.default_key)
-            found = stored_geometry(bank) or result_of(run(bank))[0]
-            return {
-                "cosines": [list(row) for row in getattr(found, f"{table}_cosines")],
-                "clusters": list(found.clusters),
-                "participation": found.participation,
-                "layers": [vars(layer) for layer in found.layers],
-                "overlaps": {overlap.name: list(overlap.cosines) for overlap in found.overlaps},
-                "chance": found.chance,
-            }
+        bank = context.own_bank
+        found = stored_geometry(bank) or result_of(run(bank))[0]
+        return {
+            "cosines": [list(row) for row in getattr(found, f"{table}_cosines")],
+            "clusters": list(found.clusters),
+            "participation": found.participation,
+            "layers": [vars(layer) for layer in found.layers],
+            "overlaps": {overlap.name: list(overlap.cosines) for overlap in found.overlaps},
+            "chance": found.chance,
+        }
 
     return geometry
 
 
 def words_endpoint(context: Context) -> Callable[..., dict[str, str]]:
     """The function behind /describe_vector."""
-    run = _device(context, description_steps)
+    run = context.on_device(description_steps)
 
+    @plain_errors
     def describe_vector(vector: int = 0) -> dict[str, str]:
         """The model's own words for a vector that stands in a word's place. Small models cannot describe.
 
@@ -219,9 +215,8 @@ def words_endpoint(context: Context) -> Callable[..., dict[str, str]]:
         Returns:
             question, and the answers with the vector, with a random vector, and with the word itself.
         """
-        with plain_errors():
-            found = result_of(run(context.banks.get(context.default_key), vector))
-            answer = {"vector": found.answers[0], "random": found.random, "unpatched": found.unpatched}
-            return {"question": found.question} | answer
+        found = result_of(run(context.own_bank, vector))
+        answer = {"vector": found.answers[0], "random": found.random, "unpatched": found.unpatched}
+        return {"question": found.question} | answer
 
     return describe_vector

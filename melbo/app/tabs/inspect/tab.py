@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -19,6 +19,7 @@ from melbo.app.widgets.panel import panel
 from melbo.organism.inputs import ORGANISM
 
 ALONG = [("Effect × 1", "effect"), ("Effect × -1", "minus"), ("The vector itself", "vector")]
+SMALL: dict[str, Any] = {"size": "sm", "min_width": 0}
 
 
 class View(NamedTuple):
@@ -60,6 +61,14 @@ class Own(NamedTuple):
     read: gr.Button
 
 
+class Section(NamedTuple):
+    """What is known, the button that measures it, and the one that stops that."""
+
+    shown: gr.HTML
+    run: gr.Button
+    stop: gr.Button
+
+
 def build(tab: TabContext) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
     act = InspectActions(tab)
@@ -68,10 +77,10 @@ def build(tab: TabContext) -> None:
     steer, examples, features, tokens, geometry, own, words, more_features, more_tokens, more_geometry, *_ = start
     said = notice("inspect-notice")
     with gr.Row(elem_id="inspect-head"):
+        picked: dict[str, Any] = {"filterable": True, "interactive": True, "scale": 3, "min_width": 260}
         vector = gr.Dropdown(
-            vectors["choices"], value=vectors["value"], label="Vector", filterable=True, interactive=True, scale=3,
-            min_width=260, elem_id="inspect-vector",
-        )  # fmt: skip
+            vectors["choices"], value=vectors["value"], label="Vector", elem_id="inspect-vector", **picked
+        )
         go = gr.Button(steer, variant="primary", scale=1, min_width=160, elem_id="inspect-steer")
     with gr.Accordion("Where it is active: passages", open=True):
         shown = _html(examples, "inspect-examples")
@@ -79,21 +88,27 @@ def build(tab: TabContext) -> None:
     with gr.Accordion("Try your own text", open=False, elem_id="inspect-own-part"):
         asked = _own()
         coloured = _html(own, "inspect-own")
-    with gr.Accordion("What it is made of: SAE features", open=not more_features["visible"]):
-        made, compute_features, stop_features = _section(features, more_features, "features")
-    with gr.Accordion("Which tokens it moves: logit lens", open=not more_tokens["visible"]):
-        lens, compute_tokens, stop_tokens = _section(tokens, more_tokens, "tokens")
-    with gr.Accordion("How the bank lies: geometry", open=more_geometry["value"] != "Compute now"):
-        space, compute_geometry, stop_geometry = _section(geometry, more_geometry, "geometry")
-    with gr.Accordion("In the model's own words: patchscope", open=False, elem_id="inspect-words-part"):
-        spoken, ask, stop_words = _section(words, {"value": "Ask the model"}, "words")
-    view = View(
-        go, shown, made, lens, space, coloured, spoken, compute_features, compute_tokens, compute_geometry,
-        corpus.stop, stop_features, stop_tokens, stop_geometry, stop_words,
-    )  # fmt: skip
+    ask = {"value": "Ask the model"}
+    known = not more_features["visible"], not more_tokens["visible"], more_geometry["value"] != "Compute now", False
+    sections = [
+        _section(title, is_open, *rest)
+        for is_open, (title, *rest) in zip(
+            known,
+            (
+                ("What it is made of: SAE features", "features", features, more_features),
+                ("Which tokens it moves: logit lens", "tokens", tokens, more_tokens),
+                ("How the bank lies: geometry", "geometry", geometry, more_geometry),
+                ("In the model's own words: patchscope", "words", words, ask),
+            ),
+            strict=True,
+        )
+    ]
+    made, lens, space, spoken = (section.shown for section in sections)
+    runs, stops = [section.run for section in sections[:-1]], [section.stop for section in sections]
+    view = View(go, shown, made, lens, space, coloured, spoken, *runs, corpus.stop, *stops)
     _connect_own(tab, act, said, vector, asked, coloured)
     started = _connect_corpus(tab, act, said, vector, corpus, shown)
-    started += _connect_runs(tab, act, said, vector, view, ask)
+    started += _connect_runs(tab, act, said, vector, sections)
     _arrivals(tab, act, said, vector, view, started)
 
 
@@ -101,47 +116,42 @@ def _html(value: str, name: str) -> gr.HTML:
     return panel(value, "text", "chart", "progress", "inspect", elem_id=name)
 
 
-def _section(value: str, update: dict[str, Any], name: str) -> tuple[gr.HTML, gr.Button, gr.Button]:
-    """What is known, the button that measures it, and the one that stops that."""
-    shown = _html(value, f"inspect-{name}")
-    with gr.Row(elem_classes="compute"):
-        run = gr.Button(
-            update.get("value", "Compute now"), visible=update.get("visible", True), size="sm", min_width=0,
-            elem_id=f"inspect-{name}-run",
-        )  # fmt: skip
-        stop = gr.Button("Stop", size="sm", min_width=0, visible=False, elem_id=f"inspect-{name}-stop")
-    return shown, run, stop
+def _section(title: str, is_open: bool, name: str, value: str, update: dict[str, Any]) -> Section:
+    """A folded part of the page."""
+    with gr.Accordion(title, open=is_open, elem_id=f"inspect-{name}-part"):
+        shown = _html(value, f"inspect-{name}")
+        with gr.Row(elem_classes="compute"):
+            button = {"value": "Compute now"} | {key: update[key] for key in ("value", "visible") if key in update}
+            run = gr.Button(**button, **SMALL, elem_id=f"inspect-{name}-run")
+            stop = gr.Button("Stop", visible=False, **SMALL, elem_id=f"inspect-{name}-stop")
+    return Section(shown, run, stop)
 
 
 def _corpus(tab: TabContext) -> Corpus:
     own = tab.context.loaded.name == ORGANISM
+    hint = "Paste paragraphs" + ("; empty: the embedded model's own chats" if own else "")
+    room: dict[str, Any] = {"lines": 1, "max_lines": 6, "max_length": MAX_CORPUS, "scale": 1, "min_width": 240}
     with gr.Row(elem_id="inspect-corpus-row", elem_classes="compute"):
-        text = gr.Textbox(
-            label="Look in another text", lines=1, max_lines=6, max_length=MAX_CORPUS, scale=1, min_width=240,
-            placeholder="Paste paragraphs" + ("; empty: the embedded model's own chats" if own else ""),
-            elem_id="inspect-corpus",
-        )  # fmt: skip
-        run = gr.Button("Compute now", size="sm", min_width=0, elem_id="inspect-examples-run")
-        file = gr.UploadButton(
-            "Upload .txt or .jsonl", file_types=list(ENDINGS), size="sm", min_width=0, elem_id="inspect-upload"
-        )
-        stop = gr.Button("Stop", size="sm", min_width=0, visible=False, elem_id="inspect-examples-stop")
+        text = gr.Textbox(label="Look in another text", placeholder=hint, elem_id="inspect-corpus", **room)
+        run = gr.Button("Compute now", **SMALL, elem_id="inspect-examples-run")
+        file = gr.UploadButton("Upload .txt or .jsonl", file_types=list(ENDINGS), **SMALL, elem_id="inspect-upload")
+        stop = gr.Button("Stop", visible=False, **SMALL, elem_id="inspect-examples-stop")
     return Corpus(text, run, file, stop)
 
 
 def _own() -> Own:
+    hint = "Any text: the model reads it, nothing is steered"
+    room: dict[str, Any] = {"lines": 2, "max_lines": 8, "max_length": MAX_CHARACTERS, "scale": 1, "min_width": 260}
+    bare: dict[str, Any] = {"container": False}
     with gr.Row(elem_classes="compute"):
-        text = gr.Textbox(
-            label="Text", lines=2, max_lines=8, max_length=MAX_CHARACTERS, scale=1, min_width=260,
-            placeholder="Any text: the model reads it, nothing is steered", elem_id="inspect-text",
-        )  # fmt: skip
-        read = gr.Button("Read", size="sm", min_width=0, elem_id="inspect-read")
+        text = gr.Textbox(label="Text", placeholder=hint, elem_id="inspect-text", **room)
+        read = gr.Button("Read", **SMALL, elem_id="inspect-read")
     with gr.Row(elem_id="inspect-choices"):
-        along = gr.Radio(ALONG, value="effect", label="Along", show_label=False, container=False, min_width=260,
-                         elem_id="inspect-along")  # fmt: skip
-        as_chat = gr.Checkbox(True, label="As a chat message", container=False, min_width=160)
-        random = gr.Checkbox(False, label="Random vector instead", container=False, min_width=180,
-                             elem_id="inspect-random")  # fmt: skip
+        along = gr.Radio(
+            ALONG, value="effect", label="Along", show_label=False, min_width=260, elem_id="inspect-along", **bare
+        )
+        as_chat = gr.Checkbox(True, label="As a chat message", min_width=160, **bare)
+        random = gr.Checkbox(False, label="Random vector instead", min_width=180, elem_id="inspect-random", **bare)
     return Own(text, along, as_chat, random, read)
 
 
@@ -156,9 +166,12 @@ def _arrivals(
     vector.input(with_notice(act.show, len(view)), [key, vector], [said, *view], trigger_mode="always_last", **local)
     before = gr.State(tab.context.default_key)
     gr.on(
-        [key.change, tab.look.change], with_notice(act.opened, 2 + len(view)), [key, before, tab.look, vector],
-        [said, before, vector, *view], **local,
-    )  # fmt: skip
+        [key.change, tab.look.change],
+        with_notice(act.opened, 2 + len(view)),
+        [key, before, tab.look, vector],
+        [said, before, vector, *view],
+        **local,
+    )
     view.steer.click(with_notice(act.steer, 2), [key, vector], [said, tab.pick, tab.tabs], **SHARED)
 
 
@@ -170,9 +183,13 @@ def _connect_own(
     event = model_event(place)
     gr.on([own.read.click, own.text.submit], with_notice(act.read, 1), inputs, [said, place], **event)
     gr.on(
-        [own.along.input, own.as_chat.input, own.random.input], with_notice(act.read_again, 1), inputs, [said, place],
-        trigger_mode="always_last", **event,
-    )  # fmt: skip
+        [own.along.input, own.as_chat.input, own.random.input],
+        with_notice(act.read_again, 1),
+        inputs,
+        [said, place],
+        trigger_mode="always_last",
+        **event,
+    )
 
 
 def _connect_corpus(
@@ -190,19 +207,20 @@ def _connect_corpus(
 
 
 def _connect_runs(
-    tab: TabContext, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, view: View, ask: gr.Button
+    tab: TabContext, act: InspectActions, said: gr.HTML, vector: gr.Dropdown, sections: Sequence[Section]
 ) -> list[Any]:
     """The buttons that measure: the events that can be stopped."""
     inputs = [tab.bank_key, vector]
+    works = (
+        (act.find_features, act.found.features),
+        (act.find_tokens, act.found.lens),
+        (act.find_geometry, act.found.geometry),
+        (act.ask, act.silent),
+    )
     started = []
-    for run, stop, find, back, place in (
-        (view.more_features, view.stop_features, act.find_features, act.found.features, view.features),
-        (view.more_tokens, view.stop_tokens, act.find_tokens, act.found.lens, view.tokens),
-        (view.more_geometry, view.stop_geometry, act.find_geometry, act.found.geometry, view.geometry),
-        (ask, view.stop_words, act.ask, act.silent, view.words),
-    ):
-        event = run.click(with_notice(find, 2), inputs, [said, place, stop], **QUIET, **MODEL_EVENT)
-        _connect_stop(said, inputs, stop, [event], back, place)
+    for (find, back), (shown, run, stop) in zip(works, sections, strict=True):
+        event = run.click(with_notice(find, 2), inputs, [said, shown, stop], **QUIET, **MODEL_EVENT)
+        _connect_stop(said, inputs, stop, [event], back, shown)
         started.append(event)
     return started
 

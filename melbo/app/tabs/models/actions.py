@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from functools import partial
 from threading import Lock
 from typing import Any
 
 import gradio as gr
 
-from melbo.app.jobs.device import on_device
 from melbo.app.jobs.event import result_of, updates
 from melbo.app.jobs.worker import JobHandle, follow
 from melbo.app.notice import hint
@@ -46,7 +44,7 @@ class ModelsActions:
 
     def __init__(self, tab: TabContext) -> None:
         self.context = tab.context
-        self._random = on_device(partial(random_steps, tab.context), min(60, tab.context.limits.seconds))
+        self._random = tab.context.on_device(random_steps)
 
     def follow(self, key: str, found: Sequence[BankInfo]) -> tuple[str, str, str, str]:
         """Curated banks, the Hub's, model and device, for a visitor's bank."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -12,7 +11,6 @@ import gradio as gr
 from melbo.app.choices import Comparison, best_scale, opening, picker, prepared, presets, system_prompt, vector_note
 from melbo.app.context import Context
 from melbo.app.conversation import before_last_question, from_view, to_view, turn
-from melbo.app.jobs.device import on_device
 from melbo.app.notice import hint
 from melbo.app.tabs.steer.export import as_code, as_json, as_markdown
 from melbo.app.tabs.steer.handlers import Update, again, compare, last_changes
@@ -31,10 +29,9 @@ class SteerActions:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        seconds = min(60, context.limits.seconds)
-        self._compare = on_device(partial(compare, context), seconds)
-        self._again = on_device(partial(again, context), seconds)
-        self._changes = on_device(partial(last_changes, context), seconds)
+        self._compare = context.on_device(compare)
+        self._again = context.on_device(again)
+        self._changes = context.on_device(last_changes)
 
     def send(self, message: str, key: str, colour: bool, left: Any, right: Any, *values: Any) -> Iterator[Any]:
         """Answer `message`; yields the emptied message box, both panes, the right pane's head, the coloured tokens."""

@@ -85,7 +85,7 @@ class _Start:
 
 def build_parts(context: Context) -> SteerParts:
     """Add the components; call inside the tab's gr.Tab."""
-    bank = context.banks.get(context.default_key)
+    bank = context.own_bank
     shown, first = opening(bank), presets(bank)[0]
     start = _Start(bank, first.vector, shown.scale if shown else first.scale)
     preset = gr.Radio(

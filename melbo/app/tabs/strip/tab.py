@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -12,7 +11,6 @@ import gradio as gr
 from melbo.app.choices import MAX_SCALE, example_prompts, picker, presets, system_prompt
 from melbo.app.context import Context
 from melbo.app.events import LOCAL, QUIET, model_event
-from melbo.app.jobs.device import on_device
 from melbo.app.jobs.event import updates
 from melbo.app.jobs.waiting import waiting
 from melbo.app.notice import notice, with_notice
@@ -32,7 +30,7 @@ class StripActions:
     def __init__(self, context: Context) -> None:
         self.context = context
         calibration = Calibration()
-        self.strip = on_device(partial(scale_strip, context, calibration), min(60, context.limits.seconds))
+        self.strip = context.on_device(scale_strip, calibration)
 
     def run(self, key: str, prompt: str, vector: int | None, reach: float, cards: float) -> Iterator[Any]:
         """The strip as it grows."""
@@ -64,7 +62,7 @@ class StripActions:
 def build(tab: TabContext) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
     context = tab.context
-    bank = context.banks.get(context.default_key)
+    bank = context.own_bank
     said = notice("strip-notice")
     with gr.Row(elem_id="strip-controls"):
         prompt = gr.Textbox(

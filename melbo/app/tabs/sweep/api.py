@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from functools import partial
 from typing import Any
 
 from melbo.app.context import Context
-from melbo.app.endpoint import endpoint, plain_errors
-from melbo.app.jobs.device import MODEL_EVENT, on_device
-from melbo.app.jobs.event import updates
+from melbo.app.endpoint import endpoint, plain_errors, states
+from melbo.app.jobs.device import MODEL_EVENT
+from melbo.app.jobs.event import JobEvent
 from melbo.app.tabs.sweep.handlers import RADII, read_request, sweep_steps
 from melbo.prompts import BOMB
 from melbo.radius_sweep.result import Arm
@@ -27,8 +25,9 @@ def publish(context: Context) -> None:
 
 def sweep_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:
     """The function behind /r_sweep."""
-    run = on_device(partial(sweep_steps, context), min(120, context.limits.seconds))
+    run = context.on_device(sweep_steps)
 
+    @plain_errors
     def r_sweep(prompt: str = BOMB, radii: str = RADII, vectors: int = 8, steps: int = 40) -> Iterator[dict[str, Any]]:
         """Train vectors at several R, answer with them, and measure; the same for random vectors of the same norm.
 
@@ -41,16 +40,15 @@ def sweep_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:
         Returns:
             The sweep so far: rows by R, the suggested R and why, the calibrated R, and whether it is complete.
         """
-        with plain_errors():
-            bank = context.banks.get(context.default_key)
-            request = read_request(context.limits, radii, vectors, steps, prompt)
-            shown: dict[str, Any] = NOTHING_YET
-            with closing(updates(run(bank, request))) as events:
-                for event in events:
-                    shown = shown if event.value is None else as_values(event.value)
-                    yield shown
+        request = read_request(context.limits, radii, vectors, steps, prompt)
+        yield from states(run(context.own_bank, request), NOTHING_YET, with_values)
 
     return r_sweep
+
+
+def with_values(shown: dict[str, Any], event: JobEvent[Sweep, Sweep]) -> dict[str, Any]:
+    """What a client sees after the event."""
+    return shown if event.value is None else as_values(event.value)
 
 
 def as_values(sweep: Sweep) -> dict[str, Any]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from melbo.app.choices import example_prompts
 from melbo.app.downloads import Downloads, bank_name
-from melbo.app.events import LOCAL, QUIET, model_event
-from melbo.app.jobs.device import on_device
+from melbo.app.events import LOCAL, model_event
 from melbo.app.jobs.event import JobEvent, updates
 from melbo.app.jobs.waiting import waiting
 from melbo.app.notice import notice, with_notice
@@ -34,6 +32,7 @@ from melbo.app.tabs.sweep.handlers import (
     sweep_steps,
 )
 from melbo.app.tabs.sweep.html import answers_html, plot_html, summary_html
+from melbo.app.widgets.controls import downloads_by, hidden_file, slider
 from melbo.app.widgets.panel import panel
 from melbo.app.widgets.progress import progress_html, status_html
 from melbo.errors import MelboError
@@ -60,8 +59,7 @@ class SweepActions:
 
     def __init__(self, tab: TabContext) -> None:
         self.context = tab.context
-        seconds = min(120, tab.context.limits.seconds)
-        self.steps = on_device(partial(sweep_steps, tab.context), seconds)
+        self.steps = tab.context.on_device(sweep_steps)
         self.files = Downloads()
 
     def plot(self, key: str, sweep: Sweep | None, chosen: int | None = None) -> str:
@@ -172,30 +170,21 @@ def build(tab: TabContext) -> None:
     with gr.Row(elem_id="sweep-export"):
         as_json = gr.Button("Export JSON", size="sm", scale=0, min_width=130, elem_id="sweep-json")
         as_png = gr.Button("Export PNG", size="sm", scale=0, min_width=130, elem_id="sweep-png")
-        file = gr.DownloadButton("File", visible="hidden", elem_id="sweep-file")
+        file = hidden_file("sweep-file")
     _connect(tab, act, said, settings, view, (run, stop, stored), place)
     for pressed, function in ((as_json, act.json), (as_png, act.png)):
-        pressed.click(with_notice(function, 1), [tab.bank_key, view.sweep], [said, file], **QUIET).success(
-            None, js="() => document.querySelector('#sweep-file')?.click()", **QUIET
-        )
+        downloads_by(pressed, function, [tab.bank_key, view.sweep], said, file)
 
 
 def _settings(tab: TabContext, prompt: str, steps: int) -> Settings:
     limits = tab.context.limits
     with gr.Row(elem_id="sweep-settings"):
         asked = gr.Textbox(prompt, label="Prompt", lines=1, max_lines=4, scale=3, min_width=260, elem_id="sweep-prompt")
-        radii = gr.Textbox(
-            RADII, label="R, as first:last:step or a list", max_length=MAX_RADII_TEXT, scale=2, min_width=220,
-            elem_id="sweep-radii",
-        )  # fmt: skip
-        n_vectors = gr.Slider(
-            2, min(MAX_VECTORS, limits.vectors), value=VECTORS, step=1, label="Vectors", scale=1,
-            min_width=190, buttons=[], elem_id="sweep-vectors",
-        )  # fmt: skip
-        count = gr.Slider(
-            1, min(200, limits.steps), value=min(steps, 200), step=1, label="Steps", scale=1, min_width=190,
-            buttons=[], elem_id="sweep-steps",
-        )  # fmt: skip
+        label = "R, as first:last:step or a list"
+        radii = gr.Textbox(RADII, label=label, max_length=MAX_RADII_TEXT, scale=2, min_width=220, elem_id="sweep-radii")
+        narrow: dict[str, Any] = {"scale": 1, "min_width": 190}
+        n_vectors = slider("Vectors", 2, min(MAX_VECTORS, limits.vectors), VECTORS, "sweep-vectors", **narrow)
+        count = slider("Steps", 1, min(200, limits.steps), min(steps, 200), "sweep-steps", **narrow)
     return Settings(radii, n_vectors, count, asked)
 
 
@@ -206,22 +195,24 @@ def _view(start: list[Any]) -> View:
     told = panel(status, *SHEETS, elem_id="sweep-status")
     drawn = panel(plot, *SHEETS, elem_id="sweep-plot", pick=True)
     with gr.Row():
-        radius = gr.Dropdown(
-            select["choices"], value=select["value"], visible=select["visible"], label="Answers at R", scale=0,
-            interactive=True, filterable=False, min_width=240, elem_id="sweep-radius",
-        )  # fmt: skip
+        kind: dict[str, Any] = {"scale": 0, "interactive": True, "filterable": False, "min_width": 240}
+        given = {key: select[key] for key in ("choices", "value", "visible")}
+        radius = gr.Dropdown(**given, **kind, label="Answers at R", elem_id="sweep-radius")
     return View(state, told, drawn, radius, panel(answers, *SHEETS, elem_id="sweep-answers"))
 
 
 def _connect(
-    tab: TabContext, act: SweepActions, said: gr.HTML, settings: Settings, view: View, buttons: tuple[gr.Button, ...],
+    tab: TabContext,
+    act: SweepActions,
+    said: gr.HTML,
+    settings: Settings,
+    view: View,
+    buttons: tuple[gr.Button, ...],
     place: gr.HTML,
-) -> None:  # fmt: skip
+) -> None:
     """Run, stop, stored; another R; another bank."""
     run, stop, stored = buttons
-    started = run.click(
-        with_notice(act.run, len(view)), [tab.bank_key, *settings], [said, *view], **model_event(place),
-    )  # fmt: skip
+    started = run.click(with_notice(act.run, len(view)), [tab.bank_key, *settings], [said, *view], **model_event(place))
     stop.click(with_notice(act.stopped, 1), view.sweep, [said, view.status], cancels=[started], **LOCAL)
     stored.click(with_notice(act.stored, len(view)), tab.bank_key, [said, *view], cancels=[started], **LOCAL)
     view.radius.input(
