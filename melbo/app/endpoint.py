@@ -15,7 +15,9 @@ from melbo.app.jobs.event import JobEvent, JobEvents, updates
 from melbo.app.notice import error_message
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
-V, R, S = TypeVar("V"), TypeVar("R"), TypeVar("S")
+V = TypeVar("V")
+R = TypeVar("R")
+S = TypeVar("S")
 
 
 def endpoint(fn: Callable[..., Any], name: str, **event: Any) -> None:

@@ -189,6 +189,7 @@ def geometry_endpoint(context: Context) -> Callable[..., dict[str, Any]]:
         """
         bank = context.own_bank
         found = stored_geometry(bank) or result_of(run(bank))[0]
+        assert found is not None  # it is measured where it is not stored
         return {
             "cosines": [list(row) for row in getattr(found, f"{table}_cosines")],
             "clusters": list(found.clusters),

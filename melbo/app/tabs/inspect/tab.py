@@ -105,7 +105,7 @@ def build(tab: TabContext) -> None:
     ]
     made, lens, space, spoken = (section.shown for section in sections)
     runs, stops = [section.run for section in sections[:-1]], [section.stop for section in sections]
-    view = View(go, shown, made, lens, space, coloured, spoken, *runs, corpus.stop, *stops)
+    view = View._make((go, shown, made, lens, space, coloured, spoken, *runs, corpus.stop, *stops))
     _connect_own(tab, act, said, vector, asked, coloured)
     started = _connect_corpus(tab, act, said, vector, corpus, shown)
     started += _connect_runs(tab, act, said, vector, sections)
