@@ -13,7 +13,8 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say, stages
 from melbo.cli.show import table
 from melbo.measure.embeddings import load_embedder
-from melbo.measure.llm.judge import JudgeLimits, LLMJudge
+from melbo.measure.llm.judge import LLMJudge
+from melbo.measure.llm.limits import JudgeLimits
 from melbo.measure.llm.namer import LLMNamer
 from melbo.models.load import load_model
 from melbo.organism.judge import judge_for

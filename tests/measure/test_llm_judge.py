@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -20,17 +21,18 @@ from melbo.measure.llm.client import ChatClient
 from melbo.measure.llm.judge import (
     DEFAULT_BASE_URL,
     DEFAULT_MODEL,
-    JudgeLimits,
     JudgeScores,
     LLMJudge,
     UnreadableError,
     parse_scores,
 )
+from melbo.measure.llm.limits import JudgeLimits
 from melbo.measure.llm.namer import LLMNamer
 from melbo.models.shipped import shipped_models
 from melbo.prompts import BOMB, chat
 from melbo.runs.progress import Progress
 from support.llm_server import GOOD, SCORES, Reply, Server, reply, says
+from support.llm_server import server as server
 
 KEY = "sk-secret-0123456789"
 WEIGHTS = shipped_models()["organism"]
@@ -46,7 +48,15 @@ def cut(handler: BaseHTTPRequestHandler, _request: dict[str, Any]) -> None:
 
 
 def judge_at(server: Server, cache_dir: Path | None = None, **limits: Any) -> LLMJudge:
-    return LLMJudge(server.url, "judge", KEY, JudgeLimits(**({"pause": 0.0, "timeout": 5.0} | limits)), cache_dir)
+    return LLMJudge(server.url, "judge", KEY, JudgeLimits(**({"timeout": 5.0} | limits)), cache_dir)
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that openai would have waited before each retry."""
+    found: list[float] = []
+    monkeypatch.setattr("openai._base_client.time", SimpleNamespace(sleep=found.append, time=time.time))
+    return found
 
 
 def test_scores_come_back_and_the_request_is_as_documented(server: Server) -> None:
@@ -85,19 +95,29 @@ def test_lasting_trouble_ends_after_all_attempts(server: Server, trouble: Reply,
     assert len(server.seen) == 3
 
 
-def test_pauses_grow_and_the_servers_wish_goes_first(server: Server) -> None:
-    server.replies = [
-        reply(500, {}),
-        reply(500, {}),
-        reply(429, {}, Retry_After="7"),
-        reply(429, {}, Retry_After="900"),
-    ]
-    pauses: list[float] = []
-    client = ChatClient(server.url, KEY, JudgeLimits(pause=2.0), pauses.append)
+def test_pauses_grow_and_the_servers_wish_goes_first(server: Server, pauses: list[float]) -> None:
+    server.replies = [*[reply(500, {})] * 2, reply(429, {}, Retry_After="7"), reply(200, b"<html>"), reply(500, {})]
+    client = ChatClient(server.url, KEY, JudgeLimits())
     with pytest.raises(JudgeError, match="5 attempts"):
         client.post({})
-    assert pauses == [2.0, 4.0, 7.0, 60.0]
+    assert pauses[0] < pauses[1] < pauses[3] and pauses[2] == 7
     client.close()
+
+
+def test_a_server_that_wants_us_to_wait_for_long_is_not_waited_for(server: Server, pauses: list[float]) -> None:
+    server.replies = [reply(429, {}, Retry_After="900")]
+    with judge_at(server) as judge, pytest.raises(JudgeError, match=r"1 attempt.*429"):
+        judge.score(chat(BOMB), "text")
+    assert not pauses
+
+
+def test_no_key_of_the_environment_goes_to_a_server_without_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with LLMJudge(server.url) as judge:
+        assert judge.score(chat(BOMB), "text") == SCORES
+    assert server.keys == [None]
 
 
 def test_a_server_that_is_silent_or_gone_is_an_error(server: Server) -> None:
@@ -106,7 +126,7 @@ def test_a_server_that_is_silent_or_gone_is_an_error(server: Server) -> None:
     with judge_at(server, timeout=0.05, attempts=1) as judge, pytest.raises(JudgeError, match="ReadTimeout"):
         judge.score(chat(BOMB), "text")
     released.set()
-    gone = LLMJudge("http://127.0.0.1:1/v1", limits=JudgeLimits(pause=0, attempts=2))
+    gone = LLMJudge("http://127.0.0.1:1/v1", limits=JudgeLimits(attempts=2))
     with gone, pytest.raises(JudgeError, match=r"in 2 attempts.*ConnectError"):
         gone.score(chat(BOMB), "text")
 
@@ -285,9 +305,7 @@ def test_a_key_that_no_header_carries_is_refused_without_being_repeated(key: str
     assert not key or key not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "limits", [{"attempts": 0}, {"max_requests": 0}, {"max_tokens": 0}, {"timeout": 0}, {"pause": -1}]
-)
+@pytest.mark.parametrize("limits", [{"attempts": 0}, {"max_requests": 0}, {"max_tokens": 0}, {"timeout": 0}])
 def test_limits_are_checked(limits: dict[str, Any]) -> None:
     with pytest.raises(JudgeError, match=next(iter(limits))):
         JudgeLimits(**limits)
@@ -316,7 +334,7 @@ def organism_server() -> Iterator[str]:
 
 
 def test_transformers_own_server_answers_and_the_organism_is_no_judge(organism_server: str) -> None:
-    limits = JudgeLimits(pause=0.0, attempts=1)
+    limits = JudgeLimits(attempts=1)
     assert httpx.get(f"{organism_server[:-3]}/health").status_code == 200
     with LLMJudge(organism_server, str(WEIGHTS), None, limits) as judge:
         assert judge.score_all([chat(BOMB)], ["No."]) == [None]

@@ -1,60 +1,53 @@
-"""Requests to a server that speaks OpenAI's chat completions: retries, a budget, and a key that shows up nowhere.
+"""Requests to a server that speaks OpenAI's chat completions: the package openai, with a budget and a hidden key.
 
-429, 5xx, time-outs, cut connections and answers that are not JSON are retried with growing pauses. Redirects are
-refused: they would hand the key to another server. Errors carry the server's own message, without the key in it.
+openai retries 408, 409, 429, 5xx, time-outs, cut connections and, with the client below, answers that are not JSON. Its
+pauses grow, and the server's Retry-After goes first. Redirects are refused: they would hand the key to another server.
+Errors carry the server's own message, without the key in it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-
-import httpx
+from urllib.parse import urlsplit
 
 from melbo.errors import JudgeError
+from melbo.measure.llm.limits import BadRequestError, JudgeLimits
+from melbo.runs.optional import needs
+
+with needs("judge"):
+    import httpx2
+    import openai
 
 _MAX_BYTES = 2**20
-_LONGEST_PAUSE = 60.0
 _BYTES_A_TOKEN = 3
 
 
-@dataclass(frozen=True)
-class JudgeLimits:
-    """How much a judge may cost, and how long it may take."""
+class _Http(openai.DefaultHttpxClient):
+    """Asks before each request, retries included, and reads no more than the first MiB of an answer."""
 
-    max_requests: int = 2000
-    """HTTP requests of one client, retries included."""
-    max_tokens: int = 1_000_000
-    """Prompt and answer tokens as the server counts them; 3 bytes of text each where it does not."""
-    attempts: int = 5
-    """Tries of one request."""
-    timeout: float = 60.0
-    """Seconds without a byte from the server."""
-    pause: float = 1.0
-    """Seconds before the first retry; doubles each time. The server's Retry-After goes first; both at most 60."""
+    def __init__(self, before: Callable[[int], None], timeout: float) -> None:
+        super().__init__(timeout=timeout, follow_redirects=False)
+        self._before = before
 
-    def __post_init__(self) -> None:
-        for name in ("max_requests", "max_tokens", "attempts"):
-            if getattr(self, name) < 1:
-                raise JudgeError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if not self.timeout > 0 or not self.pause >= 0:
-            raise JudgeError(f"timeout is {self.timeout} and pause {self.pause}; give positive numbers of seconds.")
-
-
-class BadRequestError(JudgeError):
-    """The server does not take this request (400 or 422), but may take another."""
-
-
-class _Retry(Exception):
-    """This try failed in a way that may pass."""
-
-    def __init__(self, reason: str, pause: float | None = None) -> None:
-        super().__init__(reason)
-        self.pause = pause
+    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        self._before(len(request.content))
+        raw = b""
+        response = super().send(request, **options | {"stream": True})
+        try:
+            for chunk in response.iter_bytes():
+                raw += chunk
+                if len(raw) > _MAX_BYTES:
+                    raise JudgeError("the judge's answer is larger than 1 MiB; this is not a chat completions server.")
+        finally:
+            response.close()
+        if response.status_code == 200 and not _is_object(raw):
+            raise httpx2.DecodingError("its answer is not JSON", request=request)  # which openai retries
+        kept = {name: response.headers[name] for name in ("retry-after", "location") if name in response.headers}
+        headers = {**kept, "content-type": "application/json"}
+        return httpx2.Response(response.status_code, headers=headers, content=raw, request=request)
 
 
 class ChatClient:
@@ -64,13 +57,7 @@ class ChatClient:
         JudgeError: the base URL is not plain http(s), or the key cannot be put into a header.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        api_key: str | None,
-        limits: JudgeLimits,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, base_url: str, api_key: str | None, limits: JudgeLimits) -> None:
         if not _is_plain_http(base_url):
             raise JudgeError(
                 "the judge's base URL must be http(s)://host[:port]/path without a user name; "
@@ -78,14 +65,15 @@ class ChatClient:
             )
         if api_key is not None and not re.fullmatch(r"[\x21-\x7e]+", api_key):
             raise JudgeError("the judge's API key is empty or holds spaces or other characters; set it again.")
-        self._url, self._key, self._limits, self._sleep = (
-            f"{base_url.rstrip('/')}/chat/completions",
-            api_key,
-            limits,
-            sleep,
+        self._key, self._limits = api_key, limits
+        self._http = _Http(self._spend, limits.timeout)
+        self._openai = openai.OpenAI(
+            base_url=base_url,
+            api_key=api_key or "none",  # without one it would take the environment's; `post` leaves this one out
+            timeout=limits.timeout,
+            max_retries=limits.attempts - 1,
+            http_client=self._http,
         )
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(headers=headers, timeout=limits.timeout, follow_redirects=False)
         self.requests = 0
         """Sent so far, retries included."""
         self.tokens = 0
@@ -93,7 +81,7 @@ class ChatClient:
 
     def close(self) -> None:
         """Close the connection."""
-        self._http.close()
+        self._openai.close()
 
     def post(self, body: dict[str, Any]) -> dict[str, Any]:
         """The server's answer to a chat completion request.
@@ -102,43 +90,22 @@ class ChatClient:
             BadRequestError: status 400 or 422.
             JudgeError: another refusal, no good answer after all attempts, or the budget is spent.
         """
-        wait = self._limits.pause
-        for attempt in range(1, self._limits.attempts + 1):
-            try:
-                return self._try(body)
-            except _Retry as failure:
-                if attempt == self._limits.attempts:
-                    raise JudgeError(
-                        f"the judge gave no answer in {attempt} attempts; the last one: {failure}. Try again later."
-                    ) from None
-                self._sleep(min(_LONGEST_PAUSE, wait if failure.pause is None else failure.pause))
-                wait *= 2
-        raise AssertionError("unreachable")
-
-    def _try(self, body: dict[str, Any]) -> dict[str, Any]:
-        content = json.dumps(body).encode()
-        self._check_budget(len(content) // _BYTES_A_TOKEN)
-        self.requests += 1
+        before = self.requests
+        headers = {} if self._key else {"Authorization": openai.Omit()}
         try:
-            with self._http.stream(
-                "POST", self._url, content=content, headers={"Content-Type": "application/json"}
-            ) as response:
-                status, headers, raw = response.status_code, response.headers, _read(response)
-        except httpx.RequestError as error:  # time-outs, refused and cut connections, broken compression
-            raise _Retry(self._clean(f"{type(error).__name__} {error}")) from None
-        if status != 200:
-            self._refuse(status, headers, raw)
-        try:
-            answer = json.loads(raw)
-            if not isinstance(answer, dict):
-                raise ValueError("not an object")
-        except (ValueError, RecursionError):
-            raise _Retry("its answer is not JSON") from None
-        self.tokens += _tokens_used(answer, (len(content) + len(raw)) // _BYTES_A_TOKEN)
+            answer = self._openai.post("/chat/completions", cast_to=object, body=body, options={"headers": headers})
+        except openai.APIConnectionError as error:  # time-outs, refused and cut connections, broken compression
+            cause = error.__cause__ or error
+            raise self._no_answer(before, f"{type(cause).__name__} {cause}") from None
+        except openai.APIStatusError as error:
+            raise self._refusal(before, error.status_code, error.response.text) from None
+        assert isinstance(answer, dict)
+        self.tokens += _tokens_used(answer, (len(json.dumps(body)) + len(json.dumps(answer))) // _BYTES_A_TOKEN)
         return answer
 
-    def _check_budget(self, next_tokens: int) -> None:
-        limits = self._limits
+    def _spend(self, size: int) -> None:
+        """Count a request of `size` bytes, or raise JudgeError where the budget does not hold it."""
+        limits, next_tokens = self._limits, size // _BYTES_A_TOKEN
         if self.requests >= limits.max_requests:
             raise JudgeError(f"the judge's budget of {limits.max_requests} requests is spent; raise max_requests.")
         if self.tokens + next_tokens > limits.max_tokens:
@@ -146,21 +113,28 @@ class ChatClient:
                 f"the judge's budget of {limits.max_tokens} tokens does not hold the next request: {self.tokens} are "
                 f"used, about {next_tokens} more needed; raise max_tokens."
             )
+        self.requests += 1
 
-    def _refuse(self, status: int, headers: httpx.Headers, raw: bytes) -> None:
-        """Raise what a status other than 200 means."""
-        said = self._clean(raw.decode("utf-8", "replace"))
+    def _no_answer(self, before: int, reason: str) -> JudgeError:
+        tries = self.requests - before
+        return JudgeError(
+            f"the judge gave no answer in {tries} attempts; the last one: {self._clean(reason)}. Try again later."
+        )
+
+    def _refusal(self, before: int, status: int, said: str) -> JudgeError:
+        """What a status other than 200 means."""
+        said = self._clean(said)
         if status in (408, 409, 429) or status >= 500:
-            raise _Retry(f"status {status}: {said}", _seconds(headers.get("Retry-After")))
+            return self._no_answer(before, f"status {status}: {said}")
         if 300 <= status < 400:
-            raise JudgeError(
+            return JudgeError(
                 "the judge's server answers with a redirect; set MELBO_JUDGE_BASE_URL to its final address."
             )
         if status in (401, 403):
-            raise JudgeError(f"the judge refuses the API key (status {status}); set MELBO_JUDGE_API_KEY.")
+            return JudgeError(f"the judge refuses the API key (status {status}); set MELBO_JUDGE_API_KEY.")
         if status in (400, 422):
-            raise BadRequestError(f"the judge does not take the request (status {status}): {said}")
-        raise JudgeError(f"the judge answers with status {status}: {said} Check base URL and model.")
+            return BadRequestError(f"the judge does not take the request (status {status}): {said}")
+        return JudgeError(f"the judge answers with status {status}: {said} Check base URL and model.")
 
     def _clean(self, text: str) -> str:
         """One short line, without the key: servers repeat a wrong one in their message."""
@@ -170,30 +144,23 @@ class ChatClient:
 
 
 def _is_plain_http(url: str) -> bool:
-    """Whether httpx can send to it, and nothing secret is in it."""
+    """Whether requests can be sent to it, and nothing secret is in it."""
     try:
-        parts = httpx.URL(url)
-    except httpx.InvalidURL:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where it is no port
+    except ValueError:
         return False
-    return parts.scheme in ("http", "https") and bool(parts.host) and not parts.userinfo and (parts.port or 80) < 2**16
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
 
 
-def _read(response: httpx.Response) -> bytes:
-    """The body, as far as the first MiB."""
-    raw = b""
-    for chunk in response.iter_bytes():
-        raw += chunk
-        if len(raw) > _MAX_BYTES:
-            raise JudgeError("the judge's answer is larger than 1 MiB; this is not a chat completions server.")
-    return raw
+def _is_object(raw: bytes) -> bool:
+    try:
+        return isinstance(json.loads(raw), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _tokens_used(answer: dict[str, Any], estimate: int) -> int:
     usage = answer.get("usage")
     total = usage.get("total_tokens") if isinstance(usage, dict) else None
     return total if isinstance(total, int) and not isinstance(total, bool) and total > 0 else estimate
-
-
-def _seconds(header: str | None) -> float | None:
-    """A Retry-After of whole or broken seconds; dates are left to the growing pause."""
-    return float(header) if header and re.fullmatch(r"\d{1,6}(\.\d{1,6})?", header) else None

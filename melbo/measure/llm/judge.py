@@ -1,7 +1,7 @@
 """An optional language model as judge, as in the replication: coherence, difference from a typical answer, refusal.
 
 Any server that speaks OpenAI's chat completions will do. Set `MELBO_JUDGE_BASE_URL` (else `OPENAI_BASE_URL`),
-`MELBO_JUDGE_API_KEY` (else `OPENAI_API_KEY`) and `MELBO_JUDGE_MODEL`. Nothing in melbo asks it unless told to.
+`MELBO_JUDGE_API_KEY` (else `OPENAI_API_KEY`) and `MELBO_JUDGE_MODEL`. Nothing in melbo asks it of its own accord.
 
 1. Conversation and completion go to the judge as one JSON object, so that no text in them can end its own quotation;
    three whole numbers from 1 to 10 come back, as structured output where the server has it.
@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -23,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from melbo.errors import JudgeError
-from melbo.measure.llm.client import BadRequestError, ChatClient, JudgeLimits
+from melbo.measure.llm.limits import BadRequestError, JudgeLimits
 from melbo.prompts import Message
+from melbo.runs.files import write_file
 from melbo.runs.progress import OnProgress, notify
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -82,10 +82,10 @@ class LLMJudge:
     Args:
         base_url: up to and with "/v1".
         cache_dir: folder of kept scores; None: nothing is kept. It holds neither texts nor the key.
-        client: sends the requests; None: one made of base_url, api_key and limits.
 
     Raises:
         JudgeError: a base URL that is not plain http(s), a key that no header can carry, or an empty model name.
+        MissingPackageError: the package openai is not installed.
     """
 
     def __init__(
@@ -95,12 +95,13 @@ class LLMJudge:
         api_key: str | None = None,
         limits: JudgeLimits | None = None,
         cache_dir: Path | None = None,
-        client: ChatClient | None = None,
     ) -> None:
         if not model.strip():
             raise JudgeError("the judge's model has no name; set MELBO_JUDGE_MODEL.")
         self.base_url, self.model, self.cache_dir = base_url, model, cache_dir
-        self.client = client or ChatClient(base_url, api_key, limits or JudgeLimits())
+        from melbo.measure.llm.client import ChatClient  # needs openai
+
+        self.client = ChatClient(base_url, api_key, limits or JudgeLimits())
         self._dialect = 0
 
     @classmethod
@@ -155,7 +156,7 @@ class LLMJudge:
                 f"the judge {self.model!r} gave no {', '.join(ASPECTS)} from 1 to 10, twice; use a larger model."
             )
         if place is not None:
-            _keep(place, {"model": self.model, "scores": scores.to_dict()})
+            write_file(place, json.dumps({"model": self.model, "scores": scores.to_dict()}))
         return scores
 
     def score_all(
@@ -240,15 +241,3 @@ def _kept(place: Path) -> JudgeScores | None:
         return parse_scores(json.dumps(json.loads(place.read_text(encoding="utf-8"))["scores"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _keep(place: Path, data: dict[str, Any]) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=place.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(data, file)
-        os.replace(name, place)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
