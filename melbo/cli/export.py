@@ -11,15 +11,14 @@ import typer
 from melbo.bank.vector_bank import VectorBank, replaceable
 from melbo.cli.common import Blocks, Device, Dtype, plain
 from melbo.config import DiscoveryConfig, from_published_layers
-from melbo.discovery.imported import import_vectors
 from melbo.errors import BankError, ConfigError, ExportError
+from melbo.formats.import_vectors import import_vectors
 from melbo.formats.mixture import mix
-from melbo.formats.readers.foreign import read_vectors
-from melbo.formats.writers.arrays import export_npy, export_safetensors
+from melbo.formats.read_vectors import read_vectors
+from melbo.formats.writers.arrays import export_npy, export_safetensors, export_svec
 from melbo.formats.writers.control_gguf import Reader, export_control_gguf
 from melbo.formats.writers.llama_gguf import export_llama_gguf
 from melbo.formats.writers.new_file import check_free
-from melbo.formats.writers.svec import export_svec
 from melbo.models.load import load_model
 from melbo.organism.inputs import ORGANISM
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat

@@ -86,10 +86,16 @@ def parse_json(data: bytes) -> Any:
 
 def write_file(path: Path, content: str | bytes) -> Path:
     """Write all of a file, or nothing."""
+    data = content.encode() if isinstance(content, str) else content
+    return fill_file(path, lambda file: file.write_bytes(data))
+
+
+def fill_file(path: Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a temporary file beside `path` and give it that name: the file is whole, or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        write(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -19,11 +19,9 @@ from torch import Tensor, nn
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, ExportError
 from melbo.formats.mixture import Mixture, mix
-from melbo.formats.writers.arrays import export_npy, export_safetensors
+from melbo.formats.writers.arrays import export_npy, export_safetensors, export_svec
 from melbo.formats.writers.control_gguf import export_control_gguf
-from melbo.formats.writers.repeng import to_repeng
-from melbo.formats.writers.steering_vectors import to_steering_vector
-from melbo.formats.writers.svec import export_svec
+from melbo.formats.writers.libraries import to_repeng, to_steering_vector
 from melbo.models.load import LoadedModel
 from melbo.steering.hooks import steer
 from support.tiny import MakeTiny

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from melbo.errors import BankError
-from melbo.formats.readers.foreign import read_vectors
+from melbo.formats.read_vectors import read_vectors
 
 Write = Callable[[Path], Any]
 VECTORS = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))

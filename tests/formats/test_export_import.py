@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from melbo.__main__ import app
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig, from_published_layers
-from melbo.discovery.imported import import_vectors
 from melbo.errors import BankError, ConfigError
-from melbo.formats.readers.foreign import ForeignVectors, read_vectors
+from melbo.formats.import_vectors import import_vectors
+from melbo.formats.read_vectors import ForeignVectors, read_vectors
 from melbo.formats.writers.arrays import export_safetensors
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat, encode

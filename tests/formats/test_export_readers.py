@@ -14,14 +14,13 @@ from torch import Tensor
 
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
+from melbo.formats import read_vectors as reading
 from melbo.formats.mixture import Mixture, mix
-from melbo.formats.readers import foreign
+from melbo.formats.read_vectors import read_vectors
 from melbo.formats.readers import gguf as read_gguf
 from melbo.formats.readers import svec as read_svec
-from melbo.formats.readers.foreign import read_vectors
-from melbo.formats.writers.arrays import export_npy, export_safetensors
+from melbo.formats.writers.arrays import export_npy, export_safetensors, export_svec
 from melbo.formats.writers.control_gguf import export_control_gguf
-from melbo.formats.writers.svec import export_svec
 
 FORMATS = ("gguf", "svec", "npy", "safetensors", "pt")
 
@@ -132,12 +131,12 @@ def test_missing_files_and_large_ones_are_refused(tmp_path: Path, monkeypatch: p
     with pytest.raises(BankError, match="not a file"):
         read_vectors(tmp_path / "none.pt")
     path = write_as("npy", Mixture(VECTORS[0], 1, "tiny", ""), tmp_path / "v.npy")
-    monkeypatch.setattr(foreign, "MAX_BYTES", 64)
+    monkeypatch.setattr(reading, "MAX_BYTES", 64)
     with pytest.raises(BankError, match="larger than"):
         read_vectors(path)
     for module, name in ((read_gguf, "gguf"), (read_svec, "svec")):
         path = write_as(name, Mixture(VECTORS[0], 1, "tiny", ""), tmp_path / f"v.{name}")
-        monkeypatch.setattr(foreign, "MAX_BYTES", 2**30)
+        monkeypatch.setattr(reading, "MAX_BYTES", 2**30)
         monkeypatch.setattr(module, "MAX_BYTES", 64)
         with pytest.raises(BankError, match="larger than"):
             read_vectors(path)

@@ -25,7 +25,7 @@ from melbo.app.tabs.strip.html import strip_html
 from melbo.bank.select import choose, merge
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import MelboError
-from melbo.formats.readers.foreign import read_vectors
+from melbo.formats.read_vectors import read_vectors
 from melbo.inspect.lens.logit_lens import Lens, LensReport, Token
 from melbo.inspect.lens.token_change import TokenChange
 from melbo.inspect.max_activating.html import page

@@ -25,10 +25,9 @@ from melbo.bank.adapter_bank import AdapterBank
 from melbo.bank.listing import list_local
 from melbo.bank.vector_bank import VectorBank
 from melbo.formats.mixture import Mixture
-from melbo.formats.readers.foreign import ForeignVectors, read_vectors
-from melbo.formats.writers.arrays import export_npy, export_safetensors
+from melbo.formats.read_vectors import ForeignVectors, read_vectors
+from melbo.formats.writers.arrays import export_npy, export_safetensors, export_svec
 from melbo.formats.writers.control_gguf import export_control_gguf
-from melbo.formats.writers.svec import export_svec
 from melbo.inspect.geometry.difference_of_means import load_contrasts
 from melbo.inspect.geometry.similarity import sort_by_cluster
 from melbo.inspect.layers.atlas import LayerAtlas

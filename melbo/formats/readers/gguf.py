@@ -1,4 +1,4 @@
-"""Read a GGUF control vector: llama.cpp's, repeng's or EasySteer's (see control_gguf.py for what is in it).
+"""Read a GGUF control vector: llama.cpp's, repeng's or EasySteer's (see writers/control_gguf.py for what is in it).
 
 The package gguf maps counts and offsets from the file without checking them all, so this reads the format itself:
 header, key-value pairs, tensor descriptions, data. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md

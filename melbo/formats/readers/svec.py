@@ -1,4 +1,4 @@
-"""Read IBM activation-steering's .svec (see svec.py): its layer L is the output of our block L - 1."""
+"""Read IBM activation-steering's .svec (see writers/arrays.py): its layer L is the output of our block L - 1."""
 
 from __future__ import annotations
 

@@ -1,30 +1,28 @@
-"""Write one new file under a temporary name and rename it, so that nothing is left half-written."""
+"""Exports make new files: nothing is overwritten, and nothing is left half-written."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from melbo.errors import ExportError
+from melbo.runs.files import fill_file
 
 
-def write_new(path: str | Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then give it its name.
+def write_new(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a file that anybody may read.
 
     Raises:
         ExportError: there is something at `path` already.
     """
     path = Path(path).absolute()
     check_free(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
-        write(temporary)
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    return path
+
+    def readable(file: Path) -> None:
+        write(file)
+        file.chmod(0o644)
+
+    return fill_file(path, readable)
 
 
 def check_free(path: Path) -> None:

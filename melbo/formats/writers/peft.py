@@ -10,7 +10,8 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from melbo.bank.adapter_bank import AdapterBank, json_text, write_folder
+from melbo.bank.adapter_bank import AdapterBank
+from melbo.runs.files import json_text, write_folder
 
 
 def export_peft(bank: AdapterBank, index: int, folder: str | Path, scale: float = 1.0) -> Path:

@@ -21,7 +21,7 @@ from melbo.config import DiscoveryConfig
 from melbo.discovery.discover import choose_radius, make_slices
 from melbo.discovery.problem import Problem
 from melbo.errors import BankError, TrainingError
-from melbo.formats.readers.foreign import ForeignVectors
+from melbo.formats.read_vectors import ForeignVectors
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
 from melbo.runs.checkpoint import Run
