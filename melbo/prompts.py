@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,13 @@ def chat(user: str, system: str | None = DEFAULT_SYSTEM) -> list[Message]:
     """Messages of a one-turn conversation; system None or "" leaves the system message out."""
     head = [{"role": "system", "content": system}] if system else []
     return [*head, {"role": "user", "content": user}]
+
+
+def check_conversations(prompts: Iterable[Sequence[Message]]) -> None:
+    """Raise PromptError unless every prompt holds messages, and every message a role and content."""
+    for prompt in prompts:
+        if not prompt or not all({"role", "content"} <= message.keys() for message in prompt):
+            raise PromptError("a prompt must be messages, each with its role and content.")
 
 
 DATE = "26 Jul 2024"

@@ -1,92 +1,148 @@
-"""Result files: JSON with a format name, written to a temporary name first, checked when read."""
+"""Result files: JSON that names its format, written whole or not at all, and checked when it is read.
+
+Those of `melbo inspect` lie beside a bank's vectors, travel with them, and say which vectors they are about. What is of
+other vectors, too large or damaged counts as none. melbo/inspect/stored.py reads them in full.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from melbo.bank.vector_bank import BaseModel
-from melbo.errors import CorpusError, MelboError
-from melbo.runs.files import parse_json, write_file
+from pydantic import Field, JsonValue
 
+from melbo.bank.header import BaseModel
+from melbo.errors import BankError, CorpusError, MelboError
+from melbo.runs.files import parse_json, read_json, write_file
+from melbo.runs.parse import dump, parse
+
+ACTIVATING = "activating.json"
+SAE = "sae.json"
+LENS = "lens.json"
+GEOMETRY = "geometry.json"
+FORMATS = {
+    ACTIVATING: "melbo-activating-1",
+    SAE: "melbo-sae-comparison-1",
+    LENS: "melbo-logit-lens-1",
+    GEOMETRY: "melbo-geometry-1",
+}
+"""Of the files that lie beside a bank: the format that each must state."""
 MAX_BYTES = 256 * 2**20
-T = TypeVar("T")
+MAX_SHOWN_BYTES = 16 * 2**20
+"""Of a file beside a bank that is shown or handed on."""
+Count = Annotated[int, Field(ge=0)]
+Sign = Literal[1, -1]
+SIGNS: tuple[Sign, Sign] = (1, -1)
+
+
+@dataclass(frozen=True)
+class Extensible:
+    """What may hold keys of a newer melbo; they survive a load and a save."""
+
+    extra: Mapping[str, JsonValue] = field(default_factory=dict, kw_only=True, repr=False)
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What is the same for all files of one kind."""
+
+    format: str | None
+    """That the file states; None: it states none."""
+    noun: str
+    """For messages, as the next: "layer atlas"."""
+    command: str
+    """That makes one: "melbo atlas"."""
+    error: type[MelboError] = CorpusError
+    version: int | None = None
+    """Of the format, where the file states one."""
+    before: tuple[str, ...] = ()
+    """Properties of the value that are written before its fields, for other readers; they are not read."""
+    after: tuple[str, ...] = ()
+    """The same, after its fields."""
+    indent: int | None = None
+
+
+@dataclass(frozen=True)
+class ResultFile(Extensible):
+    """A value that is saved as a JSON file."""
+
+    file: ClassVar[FileKind]
+
+    def save(self, path: Path) -> Path:
+        """Write the value; ValueError where it holds NaN."""
+        head: dict[str, Any] = {"format": self.file.format, "format_version": self.file.version}
+        held = {name: item for name, item in head.items() if item is not None}
+        for names, fields in ((self.file.before, dump(self)), (self.file.after, {})):
+            held |= {name: dump(getattr(self, name)) for name in names} | fields
+        return write_file(path, json.dumps(held, ensure_ascii=False, allow_nan=False, indent=self.file.indent) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Inverse of `save`.
+
+        Raises:
+            MelboError: of the kind's type: the file is missing, too large, damaged, of another format or a newer
+                version, or holds impossible values.
+        """
+        kind = cls.file
+        if not os.path.isfile(path):
+            raise kind.error(f"there is no {kind.noun} at {path}; make one with `{kind.command}`.")
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES // 2**20} MiB")
+            raw = _unwrapped(parse_json(path.read_bytes()), kind, path)
+        except (OSError, ValueError) as error:
+            raise kind.error(
+                f"{path} is not a {kind.noun}, or damaged: {str(error)[:200]}; make it again with `{kind.command}`."
+            ) from error
+        return parse(cls, raw, f"{path} is damaged", kind.error, advice=f"make it again with `{kind.command}`")
+
+
+@dataclass(frozen=True)
+class Result(ResultFile):
+    """What begins every result about a bank's vectors."""
+
+    bank: str
+    """Digest of the vectors (VectorBank.digest)."""
+    model: BaseModel
+
+
+def _unwrapped(raw: Any, kind: FileKind, path: Path) -> dict[str, Any]:
+    """The value's own fields."""
+    if not isinstance(raw, dict):
+        raise ValueError("it holds no object")
+    if kind.format is not None and raw.get("format") != kind.format:
+        raise ValueError(f"its format is {repr(raw.get('format'))[:60]}")
+    if kind.version is not None:
+        stated = raw.get("format_version")
+        if type(stated) is not int or stated < 1:
+            raise ValueError(f"format_version is {repr(stated)[:60]}")
+        if stated > kind.version:
+            raise kind.error(f"{path} has format version {stated}; this melbo reads {kind.version}; update melbo.")
+    wrapping = ("format", "format_version", *kind.before, *kind.after)
+    return {name: item for name, item in raw.items() if name not in wrapping}
 
 
 def write_result(path: Path, kind: str, value: dict[str, Any]) -> Path:
-    """Write {"format": kind, **value}; ValueError where it holds NaN."""
+    """Write {"format": kind, **value} for readers elsewhere; ValueError where it holds NaN."""
     return write_file(path, json.dumps({"format": kind, **value}, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_result(path: Path, kind: str) -> dict[str, Any]:
-    """What `write_result` wrote.
+def find_result(folder: Path | None, name: str, digest: str) -> Path | None:
+    """One of the FORMATS' files, if it is about the vectors with this digest; the rest of it is not checked.
 
-    Raises:
-        CorpusError: the file is missing, too large, no JSON, or of another format.
+    A link is read, since the Hub's cache is made of them, but what it points to must be such a file itself.
     """
-    if not os.path.isfile(path):
-        raise CorpusError(f"there is no file {path}; make it with `melbo inspect`.")
+    path = None if folder is None else folder / name
+    if path is None or not os.path.isfile(path):
+        return None
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES // 2**20} MiB")
-        value = parse_json(path.read_bytes())
-        if not isinstance(value, dict) or value.pop("format", None) != kind:
-            raise ValueError("another format")
-    except (OSError, ValueError) as error:
-        raise CorpusError(
-            f"{path} is no {kind} file, or damaged ({str(error)[:200]}); delete it, or choose another."
-        ) from error
-    return value
-
-
-@contextmanager
-def checked(path: Path) -> Iterator[None]:
-    """Within the block, whatever parts of a file's value are missing or of another kind become one CorpusError."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError, MelboError) as error:
-        reason = " ".join(repr(error).split())[:200]
-        raise CorpusError(f"{path} is damaged ({reason}); make it again with `melbo inspect`.") from error
-
-
-def number(value: Any) -> float:
-    """A JSON number as a float; TypeError for all else, such as the text "nan"."""
-    if type(value) not in (int, float):
-        raise TypeError(f"{repr(value)[:60]} is no number")
-    return float(value)
-
-
-def whole(value: Any, least: int = 0) -> int:
-    """A JSON whole number of at least `least`; TypeError or ValueError for all else."""
-    if type(value) is not int:
-        raise TypeError(f"{repr(value)[:60]} is no whole number")
-    if value < least:
-        raise ValueError(f"{value} is less than {least}")
-    return value
-
-
-def text(value: Any) -> str:
-    """A JSON text; TypeError for all else."""
-    if not isinstance(value, str):
-        raise TypeError(f"{repr(value)[:60]} is no text")
-    return value
-
-
-def items(value: Any, read: Callable[[Any], T]) -> tuple[T, ...]:
-    """A JSON list, each item read; TypeError for all else."""
-    if not isinstance(value, list):
-        raise TypeError(f"{repr(value)[:60]} is no list")
-    return tuple(read(item) for item in value)
-
-
-def base_model(value: Any) -> BaseModel:
-    """The model that a result is about."""
-    revision = value["revision"]
-    return BaseModel(
-        text(value["id"]), None if revision is None else text(revision), whole(value["d_model"], 1),
-        whole(value["n_layers"], 1),
-    )  # fmt: skip
+        found = read_json(path) if path.stat().st_size <= MAX_SHOWN_BYTES else None
+    except (BankError, OSError):
+        return None
+    known = isinstance(found, dict) and found.get("format") == FORMATS[name] and found.get("bank") == digest
+    return path if known else None

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from melbo.bank.header import FORMAT, FORMAT_VERSION, Source, replaceable
-from melbo.bank.results import FORMATS, read_beside
+from melbo.bank.result_file import FORMATS, find_result
 from melbo.errors import BankError
-from melbo.runs.digest import bank_digest
 from melbo.runs.files import read_json, replace_folder, write_json, write_tensors
 
 if TYPE_CHECKING:
@@ -149,11 +148,10 @@ def _copy_sweep(old: Path, new: Path) -> None:
 
 def _copy_results(bank: VectorBank, places: Sequence[Path], new: Path) -> None:
     """What `melbo inspect` measured of these very vectors, from the first place that has it."""
-    digest = bank_digest(bank.vectors)
     for name in FORMATS:
-        old = next((place for place in places if read_beside(place, name, digest) is not None), None)
+        old = next(filter(None, (find_result(place, name, bank.digest) for place in places)), None)
         if old is not None:
-            shutil.copyfile(old / name, new / name)
+            shutil.copyfile(old, new / name)
 
 
 def _starts(path: Path, signature: bytes) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from melbo.bank.save import FILES, save_bank, write_bank
 from melbo.config import DiscoveryConfig
 from melbo.errors import BankError
 from melbo.models.load import LoadedModel
+from melbo.runs.digest import bank_digest
 from melbo.runs.files import read_tensors
 
 if TYPE_CHECKING:
@@ -82,6 +84,11 @@ class VectorBank:
         """Block whose output the vectors are added to."""
         assert self.config.source_layer is not None
         return self.config.source_layer
+
+    @cached_property
+    def digest(self) -> str:
+        """Which vectors these are (melbo/runs/digest.py); computed once."""
+        return bank_digest(self.vectors)
 
     def label(self, index: int) -> str:
         """The vector's label, or "vector 17" where it has none."""

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
 from melbo.config import MAX_SEED
 from melbo.inspect.layers.heat_map import check_drawable
-from melbo.inspect.layers.layer_atlas import AtlasConfig, layer_atlas
+from melbo.inspect.layers.measure import AtlasConfig, layer_atlas
 from melbo.models.load import load_model
 from melbo.organism.inputs import ORGANISM
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat

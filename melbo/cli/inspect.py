@@ -16,8 +16,7 @@ from melbo.errors import ConfigError
 from melbo.inspect.geometry.plot import plot as plot_geometry
 from melbo.inspect.geometry.similarity import measure_geometry
 from melbo.inspect.layers.heat_map import check_drawable
-from melbo.inspect.lens.file import save_lens
-from melbo.inspect.lens.logit_lens import logit_lens
+from melbo.inspect.lens.logit_lens import logit_lens, save_lens
 from melbo.inspect.lens.patchscope import ASK, describe
 from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.html import page

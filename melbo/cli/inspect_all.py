@@ -13,15 +13,14 @@ import typer
 from tqdm import tqdm
 
 from melbo.bank.choose import chosen_vectors
-from melbo.bank.results import ACTIVATING, GEOMETRY, LENS, MAX_RESULT_BYTES, SAE
+from melbo.bank.result_file import ACTIVATING, GEOMETRY, LENS, MAX_SHOWN_BYTES, SAE
 from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
 from melbo.cli.sae import NoDuds, load_both, public_name
 from melbo.errors import SaeError
 from melbo.inspect.geometry.difference_of_means import Contrast, load_contrasts
 from melbo.inspect.geometry.similarity import measure_geometry
-from melbo.inspect.lens.file import save_lens
-from melbo.inspect.lens.logit_lens import LensSite, logit_lens
+from melbo.inspect.lens.logit_lens import LensSite, logit_lens, save_lens
 from melbo.inspect.max_activating.corpus_reader import Corpus, Item
 from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.report import ActivatingConfig
@@ -138,11 +137,10 @@ def _lens(work: _Work) -> None:
 def _sae(work: _Work, dictionary: Sae, source: str, corpus: Corpus) -> None:
     with _documents(corpus) as counted:
         report = sae_report(work.loaded, work.bank, dictionary, source, work.chosen, corpus=counted)
-    found = report.comparison
-    share = fmean(parts.explained[-1] for parts in found.decomposition if parts.explained)
+    share = fmean(parts.explained[-1] for parts in report.decomposition if parts.explained)
     _wrote(
         report.save(work.folder / SAE),
-        f"{len(found.random)} features explain {share:.0%} of a vector, {found.random[-1]:.0%} of a random one",
+        f"{len(report.random)} features explain {share:.0%} of a vector, {report.random[-1]:.0%} of a random one",
     )
 
 
@@ -185,6 +183,6 @@ def _documents(corpus: Corpus) -> Iterator[Corpus]:
 
 def _wrote(path: Path, said: str) -> None:
     say(plain(f"{path}: {said}"))
-    if path.stat().st_size > MAX_RESULT_BYTES:
-        most = MAX_RESULT_BYTES // 2**20
+    if path.stat().st_size > MAX_SHOWN_BYTES:
+        most = MAX_SHOWN_BYTES // 2**20
         say(f"  it is larger than {most} MiB, so that it is neither shown nor pushed; use --no-duds or a smaller --k")

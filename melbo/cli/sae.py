@@ -81,13 +81,12 @@ def _lines(report: SaeReport, place: int) -> str:
     def explained(parts: Parts, random: tuple[float, ...]) -> str:
         return f"{parts.explained[-1]:.0%}, random {random[-1]:.0%}" if parts.explained else "nothing"
 
-    found = report.comparison
-    signed, positive = found.decomposition[place], found.positive[place]
+    signed, positive = report.decomposition[place], report.positive[place]
     lines = [
-        row(f"nearest (cosine), random {report.random_nearest:.2g}", found.nearest[place]),
-        row(f"sum ({explained(signed, found.random)})", signed),
-        row(f"sum >= 0 ({explained(positive, found.random_positive)})", positive),
-        row("changed by steering", found.changed[place]),
+        row(f"nearest (cosine), random {report.random_nearest:.2g}", report.nearest[place]),
+        row(f"sum ({explained(signed, report.random)})", signed),
+        row(f"sum >= 0 ({explained(positive, report.random_positive)})", positive),
+        row("changed by steering", report.changed[place]),
     ]
     notes = [(f, report.features[f]) for f in positive.features[:3] if f in report.features]
     lines += [f"    {f}: {' '.join(note.examples[0].split())}" for f, note in notes if note.examples]

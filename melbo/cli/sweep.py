@@ -19,10 +19,9 @@ from melbo.organism.inputs import ORGANISM
 from melbo.organism.judge import judge_for
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, Message, chat
 from melbo.radius_sweep.config import SweepConfig, Unit, parse_radii
-from melbo.radius_sweep.file import FILE_NAME
 from melbo.radius_sweep.plot import plot_sweep
-from melbo.radius_sweep.result import Arm
-from melbo.radius_sweep.sweep import Sweep, run_sweep, save_sweep
+from melbo.radius_sweep.result import FILE_NAME, Arm
+from melbo.radius_sweep.sweep import Sweep, run_sweep
 from melbo.runs.processes import process_rank
 from melbo.steering.generate import Sampling
 
@@ -80,7 +79,7 @@ def sweep(
     with stages() as show, resumable(checkpoint):
         found = run_sweep(loaded, config, messages, load_embedder(embedder), show, checkpoint, None, judge_for(loaded))
     if process_rank() == 0:
-        save_sweep(found, folder / FILE_NAME)
+        found.save(folder / FILE_NAME)
         for plot in PLOTS:
             plot_sweep(found, folder / plot)
         checkpoint.unlink(missing_ok=True)

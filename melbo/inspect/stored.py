@@ -1,8 +1,8 @@
-"""What lies beside a bank that was loaded: activating examples, SAE neighbours, logit lens, geometry.
+"""What lies beside a bank: activating examples, SAE neighbours, logit lens, geometry, the R sweep, a layer atlas.
 
-`melbo inspect all BANK` writes them into the bank's folder. What is missing, damaged, too large, or of other vectors
-than the bank's (by digest; a bank made from this one has another) counts as none. Files that were read are remembered
-until they change.
+`melbo inspect all BANK` writes the first four into the bank's folder. What is missing, damaged, too large, or of other
+vectors than the bank's (by digest; a bank made from this one has another) counts as none; sweep and atlas are of a
+model. Files that were read are remembered until they change.
 """
 
 from __future__ import annotations
@@ -11,49 +11,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from melbo.bank.results import ACTIVATING, GEOMETRY, LENS, MAX_RESULT_BYTES, SAE
-from melbo.bank.vector_bank import BaseModel, VectorBank
+from melbo.bank.result_file import ACTIVATING, GEOMETRY, LENS, MAX_SHOWN_BYTES, SAE, Result, ResultFile
+from melbo.bank.vector_bank import VectorBank
 from melbo.errors import MelboError
 from melbo.inspect.geometry.similarity import Geometry
-from melbo.inspect.lens.file import load_lens
-from melbo.inspect.lens.logit_lens import LensReport
+from melbo.inspect.layers.atlas import LayerAtlas
+from melbo.inspect.lens.logit_lens import LensFile, LensReport
 from melbo.inspect.max_activating.report import ActivatingReport, Direction
 from melbo.inspect.sae.compare import Parts
 from melbo.inspect.sae.report import FeatureNote, SaeReport
-from melbo.runs.digest import bank_digest
+from melbo.radius_sweep.result import FILE_NAME, Sweep
 
-__all__ = [
-    "ACTIVATING",
-    "GEOMETRY",
-    "LENS",
-    "SAE",
-    "Decomposition",
-    "Feature",
-    "Neighbours",
-    "activating_examples",
-    "file_beside",
-    "lens_rows",
-    "neighbours_of",
-    "sae_neighbours",
-    "stored_activating",
-    "stored_geometry",
-    "stored_lens",
-    "stored_sae",
-]
-REMEMBERED = 4
+ATLAS = "atlas.json"
+REMEMBERED = 6
 """Files kept in memory once read: those of one bank."""
-
-
-class _Result(Protocol):
-    @property
-    def bank(self) -> str: ...
-    @property
-    def model(self) -> BaseModel: ...
-
-
-R = TypeVar("R", bound=_Result)
+F = TypeVar("F", bound=ResultFile)
+R = TypeVar("R", bound=Result)
 
 
 @dataclass(frozen=True)
@@ -101,33 +76,42 @@ class Neighbours:
     """What the notes are from; "" for none."""
 
 
-def file_beside(bank: VectorBank, name: str) -> Path | None:
-    """A file in the folder that the bank was loaded from, if there is one."""
-    folder = bank.source.folder if bank.source else None
-    path = None if folder is None else folder / name
-    return path if path is not None and path.is_file() else None
+def stored_activating(bank: VectorBank, folder: Path | None = None) -> ActivatingReport | None:
+    """The whole report on activating examples, with its control and settings.
+
+    Args:
+        folder: where the files lie, here and below; None: where the bank was loaded from.
+    """
+    return _of_vectors(bank, folder, ACTIVATING, ActivatingReport)
 
 
-def stored_activating(bank: VectorBank) -> ActivatingReport | None:
-    """The whole report on activating examples, with its control and settings."""
-    return _of(bank, _read(bank, ACTIVATING, ActivatingReport.load))
-
-
-def stored_sae(bank: VectorBank) -> SaeReport | None:
+def stored_sae(bank: VectorBank, folder: Path | None = None) -> SaeReport | None:
     """The whole comparison with an SAE."""
-    return _of(bank, _read(bank, SAE, SaeReport.load))
+    return _of_vectors(bank, folder, SAE, SaeReport)
 
 
-def stored_lens(bank: VectorBank) -> tuple[LensReport, ...]:
+def stored_lens(bank: VectorBank, folder: Path | None = None) -> tuple[LensReport, ...]:
     """The logit lens of all vectors, one report a site; () for none."""
-    found = _read(bank, LENS, load_lens) or ()
-    return found if found and _of(bank, found[0]) else ()
+    found = _of_vectors(bank, folder, LENS, LensFile)
+    return () if found is None else found.reports
 
 
-def stored_geometry(bank: VectorBank) -> Geometry | None:
+def stored_geometry(bank: VectorBank, folder: Path | None = None) -> Geometry | None:
     """How the vectors and their effects lie to each other and to contrasts, with random ones beside them."""
-    found = _of(bank, _read(bank, GEOMETRY, Geometry.load))
+    found = _of_vectors(bank, folder, GEOMETRY, Geometry)
     return found if found is not None and len(found.labels) == len(bank) else None
+
+
+def stored_sweep(bank: VectorBank, folder: Path | None = None) -> Sweep | None:
+    """The R sweep of the bank's model."""
+    found = _read(bank, folder, FILE_NAME, Sweep)
+    return found if found is not None and found.rows and found.base_model == bank.base_model else None
+
+
+def stored_atlas(bank: VectorBank, folder: Path | None = None) -> LayerAtlas | None:
+    """The layer atlas of the bank's model."""
+    found = _read(bank, folder, ATLAS, LayerAtlas)
+    return found if found is not None and found.pairs and found.model == bank.base_model else None
 
 
 def activating_examples(bank: VectorBank, index: int) -> tuple[Direction, ...]:
@@ -152,7 +136,7 @@ def neighbours_of(report: SaeReport, index: int) -> Neighbours | None:
     """One vector's part of a comparison; None where it is not in it."""
     if index not in report.vectors:
         return None
-    place, found = report.vectors.index(index), report.comparison
+    place = report.vectors.index(index)
 
     def features(parts: Parts) -> tuple[Feature, ...]:
         pairs = zip(parts.features, parts.weights, strict=True)
@@ -164,40 +148,40 @@ def neighbours_of(report: SaeReport, index: int) -> Neighbours | None:
         return Decomposition(features(parts), parts.explained[-1] if parts.explained else None, level)
 
     return Neighbours(
-        nearest=features(found.nearest[place]),
+        nearest=features(report.nearest[place]),
         random_nearest=report.random_nearest,
-        signed=total(found.decomposition[place], found.random),
-        positive=total(found.positive[place], found.random_positive),
-        changed=features(found.changed[place]),
+        signed=total(report.decomposition[place], report.random),
+        positive=total(report.positive[place], report.random_positive),
+        changed=features(report.changed[place]),
         scale=report.scale,
         source=report.sae.source,
         corpus=report.corpus,
     )
 
 
-V = TypeVar("V")
+def _of_vectors(bank: VectorBank, folder: Path | None, name: str, kind: type[R]) -> R | None:
+    """What the file holds, if it is about these vectors of this model."""
+    found = _read(bank, folder, name, kind)
+    return found if found is not None and (found.model, found.bank) == (bank.base_model, bank.digest) else None
 
 
-def _read(bank: VectorBank, name: str, load: Callable[[Path], V]) -> V | None:
-    path = file_beside(bank, name)
+def _read(bank: VectorBank, folder: Path | None, name: str, kind: type[F]) -> F | None:
+    folder = folder or (bank.source.folder if bank.source else None)
+    if folder is None:
+        return None
     try:
-        if path is None or (state := path.stat()).st_size > MAX_RESULT_BYTES:
-            return None
+        state = (folder / name).stat()
     except OSError:
         return None
-    return _load(load, path, (state.st_ino, state.st_mtime_ns, state.st_size))  # type: ignore[return-value]
+    if state.st_size > MAX_SHOWN_BYTES:
+        return None
+    found = _load(kind.load, folder / name, (state.st_ino, state.st_mtime_ns, state.st_size))
+    return found if isinstance(found, kind) else None
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _load(load: Callable[[Path], object], path: Path, _state: tuple[int, ...]) -> object | None:
+def _load(load: Callable[[Path], ResultFile], path: Path, _state: tuple[int, ...]) -> ResultFile | None:
     try:
         return load(path)
     except MelboError:
         return None
-
-
-def _of(bank: VectorBank, found: R | None) -> R | None:
-    """`found`, if it is about these vectors of this model."""
-    if found is None or found.model != bank.base_model or found.bank != bank_digest(bank.vectors):
-        return None
-    return found

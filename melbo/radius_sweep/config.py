@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from melbo.config import DiscoveryConfig
 from melbo.errors import ConfigError
@@ -56,12 +56,6 @@ class SweepConfig:
         """
         base = replace(self.base, n_vectors=self.n_vectors, radius=1.0, radius_unit="residual")
         return replace(self, base=base.resolve(n_layers, d_model))
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> SweepConfig:
-        """Inverse of `dataclasses.asdict`."""
-        made = {**values, "base": DiscoveryConfig.from_dict(values["base"]), "sampling": Sampling(**values["sampling"])}
-        return cls(**{**made, "radii": tuple(values["radii"])})
 
 
 def parse_radii(text: str) -> tuple[float, ...]:

@@ -1,17 +1,34 @@
-"""What an R sweep found, and its rule for the suggested R."""
+"""What an R sweep found, its rule for the suggested R, and its file.
+
+A file with fewer rows than the config has radii is a run that was stopped. What can be computed from the rows (floor,
+suggested) is written for other readers and computed anew.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
 
-from melbo.bank.vector_bank import BaseModel, VectorBank
+from pydantic import Field
+
+from melbo.bank.header import BaseModel
+from melbo.bank.result_file import Extensible, FileKind, ResultFile
+from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 from melbo.measure.text_metrics import CoherenceScale
-from melbo.prompts import Message
+from melbo.prompts import Message, check_conversations
 from melbo.radius_sweep.config import SweepConfig
 from melbo.runs.checkpoint import difference
 
+FILE_NAME = "sweep.json"
+Share = Annotated[float, Field(ge=0, le=1)]
+Score = Annotated[float, Field(ge=0, le=10)]
+Distance = Annotated[float, Field(ge=0, le=2)]
+Positive = Annotated[float, Field(ge=0)]
+Counts = Mapping[str, Annotated[int, Field(gt=0)]]
 FLOOR = 0.5
 """Least coherence of a suggested R, as a share of the unsteered answers'."""
 DIGITS = 3
@@ -19,46 +36,46 @@ DIGITS = 3
 
 
 @dataclass(frozen=True)
-class Arm:
+class Arm(Extensible):
     """What the trained vectors, or the random ones, of one R do at scale 1."""
 
-    objective: float
+    objective: Positive
     """Mean displacement."""
-    diversity: float
+    diversity: Distance
     """Mean pairwise cosine distance of the answers' embeddings; over several prompts, the mean."""
-    similarity: float
+    similarity: Annotated[float, Field(ge=-1, le=1)]
     """1 - diversity."""
-    distinct: float
+    distinct: Positive
     """How many different answers there are, in effect, each counted by its coherence
     (`melbo.radius_sweep.arms.distinct_answers`); over several prompts, the mean."""
-    coherence: float
+    coherence: Score
     """Mean, 0 to 10."""
-    coherence_band: tuple[float, float]
+    coherence_band: tuple[Score, Score]
     """Lower and upper quartile."""
-    refusal: float
+    refusal: Share
     """Share of the answers, as the next two."""
-    degenerate: float
-    dud: float
+    degenerate: Share
+    dud: Share
     """Answers equal to the unsteered one."""
-    change: float
+    change: Distance
     """Mean cosine distance to the unsteered answer."""
-    languages: Mapping[str, int]
+    languages: Counts
     """Answers by language; "unknown" where too short to tell."""
     completions: tuple[tuple[str, ...], ...]
     """Answers: one tuple for each prompt, one text for each vector."""
-    modes: Mapping[str, int] | None = None
+    modes: Counts | None = None
     """Answers by what a judge of known behaviours sees in them; None without one."""
     planted: tuple[str, ...] | None = None
     """Known behaviours among these that the judge counts and no unsteered answer shows."""
 
 
 @dataclass(frozen=True)
-class SweepRow:
+class SweepRow(Extensible):
     """One R."""
 
-    radius: float
+    radius: Positive
     """In the config's unit."""
-    norm: float
+    norm: Positive
     """The same in activation units."""
     found: Arm
     """The trained vectors."""
@@ -77,8 +94,13 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(ResultFile):
     """Rows by R: all of the config's radii unless the run was stopped."""
+
+    file = FileKind(
+        "melbo-sweep", "sweep", "melbo sweep", BankError, version=1, before=("unit",), after=("floor", "suggested"),
+        indent=2,
+    )  # fmt: skip
 
     config: SweepConfig
     """Resolved."""
@@ -90,15 +112,34 @@ class Sweep:
     """Name of the sentence-embedding model."""
     coherence_scale: CoherenceScale
     """What coherence is measured on."""
-    mean_residual_norm: float
+    mean_residual_norm: Positive
     unsteered: tuple[str, ...]
     """The unsteered answer to each prompt."""
-    unsteered_coherence: float
+    unsteered_coherence: Score
     """Their mean."""
-    auto_radius: float | None
-    """What radius "auto" would choose (discovery/calibrate_radius.py), in the config's unit; None: none."""
+    auto_radius: Positive | None
+    """What radius "auto" would choose, in the config's unit; None where it finds none."""
     versions: Mapping[str, str]
-    rows: tuple[SweepRow, ...] = ()
+    rows: tuple[SweepRow, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.prompts)
+        if self.config.resolve(self.base_model.n_layers, self.base_model.d_model) != self.config:
+            raise BankError("the stored config is not resolved")
+        if [row.radius for row in self.rows] != list(self.config.radii[: len(self.rows)]):
+            raise BankError("the rows are not those of the config's radii")
+        check_conversations(self.prompts)
+        if not n or len(self.unsteered) != n:
+            raise BankError("there must be prompts, each with its unsteered answer")
+        for row in self.rows:
+            answers = [texts for arm in (row.found, row.control) for texts in arm.completions]
+            if len(answers) != 2 * n or any(len(texts) != self.config.n_vectors for texts in answers):
+                raise BankError(f"the row of R {row.radius:g} does not hold one answer for each prompt and vector")
+
+    @property
+    def unit(self) -> str:
+        """Of the radii."""
+        return self.config.unit
 
     @property
     def complete(self) -> bool:
@@ -141,3 +182,12 @@ class Sweep:
         other = {"model": asdict(bank.base_model), "prompts": bank.prompts, "config": asdict(own.base)}
         if mine != other:
             raise BankError(f"the sweep is not of this bank: {difference(mine, other)}; run `melbo sweep` on the bank.")
+
+
+def load_sweep(path: str | Path) -> Sweep:
+    """Read a sweep from its file, or from a bank's folder.
+
+    Raises:
+        BankError: there is none, or it is damaged, of a newer version, or holds impossible values.
+    """
+    return Sweep.load(Path(path) / FILE_NAME if os.path.isdir(path) else Path(path))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,21 +26,20 @@ from melbo.errors import BankError, ConfigError
 from melbo.measure.behaviour_judge import BehaviourJudge, check_judge
 from melbo.measure.embeddings import Embedder
 from melbo.measure.measurement import calibrate_coherence, measure, rates
-from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
 from melbo.radius_sweep.arms import answer, make_arm
 from melbo.radius_sweep.config import SweepConfig
-from melbo.radius_sweep.file import load_sweep, save_sweep
-from melbo.radius_sweep.result import Sweep, SweepRow
+from melbo.radius_sweep.result import Sweep, SweepRow, load_sweep
 from melbo.runs.checkpoint import Run, difference, load_alike, run_key
+from melbo.runs.parse import dump
 from melbo.runs.processes import process_rank, start_processes
 from melbo.runs.progress import OnProgress, Progress, notify
 from melbo.steering.generate import complete
 from melbo.steering.random_vectors import control_vectors
 from melbo.steering.slices import mean_residual_norm
 
-__all__ = ["Sweep", "SweepConfig", "iter_sweep", "load_sweep", "run_sweep", "save_sweep"]
+__all__ = ["Sweep", "SweepConfig", "iter_sweep", "load_sweep", "run_sweep"]
 
 ANSWER_ROWS = 128
 """Answers of one batch, about: whole R, at least one."""
@@ -127,7 +127,7 @@ def training_file(checkpoint: Path, first: int) -> Path:
 
 def _save(sweep: Sweep, checkpoint: Path | None) -> None:
     if checkpoint is not None and process_rank() == 0:
-        save_sweep(sweep, checkpoint)
+        sweep.save(checkpoint)
 
 
 class _Bar:
@@ -192,40 +192,43 @@ class _Task:
         if checkpoint is None or not checkpoint.exists():
             return self._measured(head)
         old = load_sweep(checkpoint)
-        start = ("config", "base_model", "dtype", "prompts", "embedder")
-        mine, other = ({name: asdict(s)[name] for name in start} for s in (old, head))
-        mine["judged"] = bool(old.rows) and old.rows[0].found.modes is not None
-        other["judged"] = bool(old.rows) and self.judge is not None
-        if mine != other:
+        found, own = ({name: dump(held[name]) for name in head} for held in (vars(old), head))
+        found["judged"] = bool(old.rows) and old.rows[0].found.modes is not None
+        own["judged"] = bool(old.rows) and self.judge is not None
+        if found != own:
             raise BankError(
-                f"the checkpoint {checkpoint} is of another sweep ({difference(mine, other)}); "
+                f"the checkpoint {checkpoint} is of another sweep ({difference(found, own)}); "
                 "use the same settings to go on, or delete it to start anew."
             )
         return old
 
-    def _head(self) -> Sweep:
-        loaded, unit = self.loaded, self.mean_norm if self.config.unit == "residual" else 1.0
-        return Sweep(
-            config=self.config,
-            base_model=BaseModel(loaded.name, loaded.revision, loaded.d_model, loaded.n_layers),
-            dtype=str(loaded.model.dtype),
-            prompts=tuple(tuple(dict(m) for m in p) for p in self.prompts),
-            embedder=self.embedder.name,
-            coherence_scale=CoherenceScale(0.0, 1.0, "not yet"),
-            mean_residual_norm=self.mean_norm,
-            unsteered=(),
-            unsteered_coherence=0.0,
-            auto_radius=None if self.auto_norm is None else self.auto_norm / unit,
-            versions=library_versions(),
-        )
+    def _head(self) -> dict[str, Any]:
+        """The fields of a sweep that say which it is."""
+        loaded = self.loaded
+        return {
+            "config": self.config,
+            "base_model": BaseModel(loaded.name, loaded.revision, loaded.d_model, loaded.n_layers),
+            "dtype": str(loaded.model.dtype),
+            "prompts": tuple(tuple(dict(m) for m in p) for p in self.prompts),
+            "embedder": self.embedder.name,
+        }
 
-    def _measured(self, head: Sweep) -> Sweep:
+    def _measured(self, head: dict[str, Any]) -> Sweep:
         """With what the unsteered model does."""
         scale = calibrate_coherence(self.loaded)
         answers = complete(self.loaded, self.prompts, sampling=self.config.sampling)
         found = measure(self.loaded, self.prompts, answers, answers, self.embedder, scale)
-        coherence = rates(found).coherence
-        return replace(head, coherence_scale=scale, unsteered=tuple(answers), unsteered_coherence=coherence)
+        unit = self.mean_norm if self.config.unit == "residual" else 1.0
+        return Sweep(
+            **head,
+            coherence_scale=scale,
+            mean_residual_norm=self.mean_norm,
+            unsteered=tuple(answers),
+            unsteered_coherence=rates(found).coherence,
+            auto_radius=None if self.auto_norm is None else self.auto_norm / unit,
+            versions=library_versions(),
+            rows=(),
+        )
 
     def train(self, group: Sequence[int], bar: _Bar, saved: Path | None) -> Tensor:
         """Vectors [radii, n, d_model] of the radii with these numbers."""

@@ -28,7 +28,6 @@ from melbo.app.tabs.discover.handlers import (
     discover_steps,
     read_prompts,
     read_request,
-    stored_atlas,
 )
 from melbo.app.tabs.discover.html import done_html, layers_html, running_html
 from melbo.app.tabs.discover.tab import DiscoverActions
@@ -37,6 +36,7 @@ from melbo.config import DiscoveryConfig, default_layers
 from melbo.discovery.discover import discover
 from melbo.errors import BankError, ConfigError, MelboError, PromptError
 from melbo.inspect.layers.atlas import AtlasConfig, LayerAtlas, Pair
+from melbo.inspect.stored import stored_atlas
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat
 from melbo.runs import checkpoint as discover_run

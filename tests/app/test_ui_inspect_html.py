@@ -23,7 +23,7 @@ from melbo.app.tabs.inspect.html import (
 )
 from melbo.app.widgets.heat_map import MOST, NEGATIVE, POSITIVE, heat_map, png
 from melbo.bank.vector_bank import VectorBank
-from melbo.inspect.geometry.layer_change import LayerChange
+from melbo.inspect.geometry.effects import LayerChange
 from melbo.inspect.lens.logit_lens import Token
 from melbo.inspect.lens.patchscope import Descriptions
 from melbo.inspect.lens.token_activation import TextActivations, TokenActivation

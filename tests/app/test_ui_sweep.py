@@ -30,7 +30,6 @@ from melbo.app.tabs.sweep.handlers import (
     first_choice,
     own_radius,
     read_request,
-    stored_sweep,
     sweep_config,
     sweep_steps,
 )
@@ -40,10 +39,11 @@ from melbo.app.widgets.chart import Axis, Line, chart, some_ticks, x_axis
 from melbo.bank.vector_bank import VectorBank
 from melbo.discovery.discover import make_slices
 from melbo.errors import ConfigError, MelboError
+from melbo.inspect.stored import stored_sweep
 from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat
-from melbo.radius_sweep.sweep import Sweep, load_sweep, run_sweep, save_sweep
+from melbo.radius_sweep.sweep import Sweep, load_sweep, run_sweep
 from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling, complete
 from support.letters import Letters
@@ -306,7 +306,7 @@ def test_a_stored_sweep_shows_at_once(tiny_bank: VectorBank, tiny: LoadedModel, 
     folder = tiny_bank.save(tmp_path / "bank")
     bank = VectorBank.load(folder)
     assert stored_sweep(bank) is None and stored_sweep(tiny_bank) is None
-    save_sweep(swept, folder / "sweep.json")
+    swept.save(folder / "sweep.json")
     act = SweepActions(shell_of(Context(tiny, BankCache(bank))))
     _, _, button, sweep, status, plot, *_ = act.open(DEFAULT_KEY)
     assert button["interactive"] is True and sweep.rows == swept.rows and "Stored" in status and "<svg" in plot
@@ -318,7 +318,7 @@ def test_a_stored_sweep_shows_at_once(tiny_bank: VectorBank, tiny: LoadedModel, 
 
 def test_a_sweep_of_another_model_is_not_shown(tiny_bank: VectorBank, swept: Sweep, tmp_path: Path) -> None:
     folder = tiny_bank.save(tmp_path / "bank")
-    save_sweep(replace(swept, base_model=replace(swept.base_model, id="another")), folder / "sweep.json")
+    replace(swept, base_model=replace(swept.base_model, id="another")).save(folder / "sweep.json")
     assert stored_sweep(VectorBank.load(folder)) is None
 
 

@@ -45,12 +45,13 @@ def test_saving_and_loading_is_exact(small_atlas: LayerAtlas, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": "other"}, "format 'other'"),
+        ({"format": "other"}, "format is 'other'"),
         ({"pairs": [{"source": 1}]}, "missing"),
-        ({"pairs": 3}, "iterable"),
-        ({"model": None}, "mapping"),
+        ({"pairs": 3}, "pairs is 3; it must be a list"),
+        ({"model": None}, "model is None; it must be an object"),
         ({"config": {"k": 0}}, "k is 0"),
-        ({"prompts": [["text"]]}, "indices"),
+        ({"prompts": [["text"]]}, r"prompts\[0\]\[0\] is 'text'"),
+        ({"prompts": [[{"role": "user"}]]}, "role and content"),
     ],
 )
 def test_a_damaged_file_is_refused(small_atlas: LayerAtlas, tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -67,7 +68,7 @@ def test_a_file_that_is_no_atlas_is_refused(tmp_path: Path, content: bytes) -> N
     file.write_bytes(content)
     with pytest.raises(AtlasError, match="not a layer atlas"):
         LayerAtlas.load(file)
-    with pytest.raises(AtlasError, match="no atlas at"):
+    with pytest.raises(AtlasError, match="no layer atlas at"):
         LayerAtlas.load(tmp_path / "missing.json")
 
 

@@ -17,7 +17,7 @@ from melbo.cli.atlas import atlas as atlas_command
 from melbo.cli.common import guarded
 from melbo.discovery.discover import make_slices
 from melbo.errors import ConfigError, MelboError, PromptError
-from melbo.inspect.layers.layer_atlas import AtlasConfig, AtlasError, LayerAtlas, layer_atlas
+from melbo.inspect.layers.measure import AtlasConfig, AtlasError, LayerAtlas, layer_atlas
 from melbo.models.load import LoadedModel
 from melbo.prompts import chat
 from melbo.runs.progress import OnProgress, Progress

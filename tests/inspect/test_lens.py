@@ -16,8 +16,7 @@ from melbo.__main__ import app
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, ModelError, PromptError
 from melbo.inspect.geometry.effects import effects
-from melbo.inspect.lens.file import load_lens
-from melbo.inspect.lens.logit_lens import logit_lens, token_values
+from melbo.inspect.lens.logit_lens import LensFile, logit_lens, token_values
 from melbo.inspect.lens.patchscope import ASK, describe, patched, placeholder_positions
 from melbo.models.load import LoadedModel
 from melbo.prompts import encode
@@ -154,7 +153,7 @@ def test_commands(tmp_path: Path) -> None:
     assert "'Open'" in result.output  # the game mode's first word
     saved = json.loads(out.read_text(encoding="utf-8"))
     assert saved["format"] == "melbo-logit-lens-1" and [len(site["rows"]) for site in saved["sites"]] == [2]
-    assert [r.site for r in load_lens(out)] == ["effect"]
+    assert [r.site for r in LensFile.load(out).sites] == ["effect"]
     result = CliRunner().invoke(app, ["inspect", "patchscope", str(BANK), "--vector", "1"])
     assert result.exit_code == 0, result.output
     assert "vector 1: " in result.output and "random: " in result.output

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from melbo.__main__ import app
 from melbo.app.downloads import zip_bank
-from melbo.bank.results import ACTIVATING, FORMATS, GEOMETRY, LENS, MAX_RESULT_BYTES, SAE, read_beside
+from melbo.bank.result_file import ACTIVATING, FORMATS, GEOMETRY, LENS, MAX_SHOWN_BYTES, SAE, find_result
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import CorpusError
 from melbo.inspect.geometry.similarity import Geometry
-from melbo.inspect.lens.file import load_lens, save_lens
+from melbo.inspect.lens.logit_lens import LensFile, save_lens
 from melbo.inspect.sae.report import SaeReport
 from melbo.inspect.stored import (
     activating_examples,
@@ -99,7 +99,7 @@ def test_a_damaged_or_foreign_file_counts_as_none(folder: Path, name: str) -> No
     good = path.read_bytes()
     others = [other for other in FORMATS if other != name]
     raw = json.loads(good)
-    longer = good[:-2] + b', "x": "' + b"x" * MAX_RESULT_BYTES + b'"}\n'
+    longer = good[:-2] + b', "x": "' + b"x" * MAX_SHOWN_BYTES + b'"}\n'
     nested = b"[" * 10_000
     for data in (b"", b"{", nested, good[:-20], longer, json.dumps(raw | {"format": "x"}).encode(),
                  json.dumps({k: v for k, v in raw.items() if k != "bank"}).encode(),
@@ -124,7 +124,7 @@ def test_a_damaged_or_foreign_file_counts_as_none(folder: Path, name: str) -> No
     ],
 )  # fmt: skip
 def test_parts_of_another_kind_are_refused(folder: Path, name: str, changes: dict[str, Any]) -> None:
-    load: dict[str, Callable[[Path], Any]] = {LENS: load_lens, SAE: SaeReport.load, GEOMETRY: Geometry.load}
+    load: dict[str, Callable[[Path], Any]] = {LENS: LensFile.load, SAE: SaeReport.load, GEOMETRY: Geometry.load}
     raw = json.loads((folder / name).read_text())
     (folder / name).write_text(json.dumps(raw | changes))
     with pytest.raises(CorpusError, match="is damaged") as error:
@@ -138,7 +138,7 @@ def test_parts_of_another_kind_are_refused(folder: Path, name: str, changes: dic
 def test_a_site_is_not_stored_twice(folder: Path) -> None:
     report = a_lens("x")[0]
     with pytest.raises(CorpusError, match="one twice"):
-        load_lens(save_lens([report, report], folder / LENS))
+        save_lens([report, report], folder / LENS)
 
 
 def test_a_changed_file_is_read_again(folder: Path) -> None:
@@ -178,7 +178,7 @@ def test_what_is_no_result_of_these_vectors_is_not_handed_on(folder: Path, tmp_p
     (folder / SAE).symlink_to("/dev/zero")
     os.mkfifo(folder / LENS)
     (folder / GEOMETRY).symlink_to(tmp_path / "nowhere")
-    assert [read_beside(folder, name, digest) for name in FORMATS] == [None] * 4
+    assert [find_result(folder, name, digest) for name in FORMATS] == [None] * 4
     bank = VectorBank.load(folder)
     assert present(bank) == []
     copy = bank.save_pretrained(tmp_path / "copy")
@@ -216,7 +216,7 @@ def test_without_a_known_sae_its_file_is_left_out(tmp_path: Path, monkeypatch: p
     moved = replace(bank, config=replace(bank.config, source_layer=3))
     words = ["inspect", "all", str(moved.save(tmp_path / "bank")), "--limit", "11", "--k", "1"]
     words += ["--contrasts", str(one_contrast(tmp_path))]
-    monkeypatch.setattr("melbo.cli.inspect_all.MAX_RESULT_BYTES", 10)
+    monkeypatch.setattr("melbo.cli.inspect_all.MAX_SHOWN_BYTES", 10)
 
     def stopped(*arguments: Any) -> None:
         arguments[5].write_text("where it was")

@@ -7,8 +7,7 @@ import torch
 
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, PromptError
-from melbo.inspect.geometry.effects import effects
-from melbo.inspect.geometry.layer_change import change_rows, layer_changes
+from melbo.inspect.geometry.effects import change_rows, effects, layer_changes
 from melbo.inspect.lens.token_activation import text_activations
 from melbo.models.load import LoadedModel
 from melbo.prompts import INNOCUOUS, REFUSED, chat, encode

@@ -14,15 +14,16 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from melbo import complete, load_model
-from melbo.bank.results import FORMATS, GEOMETRY, LENS, SAE
+from melbo.bank.result_file import FORMATS, GEOMETRY, LENS, SAE
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig, Method
 from melbo.errors import HubError
 from melbo.publishing.card.metadata import check_card, hub_id
 from melbo.publishing.card.render import render_card
-from melbo.publishing.card.text import inline, number, quote
+from melbo.radius_sweep.result import SweepRow
+from melbo.runs.escape import inline, number, quote
 from support.cards import body, html, nasty_bank
-from support.fuzz_values import a_bank, write_results
+from support.fuzz_values import a_bank, a_sweep, write_results
 from support.hub import REPO
 from support.loopback_hub import LoopbackHub
 
@@ -186,26 +187,33 @@ def test_the_sweep_is_shown_with_its_control(saved_bank: Path) -> None:
     def card() -> str:
         return VectorBank.load(saved_bank).save_pretrained(saved_bank).joinpath("README.md").read_text()
 
-    norm = VectorBank.load(saved_bank).radius
-    rows = [
-        {"radius": i / 10, "norm": norm * i / 3, "found": {"diversity": i / 8, "coherence": 8.0},
-         "control": {"diversity": i / 16}}
-        for i in range(1, 6)
-    ]  # fmt: skip
+    bank, made, radii = VectorBank.load(saved_bank), a_sweep(), tuple(i / 10 for i in range(1, 6))
+    arm = replace(made.rows[0].found, coherence=8.0)
+    rows = tuple(
+        SweepRow(r, bank.radius * r / 0.3, replace(arm, diversity=r * 1.25, distinct=2 - abs(r - 0.3)),
+                 replace(arm, diversity=r * 0.625, coherence=9.0))
+        for r in radii
+    )  # fmt: skip
+    config = replace(made.config, radii=radii).resolve(bank.base_model.n_layers, bank.base_model.d_model)
+    sweep = replace(made, base_model=bank.base_model, config=config, rows=rows)
     (saved_bank / "sweep.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert "sweep.png" not in card()
-    suggested = {"radius": 0.3, "reason": "most diversity <b>"}
-    whole = {"format": "melbo-sweep", "unit": "residual", "rows": rows, "suggested": suggested}
-    for sweep in (whole, {"format": "melbo-sweep", "rows": [3, {}], "suggested": 3}):
-        (saved_bank / "sweep.json").write_text(json.dumps(sweep))
-        (saved_bank / "sweep.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-        text = card()
-        assert "](sweep.png)" in text
-        if sweep is whole:
-            assert "5 values of R were tried. The sweep suggests R = 0.3 (times the mean residual norm): most" in text
-            _, results = model_index_to_eval_results(ModelCard(text).data.to_dict()["model-index"])
-            values = {result.metric_type: result.metric_value for result in results}
-            assert values == {"diversity": 0.375, "diversity-random-control": 0.1875, "coherence": 8.0}
+    sweep.save(saved_bank / "sweep.json")
+    (saved_bank / "sweep.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    text = card()
+    assert "](sweep.png)" in text
+    assert "5 values of R were tried. The sweep suggests R = 0.3 (times the mean residual norm): most" in text
+    _, results = model_index_to_eval_results(ModelCard(text).data.to_dict()["model-index"])
+    values = {result.metric_type: result.metric_value for result in results}
+    assert values == {
+        "diversity": 0.375, "diversity-random-control": 0.1875, "coherence": 8.0, "coherence-random-control": 9.0
+    }  # fmt: skip
+    other = replace(sweep, base_model=replace(bank.base_model, id="another"))
+    for damaged in ({"format": "melbo-sweep", "rows": [3, {}], "suggested": 3}, json.loads(
+        other.save(saved_bank / "other.json").read_text()
+    )):  # fmt: skip
+        (saved_bank / "sweep.json").write_text(json.dumps(damaged))
+        assert "values of R were tried" not in card()
 
 
 def section(card: str) -> str:
@@ -241,10 +249,14 @@ def test_results_of_other_vectors_are_not_in_the_card(tmp_path: Path) -> None:
     assert section(render_card(bank, folder=tmp_path / "bank")) == ""
 
 
+KEPT = ("format", "bank", "model", "site", "where", "rank", "activation")
+"""Texts that decide whether a file is read at all."""
+
+
 def replaced(value: Any, text: str) -> Any:
     """The same JSON with every text replaced, also in keys that are no field's name."""
     if isinstance(value, dict):
-        return {k: v if k in ("format", "bank", "model", "site") else replaced(v, text) for k, v in value.items()}
+        return {k: v if k in KEPT else replaced(v, text) for k, v in value.items()}
     if isinstance(value, list):
         return [replaced(item, text) for item in value]
     return text if isinstance(value, str) else value

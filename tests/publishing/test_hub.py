@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from melbo.__main__ import app
 from melbo.bank.listing import list_hub
-from melbo.bank.results import FORMATS
+from melbo.bank.result_file import FORMATS
 from melbo.bank.save import FILES
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, HubError

@@ -27,7 +27,7 @@ from melbo.radius_sweep.arms import distinct_answers
 from melbo.radius_sweep.config import RADII, WIDE, SweepConfig, parse_radii
 from melbo.radius_sweep.plot import draw_sweep, plot_sweep
 from melbo.radius_sweep.result import Sweep
-from melbo.radius_sweep.sweep import iter_sweep, load_sweep, run_sweep, save_sweep
+from melbo.radius_sweep.sweep import iter_sweep, load_sweep, run_sweep
 from melbo.runs.checkpoint import Run
 from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling, complete
@@ -136,7 +136,7 @@ def test_several_prompts_are_answered_by_each_vector(tiny: LoadedModel) -> None:
 
 
 def test_a_saved_sweep_loads_as_it_was(found: Sweep, tmp_path: Path) -> None:
-    save_sweep(found, tmp_path / "sweep.json")
+    found.save(tmp_path / "sweep.json")
     assert load_sweep(tmp_path) == found
     raw = json.loads((tmp_path / "sweep.json").read_text())
     assert (raw["format"], raw["format_version"], raw["unit"]) == ("melbo-sweep", 1, "residual")
@@ -180,7 +180,7 @@ def test_rows_come_as_they_are_measured_and_progress_ends_full(
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tiny: LoadedModel, found: Sweep, tmp_path: Path) -> None:
-    checkpoint = save_sweep(found, tmp_path / "checkpoint.json")
+    checkpoint = found.save(tmp_path / "checkpoint.json")
     with pytest.raises(BankError, match=r"another sweep \(config\.base\.n_vectors is 3 there and 4 here"):
         run_sweep(tiny, replace(CONFIG, n_vectors=4), [PROMPT], Letters(), None, checkpoint)
 
@@ -232,21 +232,24 @@ def test_a_sweep_knows_its_bank(tiny: LoadedModel, tiny_bank: VectorBank, make_t
         (lambda raw: raw.update(format_version=99), "format version 99.*update melbo"),
         (lambda raw: raw.update(format_version=True), "format_version is True"),
         (lambda raw: raw.pop("rows"), "'rows' is missing"),
-        (lambda raw: raw["rows"][0]["found"].update(diversity="much"), "'much' is not a number"),
-        (lambda raw: raw["rows"][0]["found"].update(coherence=11), "11 is not a number from 0 to 10"),
-        (lambda raw: raw["rows"][0]["found"].update(coherence_band=[1]), "not enough values"),
+        (lambda raw: raw["rows"][0]["found"].update(diversity="much"), "diversity is 'much'; it must be a number"),
+        (lambda raw: raw["rows"][0]["found"].update(coherence=11), "coherence is 11; it must be at most 10"),
+        (lambda raw: raw["rows"][0]["found"].update(coherence_band=[1]), r"coherence_band\[1\] is missing"),
         (lambda raw: raw["rows"][0]["control"]["completions"][0].pop(), "one answer for each prompt and vector"),
-        (lambda raw: raw["rows"][0]["control"].update(languages={"en": 1.5}), "counts above 0"),
+        (
+            lambda raw: raw["rows"][0]["control"].update(languages={"en": 1.5}),
+            "languages.en is 1.5; it must be a whole number",
+        ),
         (lambda raw: raw["rows"].reverse(), "not those of the config's radii"),
         (lambda raw: raw["config"].update(radii=[]), "0 radii were given"),
         (lambda raw: raw["config"]["base"].update(source_layer=None), "not resolved"),
         (lambda raw: raw["config"].update(extra=1), "extra"),
-        (lambda raw: raw.update(rows=3), "not iterable"),
+        (lambda raw: raw.update(rows=3), "rows is 3; it must be a list"),
         (lambda raw: raw.update(unsteered=[]), "unsteered"),
     ],
 )
 def test_a_damaged_file_is_named(found: Sweep, tmp_path: Path, change: Any, message: str) -> None:
-    path = edited(save_sweep(found, tmp_path / "sweep.json"), change)
+    path = edited(found.save(tmp_path / "sweep.json"), change)
     with pytest.raises(BankError, match=message):
         load_sweep(path)
 
@@ -254,7 +257,7 @@ def test_a_damaged_file_is_named(found: Sweep, tmp_path: Path, change: Any, mess
 def test_no_file_no_json_and_nan_are_refused(found: Sweep, tmp_path: Path) -> None:
     with pytest.raises(BankError, match="there is no sweep"):
         load_sweep(tmp_path)
-    path = save_sweep(found, tmp_path / "sweep.json")
+    path = found.save(tmp_path / "sweep.json")
     text = path.read_text()
     for damaged in (text[: len(text) // 2], text.replace('"norm": ', '"norm": NaN, "x": ', 1), "[]"):
         path.write_text(damaged)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,13 @@ from melbo.organism.study import PRESETS, find_preset
 from melbo.prompts import BOMB, INNOCUOUS, REFUSED, chat, encode
 from melbo.reports.replication import experiments
 from melbo.reports.replication.experiments import run_experiment
-from melbo.reports.replication.finding import Finding, load_finding, save_finding, verdict_of
+from melbo.reports.replication.finding import Finding, verdict_of
 from melbo.reports.replication.presets import StudyConfig, quick
 from melbo.reports.replication.report import write_report
 from melbo.reports.replication.run import Study
 from melbo.reports.replication.scan import Scan, after_trial, without_trial
 from melbo.reports.replication.traits import Trait, candidates
+from melbo.runs.parse import dump
 from support.letters import Letters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -208,13 +209,16 @@ def test_a_behaviour_that_no_annotation_names_is_not_found(tiny_bank: VectorBank
 def test_a_finding_survives_its_file_and_a_damaged_one_is_named(tmp_path: Path, tiny_bank: VectorBank) -> None:
     found = after_trial(BLANK, scan([[0, 0, 1, 4], [0, 0, 3, 2], [4, 0, 0, 0]]), tiny_bank)
     found = replace(found, answers=(replace(found.answers[0], modes=("a", "b", "c")), *found.answers[1:]))
-    path = save_finding(found, tmp_path / "x" / "f.json")
-    assert load_finding(path) == found
-    raw = asdict(found)
-    for broken in ("{", "[]", json.dumps(raw | {"verdict": "maybe"}), json.dumps(raw | {"more": 1})):
+    path = found.save(tmp_path / "x" / "f.json")
+    assert Finding.load(path) == found
+    raw = dump(found)
+    path.write_text(json.dumps(raw | {"more": 1}))
+    newer = Finding.load(path)
+    assert newer.extra == {"more": 1} and Finding.load(newer.save(path)) == newer
+    for broken in ("{", "[]", json.dumps(raw | {"verdict": "maybe"}), json.dumps(raw | {"share": "all"})):
         path.write_text(broken)
-        with pytest.raises(ConfigError, match=r"f\.json.*delete it"):
-            load_finding(path)
+        with pytest.raises(ConfigError, match=r"f\.json.*make it again"):
+            Finding.load(path)
 
 
 class Stop:

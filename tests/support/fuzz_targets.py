@@ -47,7 +47,7 @@ from melbo.inspect.stored import (
     stored_sae,
 )
 from melbo.publishing.card.render import render_card
-from melbo.radius_sweep.file import load_sweep, save_sweep
+from melbo.radius_sweep.result import load_sweep
 from support.fuzz_mutate import BYTES, JSON, Mutation
 from support.fuzz_values import (
     PROMPTS,
@@ -237,8 +237,8 @@ TARGETS = (
     Target("bank", lambda f: _into(f, a_bank()), load_bank, lambda bank, f: bank.save(f), use_bank),
     Target("results", write_results_and_bank, load_results, lambda found, f: found[0].save(f), use_results),
     Target("adapters", lambda f: _into(f, an_adapter_bank()), AdapterBank.load, lambda bank, f: bank.save(f)),
-    Target("sweep", lambda f: save_sweep(a_sweep(), f / "sweep.json"), load_sweep,
-           lambda sweep, f: save_sweep(sweep, f / "sweep.json"), lambda sweep: (sweep.suggested, sweep.floor)),
+    Target("sweep", lambda f: a_sweep().save(f / "sweep.json"), load_sweep,
+           lambda sweep, f: sweep.save(f / "sweep.json"), lambda sweep: (sweep.suggested, sweep.floor)),
     foreign("v.gguf", lambda p: export_control_gguf(MIXTURE, p, "easysteer")),
     foreign("v.svec", lambda p: export_svec(MIXTURE, p)),
     foreign("v.npy", lambda p: export_npy(draw(N, D), p)),

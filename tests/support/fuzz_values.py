@@ -10,17 +10,16 @@ from torch import Tensor
 
 from melbo.bank.adapter_bank import AdapterBank
 from melbo.bank.adapter_config import AdapterConfig
-from melbo.bank.results import ACTIVATING, GEOMETRY, LENS, SAE
+from melbo.bank.result_file import ACTIVATING, GEOMETRY, LENS, SAE
 from melbo.bank.vector_bank import BaseModel, VectorBank
 from melbo.config import DiscoveryConfig
-from melbo.inspect.geometry.layer_change import LayerChange
+from melbo.inspect.geometry.effects import LayerChange
 from melbo.inspect.geometry.similarity import SHAPES, Geometry, Overlap
 from melbo.inspect.layers.atlas import AtlasConfig, LayerAtlas, Pair
-from melbo.inspect.lens.file import save_lens
-from melbo.inspect.lens.logit_lens import Lens, LensReport, Token
+from melbo.inspect.lens.logit_lens import Lens, LensReport, Token, save_lens
 from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport, Direction, Example
 from melbo.inspect.max_activating.top_examples import BINS
-from melbo.inspect.sae.compare import Parts, SaeComparison
+from melbo.inspect.sae.compare import Parts
 from melbo.inspect.sae.dictionary import Sae, SaeSpec
 from melbo.inspect.sae.report import FeatureNote, SaeReport
 from melbo.measure.text_metrics import CoherenceScale
@@ -109,8 +108,7 @@ def an_sae_report(bank: str) -> SaeReport:
     both = ((parts, parts),) * 4
     notes = {7: FeatureNote("pirate", 3.5, 0.125, ("a >>b<< c",)), 9: FeatureNote("", 0.0, 0.5, ())}
     spec = SaeSpec(D, 12, "topk", 3, 2, "org/tiny", "org/sae")
-    return SaeReport(bank, BASE, spec, "organism (train)", (0, 2), 1.0, SaeComparison(*both, (0.1, 0.2), (0.1, 0.2)),
-                     0.25, 0.5, notes)  # fmt: skip
+    return SaeReport(bank, BASE, spec, "organism (train)", (0, 2), 1.0, 0.25, 0.5, notes, *both, (0.1, 0.2), (0.1, 0.2))
 
 
 def write_results(bank: VectorBank, folder: Path) -> None:

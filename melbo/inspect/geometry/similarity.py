@@ -7,32 +7,26 @@ the blocks *add* (effect less vector) shows which vectors do the same, and is wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from melbo.bank.result_file import base_model, checked, items, number, read_result, text, whole, write_result
-from melbo.bank.results import FORMATS, GEOMETRY
-from melbo.bank.vector_bank import BaseModel, VectorBank
-from melbo.errors import ConfigError
+from melbo.bank.result_file import FORMATS, GEOMETRY, Count, Extensible, FileKind, Result
+from melbo.bank.vector_bank import VectorBank
+from melbo.errors import ConfigError, CorpusError
 from melbo.inspect.geometry.difference_of_means import Contrast, difference_of_means
-from melbo.inspect.geometry.effects import effects
-from melbo.inspect.geometry.layer_change import LayerChange, layer_changes
+from melbo.inspect.geometry.effects import LayerChange, effects, layer_changes
 from melbo.models.load import LoadedModel
-from melbo.runs.digest import bank_digest
 from melbo.steering.random_vectors import random_vectors
 
-FORMAT = FORMATS[GEOMETRY]
 TABLES = ("vector_cosines", "effect_cosines", "added_cosines")
 SHAPES = ("vectors", "effects", "added", "random effects", "random added")
 
 
 @dataclass(frozen=True)
-class Overlap:
+class Overlap(Extensible):
     """Cosines of all vectors with one difference-of-means vector at the source layer."""
 
     name: str
@@ -46,61 +40,35 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Geometry(Result):
     """What was measured."""
 
-    bank: str
-    """Digest of the bank's vectors (melbo/runs/digest.py)."""
-    model: BaseModel
-    source_layer: int
-    target_layer: int
+    file = FileKind(FORMATS[GEOMETRY], "geometry", "melbo inspect geometry")
+
+    source_layer: Count
+    target_layer: Count
     labels: tuple[str, ...]
     vector_cosines: tuple[tuple[float, ...], ...]
     """[n][n]"""
     effect_cosines: tuple[tuple[float, ...], ...]
     added_cosines: tuple[tuple[float, ...], ...]
     """Between what the blocks add."""
-    clusters: tuple[int, ...]
+    clusters: tuple[Count, ...]
     """Per vector, the number of its cluster of what the blocks add; 0 is the largest cluster."""
-    participation: dict[str, float]
+    participation: Mapping[str, float]
     """Participation ratio of unit "vectors", "effects" and what is "added", and of "random effects", "random added"."""
     overlaps: tuple[Overlap, ...]
     chance: float
     """Greatest absolute cosine of as many random directions with one direction, on average over random draws."""
     layers: tuple[LayerChange, ...]
 
-    def save(self, path: Path) -> Path:
-        """Write JSON."""
-        return write_result(path, FORMAT, asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> Geometry:
-        """Inverse of `save`.
-
-        Raises:
-            CorpusError: no such file, damaged, or of another format.
-        """
-        raw = read_result(path, FORMAT)
-        with checked(path):
-            found = cls(
-                bank=text(raw["bank"]),
-                model=base_model(raw["model"]),
-                source_layer=whole(raw["source_layer"]),
-                target_layer=whole(raw["target_layer"]),
-                labels=items(raw["labels"], text),
-                **{name: items(raw[name], _numbers) for name in TABLES},
-                clusters=items(raw["clusters"], whole),
-                participation={name: number(raw["participation"][name]) for name in SHAPES},
-                overlaps=items(raw["overlaps"], lambda o: Overlap(text(o["name"]), _numbers(o["cosines"]))),
-                chance=number(raw["chance"]),
-                layers=items(raw["layers"], _layer),
-            )
-            n = len(found.labels)
-            tables = [getattr(found, name) for name in TABLES]
-            rows = [*(row for t in tables for row in t), *(o.cosines for o in found.overlaps), found.clusters]
-            if not n or {*map(len, tables), *map(len, rows)} != {n} or max(found.clusters) >= n:
-                raise ValueError("tables of different sizes")
-        return found
+    def __post_init__(self) -> None:
+        n, tables = len(self.labels), [getattr(self, name) for name in TABLES]
+        rows = [*(row for t in tables for row in t), *(o.cosines for o in self.overlaps), self.clusters]
+        if not n or {*map(len, tables), *map(len, rows)} != {n} or max(self.clusters) >= n:
+            raise CorpusError("tables of different sizes")
+        if missing := [name for name in SHAPES if name not in self.participation]:
+            raise CorpusError(f"no participation ratio of {missing[0]}")
 
     def table(self) -> str:
         """Text for a terminal."""
@@ -125,16 +93,6 @@ class Geometry:
                 f"{c.layer:>5}  {c.norm:6.2f}  {c.cosine:6.2f}  {c.random_norm:11.2f}  {c.random_cosine:13.2f}"
             )
         return "\n".join(lines)
-
-
-def _numbers(value: Any) -> tuple[float, ...]:
-    return items(value, number)
-
-
-def _layer(value: dict[str, Any]) -> LayerChange:
-    return LayerChange(
-        whole(value["layer"]), *(number(value[name]) for name in ("norm", "cosine", "random_norm", "random_cosine"))
-    )
 
 
 def measure_geometry(
@@ -165,7 +123,7 @@ def measure_geometry(
     shapes = _shapes(loaded, bank, random, target)
     added = cosines(shapes["added"], shapes["added"])
     return Geometry(
-        bank_digest(bank.vectors), bank.base_model, bank.layer, target,
+        bank.digest, bank.base_model, bank.layer, target,
         labels=tuple(bank.label(i) for i in range(len(bank))),
         vector_cosines=_rounded(cosines(bank.vectors, bank.vectors)),
         effect_cosines=_rounded(cosines(shapes["effects"], shapes["effects"])),

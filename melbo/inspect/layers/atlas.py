@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from melbo.bank.vector_bank import BaseModel
+from melbo.bank.header import BaseModel
+from melbo.bank.result_file import Extensible, FileKind, ResultFile
 from melbo.config import MAX_SEED, default_layers
 from melbo.errors import ConfigError, MelboError
 from melbo.inspect.layers.heat_map import Panel, draw
-from melbo.prompts import Message
-from melbo.runs.files import parse_json, write_file
+from melbo.prompts import Message, check_conversations
+from melbo.runs.files import write_file
 
-FORMAT = "melbo-layer-atlas-1"
 MAX_LAYERS = 1000
 """Most layers that a file may claim."""
-MAX_BYTES = 64 * 2**20
 Measure = Literal["relative", "ratio"]
 
 
@@ -50,7 +48,7 @@ class AtlasConfig:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Extensible):
     """What was measured from one source to one target layer."""
 
     source: int
@@ -95,22 +93,23 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class LayerAtlas:
+class LayerAtlas(ResultFile):
     """The pairs of a model that were measured, ordered by source and target; all of them unless a run was stopped."""
+
+    file = FileKind("melbo-layer-atlas-1", "layer atlas", "melbo atlas", AtlasError, indent=1)
 
     model: BaseModel
     dtype: str
     """Of the model's weights: "torch.float32", ..."""
     config: AtlasConfig
     prompts: tuple[tuple[Message, ...], ...]
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[Pair, ...]
 
     def __post_init__(self) -> None:
         n = self.model.n_layers
         if isinstance(n, bool) or not isinstance(n, int) or not 2 <= n <= MAX_LAYERS:
             raise AtlasError(f"n_layers is {repr(n)[:60]}; it must be a whole number from 2 to {MAX_LAYERS}.")
-        if not isinstance(self.model.id, str) or not isinstance(self.dtype, str) or not all(self.prompts):
-            raise AtlasError("the model's name and dtype must be text, and no prompt empty.")
+        check_conversations(self.prompts)
         found = [(p.source, p.target) for p in self.pairs]
         if len(set(found)) < len(found) or any(target >= n for _, target in found):
             raise AtlasError(f"the pairs are not different ones of the model's {n} layers.")
@@ -164,39 +163,3 @@ class LayerAtlas:
         )
         image = draw(f"Layer atlas of {self.model.id}", panels, default_layers(self.model.n_layers), path.suffix)
         return write_file(path, image)
-
-    def save(self, path: Path) -> Path:
-        """Write JSON, to a temporary name first, so that a kill leaves a whole file."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False, allow_nan=False)
-        return write_file(path, f"{text}\n")
-
-    @classmethod
-    def load(cls, path: Path) -> LayerAtlas:
-        """Inverse of `save`.
-
-        Raises:
-            AtlasError: no such file, damaged, or not an atlas.
-        """
-        try:
-            if path.stat().st_size > MAX_BYTES:
-                raise ValueError(f"more than {MAX_BYTES // 2**20} MiB")
-            if not path.is_file():
-                raise ValueError("not a file")
-            data = parse_json(path.read_bytes())
-            if data["format"] != FORMAT:
-                raise ValueError(f"format {repr(data['format'])[:60]}")
-            return cls(
-                model=BaseModel(**data["model"]),
-                dtype=data["dtype"],
-                config=AtlasConfig(**data["config"]),
-                prompts=tuple(
-                    tuple({"role": str(m["role"]), "content": str(m["content"])} for m in p) for p in data["prompts"]
-                ),
-                pairs=tuple(Pair(**p) for p in data["pairs"]),
-            )
-        except FileNotFoundError as error:
-            raise AtlasError(f"there is no atlas at {path}; make one with `melbo atlas`.") from error
-        except (MelboError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise AtlasError(
-                f"{path} is not a layer atlas, or damaged ({repr(error)[:200]}); delete it, or choose another."
-            ) from error

@@ -16,17 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from melbo.bank.vector_bank import BaseModel, VectorBank
-from melbo.errors import ConfigError, ModelError
+from melbo.bank.result_file import FORMATS, LENS, SIGNS, Count, Extensible, FileKind, Result, Sign
+from melbo.bank.vector_bank import VectorBank
+from melbo.errors import ConfigError, CorpusError, ModelError
 from melbo.inspect.geometry.effects import effects
 from melbo.inspect.lens.token_texts import TokenTexts
 from melbo.models.load import LoadedModel
-from melbo.runs.digest import bank_digest
 from melbo.steering.random_vectors import random_vectors
 
 LensSite = Literal["vector", "output", "effect"]
@@ -38,38 +39,40 @@ ROWS = 16
 
 
 @dataclass(frozen=True)
-class Token:
+class Token(Extensible):
     """A token and how far it is moved, in standard deviations over the vocabulary."""
 
-    id: int
+    id: Count
     text: str
     value: float
 
 
 @dataclass(frozen=True)
-class Lens:
+class Lens(Extensible):
     """What one direction does to the tokens."""
 
-    index: int
+    index: Count
     label: str
-    sign: int
+    sign: Sign
     promoted: tuple[Token, ...]
     suppressed: tuple[Token, ...]
 
 
 @dataclass(frozen=True)
-class LensReport:
-    """The lens of a bank's directions, with its chance level."""
+class SiteLens(Extensible):
+    """The lens of directions at one site, with its chance level."""
 
-    bank: str
-    """Digest of the bank's vectors (melbo/runs/digest.py)."""
-    model: BaseModel
     site: LensSite
     rows: tuple[Lens, ...]
     random_best: float
     """Mean greatest value of random directions at the same site."""
     random_most: float
     """The greatest of them."""
+
+
+@dataclass(frozen=True)
+class LensReport(SiteLens, Result):
+    """The lens of a bank's directions."""
 
     def table(self) -> str:
         """Text for a terminal."""
@@ -82,6 +85,30 @@ class LensReport:
             for name, tokens in (("promotes", row.promoted), ("suppresses", row.suppressed)):
                 lines.append(f"  {name:<10}  " + "  ".join(f"{t.text!r} {t.value:+.1f}" for t in tokens))
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class LensFile(Result):
+    """The lens of one bank at one or more sites, as lens.json holds it."""
+
+    file = FileKind(FORMATS[LENS], "logit lens", "melbo inspect lens")
+
+    sites: tuple[SiteLens, ...]
+
+    def __post_init__(self) -> None:
+        if not self.sites or len({held.site for held in self.sites}) < len(self.sites):
+            raise CorpusError("no site, or one twice")
+
+    @property
+    def reports(self) -> tuple[LensReport, ...]:
+        """One for each site."""
+        return tuple(LensReport(self.bank, self.model, **vars(held)) for held in self.sites)
+
+
+def save_lens(reports: Sequence[LensReport], path: Path) -> Path:
+    """Write lens.json; the reports are of one bank, each of another site, at least one."""
+    sites = tuple(SiteLens(r.site, r.rows, r.random_best, r.random_most, extra=r.extra) for r in reports)
+    return LensFile(reports[0].bank, reports[0].model, sites).save(path)
 
 
 def final_norm(loaded: LoadedModel) -> nn.Module:
@@ -156,11 +183,9 @@ def logit_lens(
     for begin in range(0, len(chosen), ROWS):
         values = [token_values(loaded, rows_of[begin : begin + ROWS]) for rows_of in both]
         for i, index in enumerate(chosen[begin : begin + ROWS]):
-            for sign, value in zip((1, -1), values, strict=True):
+            for sign, value in zip(SIGNS, values, strict=True):
                 rows.append(_lens(index, bank.label(index), sign, value[i], texts, k))
-    return LensReport(
-        bank_digest(bank.vectors), bank.base_model, site, tuple(rows), float(chance.mean()), float(chance.max())
-    )
+    return LensReport(bank.digest, bank.base_model, site, tuple(rows), float(chance.mean()), float(chance.max()))
 
 
 def _directions(
@@ -176,7 +201,7 @@ def _directions(
     return (up, down), control
 
 
-def _lens(index: int, label: str, sign: int, values: Tensor, texts: TokenTexts, k: int) -> Lens:
+def _lens(index: int, label: str, sign: Sign, values: Tensor, texts: TokenTexts, k: int) -> Lens:
     """Values [vocabulary]."""
     ends = [values.topk(min(k, len(values)), largest=largest) for largest in (True, False)]
     promoted, suppressed = (

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melbo.bank.result_file import read_result, write_result
+from melbo.bank.result_file import FileKind, ResultFile
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, CorpusError
 from melbo.inspect.geometry.effects import effects
@@ -32,12 +32,10 @@ from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingRepo
 from melbo.inspect.max_activating.top_examples import Place, TopPlaces
 from melbo.models.load import LoadedModel
 from melbo.runs.checkpoint import difference
-from melbo.runs.digest import bank_digest
 from melbo.runs.progress import OnProgress, notify
 from melbo.steering.hooks import check_layer
 from melbo.steering.random_vectors import random_vectors
 
-CHECKPOINT = "melbo-activating-checkpoint-1"
 SECONDS = 5.0
 """Least time between two checkpoints."""
 
@@ -99,6 +97,17 @@ def _directions(loaded: LoadedModel, bank: VectorBank, vectors: Tensor, layer: i
         return torch.stack([vectors, -vectors], dim=1).flatten(0, 1)
     both = [effects(loaded, vectors * s * config.scale, bank.prompts, bank.layer, layer) for s in (1, -1)]
     return torch.stack(both, dim=1).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class _Saved(ResultFile):
+    """A checkpoint."""
+
+    file = FileKind("melbo-activating-checkpoint-1", "checkpoint of activating examples", "melbo inspect activating")
+
+    key: Any
+    counts: Any
+    top: Any
 
 
 @dataclass
@@ -173,23 +182,23 @@ class _Scan:
         """Write the checkpoint."""
         assert self.checkpoint is not None
         counts = {name: getattr(self, name) for name in ("items", "passages", "tokens", "positions", "skipped")}
-        write_result(self.checkpoint, CHECKPOINT, {"key": self.key, "counts": counts, "top": self.top.state()})
+        _Saved(self.key, counts, self.top.state()).save(self.checkpoint)
 
     def restore(self) -> None:
         """Go on from the checkpoint, where there is one."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return
-        raw = read_result(self.checkpoint, CHECKPOINT)
-        if raw.get("key") != self.key:
+        saved = _Saved.load(self.checkpoint)
+        if saved.key != self.key:
             raise CorpusError(
-                f"the checkpoint {self.checkpoint} is of another run ({difference(raw.get('key'), self.key)}); "
+                f"the checkpoint {self.checkpoint} is of another run ({difference(saved.key, self.key)}); "
                 "use the same settings to go on, or delete it to start anew."
             )
         try:
-            self.top.restore(raw["top"])
+            self.top.restore(saved.top)
             for name in ("items", "passages", "tokens", "positions"):
-                setattr(self, name, int(raw["counts"][name]))
-            self.skipped = Counter({str(reason): int(n) for reason, n in raw["counts"]["skipped"].items()})
+                setattr(self, name, int(saved.counts[name]))
+            self.skipped = Counter({str(reason): int(n) for reason, n in saved.counts["skipped"].items()})
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
             raise CorpusError(f"the checkpoint {self.checkpoint} is damaged ({error!r}); delete it.") from error
 
@@ -204,7 +213,7 @@ class _Scan:
             spread, histogram = float(self.top.spread[row]), tuple(self.top.histogram[row].tolist())
             made.append(Direction(index, label, -1 if row % 2 else 1, spread, histogram, examples))
         return ActivatingReport(
-            bank=bank_digest(bank.vectors), model=bank.base_model, config=self.config, layer=self.layer,
+            bank=bank.digest, model=bank.base_model, config=self.config, layer=self.layer,
             corpus=self.corpus.name,
             passages=self.passages, tokens=self.tokens, positions=self.positions, skipped=dict(self.skipped),
             mean_norm=float(self.mean.norm()), typical_norm=self.typical_norm,

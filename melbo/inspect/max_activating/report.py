@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
 
-from melbo.bank.result_file import base_model, checked, items, number, read_result, text, whole, write_result
-from melbo.bank.results import ACTIVATING, FORMATS
-from melbo.bank.vector_bank import BaseModel
+from pydantic import Field
+
+from melbo.bank.result_file import ACTIVATING, FORMATS, Count, Extensible, FileKind, Result, Sign
 from melbo.config import MAX_SEED
-from melbo.errors import ConfigError
+from melbo.errors import ConfigError, CorpusError
 from melbo.inspect.max_activating.passages import WHERE, Where
 from melbo.inspect.max_activating.top_examples import BINS
 
-FORMAT = FORMATS[ACTIVATING]
 Site = Literal["effect", "vector"]
 Rank = Literal["dot", "cosine"]
 
@@ -72,22 +71,26 @@ class ActivatingConfig:
 
 
 @dataclass(frozen=True)
-class Example:
+class Example(Extensible):
     """One place in the corpus."""
 
     value: float
     """Dot product of the centred activation and the unit direction."""
     cosine: float
-    passage: int
+    passage: Count
     """Number of the passage, from 0."""
     pieces: tuple[str, ...]
     """Text of the tokens around the place."""
     values: tuple[float, ...]
     """The dot product at each of them."""
-    at: int
+    at: Count
     """Index of the place in `pieces`."""
     mark: str = ""
     """What the corpus says of the passage, such as its mode."""
+
+    def __post_init__(self) -> None:
+        if not self.at < len(self.pieces) == len(self.values):
+            raise CorpusError("an example's place lies outside its text")
 
     @property
     def text(self) -> str:
@@ -96,18 +99,22 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Direction:
+class Direction(Extensible):
     """One vector with one sign."""
 
-    index: int
+    index: Count
     label: str
-    sign: int
-    spread: float
+    sign: Sign
+    spread: Annotated[float, Field(gt=0)]
     """Standard deviation of the values in the sample, the histogram's unit."""
-    histogram: tuple[int, ...]
+    histogram: tuple[Count, ...]
     """Positions in each of BINS bins from -6 to 6 standard deviations; the ends hold what lies beyond."""
     examples: tuple[Example, ...]
     """Best first."""
+
+    def __post_init__(self) -> None:
+        if len(self.histogram) != BINS:
+            raise CorpusError(f"a histogram of {len(self.histogram)} bins")
 
     @property
     def marks(self) -> list[tuple[str, int]]:
@@ -122,21 +129,20 @@ class Direction:
 
 
 @dataclass(frozen=True)
-class ActivatingReport:
+class ActivatingReport(Result):
     """Where in a corpus a bank's vectors are most active, beside random vectors."""
 
-    bank: str
-    """Digest of the bank's vectors (melbo/runs/digest.py)."""
-    model: BaseModel
+    file = FileKind(FORMATS[ACTIVATING], "report on activating examples", "melbo inspect activating")
+
     config: ActivatingConfig
-    layer: int
+    layer: Count
     """Layer whose activations were read."""
     corpus: str
-    passages: int
-    tokens: int
-    positions: int
+    passages: Count
+    tokens: Count
+    positions: Count
     """Positions that counted."""
-    skipped: dict[str, int]
+    skipped: Mapping[str, Count]
     """Pieces of the corpus that could not be used, by reason."""
     mean_norm: float
     """Norm of the mean activation that was subtracted."""
@@ -147,6 +153,10 @@ class ActivatingReport:
     control: tuple[Direction, ...]
     """The same for random vectors."""
 
+    def __post_init__(self) -> None:
+        if not self.directions:
+            raise CorpusError("it holds no direction")
+
     @property
     def notes(self) -> list[str]:
         """What a reader should know: pieces skipped, too few examples."""
@@ -155,57 +165,3 @@ class ActivatingReport:
         if fewest < self.config.k:
             found.append(f"the corpus has only {fewest} different places for {self.config.k} examples")
         return found
-
-    def save(self, path: Path) -> Path:
-        """Write JSON."""
-        return write_result(path, FORMAT, asdict(self))
-
-    @classmethod
-    def load(cls, path: Path) -> ActivatingReport:
-        """Inverse of `save`.
-
-        Raises:
-            CorpusError: no such file, damaged, or of another format.
-        """
-        raw = read_result(path, FORMAT)
-        with checked(path):
-            found = cls(
-                bank=text(raw["bank"]),
-                model=base_model(raw["model"]),
-                config=ActivatingConfig(**raw["config"]),
-                corpus=text(raw["corpus"]),
-                layer=whole(raw["layer"]),
-                passages=whole(raw["passages"]),
-                tokens=whole(raw["tokens"]),
-                positions=whole(raw["positions"]),
-                skipped={text(reason): whole(n) for reason, n in raw["skipped"].items()},
-                mean_norm=number(raw["mean_norm"]),
-                typical_norm=number(raw["typical_norm"]),
-                directions=items(raw["directions"], _direction),
-                control=items(raw["control"], _direction),
-            )
-            if not found.directions:
-                raise ValueError("no direction")
-        return found
-
-
-def _direction(raw: dict[str, Any]) -> Direction:
-    made = Direction(
-        whole(raw["index"]), text(raw["label"]), whole(raw["sign"], -1), number(raw["spread"]),
-        items(raw["histogram"], whole), items(raw["examples"], _example),
-    )  # fmt: skip
-    if made.sign not in (1, -1) or made.spread <= 0:
-        raise ValueError("a direction has no sign of 1 or -1, or no spread")
-    if len(made.histogram) != BINS:
-        raise ValueError(f"a histogram of {len(made.histogram)} bins")
-    return made
-
-
-def _example(raw: dict[str, Any]) -> Example:
-    made = Example(
-        number(raw["value"]), number(raw["cosine"]), whole(raw["passage"]), items(raw["pieces"], text),
-        items(raw["values"], number), whole(raw["at"]), text(raw["mark"]),
-    )  # fmt: skip
-    if not made.at < len(made.pieces) == len(made.values):
-        raise ValueError("an example's place lies outside its text")
-    return made

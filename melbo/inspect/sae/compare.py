@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from melbo.bank.result_file import Count, Extensible
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import SaeError
 from melbo.inspect.sae.dictionary import Sae, check_bank
@@ -28,15 +29,19 @@ CONTROL_SEED = 1_000_003
 
 
 @dataclass(frozen=True)
-class Parts:
+class Parts(Extensible):
     """A vector over a few features."""
 
-    features: tuple[int, ...]
+    features: tuple[Count, ...]
     """Largest part first."""
     weights: tuple[float, ...]
     """Per feature: cosine, coefficient on the unit direction, or change of activation."""
     explained: tuple[float, ...] = ()
     """Of decompositions: share of the vector's squared norm that the best 1, 2, ... features explain."""
+
+    def __post_init__(self) -> None:
+        if len(self.features) != len(self.weights):
+            raise SaeError("features without weights")
 
 
 def nearest(sae: Sae, vectors: Tensor, k: int = 5) -> list[Parts]:
@@ -154,7 +159,7 @@ def _few(sae: Sae, k: int) -> int:
 
 
 @dataclass(frozen=True)
-class SaeComparison:
+class SaeComparison(Extensible):
     """A bank's vectors beside an SAE's features."""
 
     nearest: tuple[Parts, ...]

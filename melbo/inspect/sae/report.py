@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
 
-from melbo.bank.result_file import base_model, checked, items, number, read_result, text, whole, write_result
-from melbo.bank.results import FORMATS, SAE
-from melbo.bank.vector_bank import BaseModel, VectorBank
+from pydantic import BeforeValidator
+
+from melbo.bank.result_file import FORMATS, SAE, Count, Extensible, FileKind, Result
+from melbo.bank.vector_bank import VectorBank
+from melbo.errors import CorpusError
 from melbo.inspect.max_activating.corpus_reader import Corpus
-from melbo.inspect.sae.compare import CONTROL_SEED, Parts, SaeComparison, compare, nearest
+from melbo.inspect.sae.compare import CONTROL_SEED, SaeComparison, compare, nearest
 from melbo.inspect.sae.dictionary import ENCODER_WARNING, Sae, SaeSpec
 from melbo.inspect.sae.features import FeatureNotes, describe_features
 from melbo.models.load import LoadedModel
-from melbo.runs.digest import bank_digest
 from melbo.steering.random_vectors import random_vectors
 
-FORMAT = FORMATS[SAE]
 EXAMPLES = 3
 """Strongest examples of a feature that are kept."""
 N_RANDOM = 256
@@ -27,7 +26,7 @@ _ROWS = ("nearest", "decomposition", "positive", "changed")
 
 
 @dataclass(frozen=True)
-class FeatureNote:
+class FeatureNote(Extensible):
     """What is known of one feature."""
 
     mark: str
@@ -41,65 +40,38 @@ class FeatureNote:
 
 
 @dataclass(frozen=True)
-class SaeReport:
-    """A comparison with what is needed to read it."""
+class _Head(Result):
+    """What the file holds before the comparison."""
 
-    bank: str
-    """Digest of the bank's vectors (melbo/runs/digest.py)."""
-    model: BaseModel
     sae: SaeSpec
     corpus: str
     """What the notes are from; "" for none."""
-    vectors: tuple[int, ...]
+    vectors: tuple[Count, ...]
     """Numbers of the vectors, in the comparison's order."""
     scale: float
     """Times the vectors."""
-    comparison: SaeComparison
     random_nearest: float
     """Greatest cosine of a random direction with a decoder direction, mean over many."""
     random_most: float
     """The greatest of them."""
-    features: dict[int, FeatureNote]
+    features: Mapping[Annotated[int, BeforeValidator(int)], FeatureNote]
     """By number, each feature that is named anywhere; empty without a corpus."""
 
-    def save(self, path: Path) -> Path:
-        """Write JSON."""
-        held = asdict(self)
-        held |= {**held.pop("comparison"), "features": {str(f): note for f, note in held["features"].items()}}
-        return write_result(path, FORMAT, {"warning": ENCODER_WARNING, **held})
 
-    @classmethod
-    def load(cls, path: Path) -> SaeReport:
-        """Inverse of `save`.
+@dataclass(frozen=True)
+class SaeReport(SaeComparison, _Head):
+    """A comparison with what is needed to read it."""
 
-        Raises:
-            CorpusError: no such file, damaged, or of another format.
-        """
-        raw = read_result(path, FORMAT)
-        with checked(path):
-            found = cls(
-                bank=text(raw["bank"]),
-                model=base_model(raw["model"]),
-                sae=SaeSpec(**raw["sae"]),
-                corpus=text(raw["corpus"]),
-                vectors=items(raw["vectors"], whole),
-                scale=number(raw["scale"]),
-                comparison=SaeComparison(
-                    nearest=items(raw["nearest"], _parts),
-                    decomposition=items(raw["decomposition"], _parts),
-                    positive=items(raw["positive"], _parts),
-                    changed=items(raw["changed"], _parts),
-                    random=items(raw["random"], number),
-                    random_positive=items(raw["random_positive"], number),
-                ),
-                random_nearest=number(raw["random_nearest"]),
-                random_most=number(raw["random_most"]),
-                features={int(f): _note(note) for f, note in raw["features"].items()},
-            )
-            text(found.sae.model_name), text(found.sae.source)
-            if {len(getattr(found.comparison, name)) for name in _ROWS} != {len(found.vectors)}:
-                raise ValueError("rows of different numbers of vectors")
-        return found
+    file = FileKind(FORMATS[SAE], "comparison with an SAE", "melbo inspect sae", before=("warning",))
+
+    def __post_init__(self) -> None:
+        if {len(getattr(self, name)) for name in _ROWS} != {len(self.vectors)}:
+            raise CorpusError("rows of different numbers of vectors")
+
+    @property
+    def warning(self) -> str:
+        """For readers of the file."""
+        return ENCODER_WARNING
 
 
 def sae_report(
@@ -129,9 +101,17 @@ def sae_report(
     control = nearest(sae, random_vectors(N_RANDOM, sae.spec.d_in, 1.0, False, CONTROL_SEED), 1)
     best = [parts.weights[0] for parts in control]
     return SaeReport(
-        bank_digest(bank.vectors), bank.base_model, replace(sae.spec, source=source), corpus.name if corpus else "",
-        chosen, scale, found, sum(best) / len(best), max(best), _notes(found, notes),
-    )  # fmt: skip
+        bank=bank.digest,
+        model=bank.base_model,
+        sae=replace(sae.spec, source=source),
+        corpus=corpus.name if corpus else "",
+        vectors=chosen,
+        scale=scale,
+        random_nearest=sum(best) / len(best),
+        random_most=max(best),
+        features=_notes(found, notes),
+        **vars(found),
+    )
 
 
 def _notes(found: SaeComparison, notes: FeatureNotes | None) -> dict[int, FeatureNote]:
@@ -145,14 +125,3 @@ def _notes(found: SaeComparison, notes: FeatureNotes | None) -> dict[int, Featur
         )
         for f in named
     }  # fmt: skip
-
-
-def _parts(raw: dict[str, Any]) -> Parts:
-    made = Parts(items(raw["features"], whole), items(raw["weights"], number), items(raw["explained"], number))
-    if len(made.features) != len(made.weights):
-        raise ValueError("features without weights")
-    return made
-
-
-def _note(raw: dict[str, Any]) -> FeatureNote:
-    return FeatureNote(text(raw["mark"]), number(raw["lift"]), number(raw["active"]), items(raw["examples"], text))

@@ -15,7 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 from melbo.bank.header import BaseModel
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import HubError
-from melbo.publishing.card.text import listed, number
+from melbo.runs.escape import listed, number
 
 LICENSE = "apache-2.0"
 """Where none is named."""

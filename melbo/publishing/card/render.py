@@ -1,6 +1,6 @@
 """The model card of a bank, rendered from what the bank holds (model_card.md.jinja): nothing in it is written by hand.
 
-All text from users and models is escaped (melbo/publishing/card/text.py). The same bank gives the same card.
+All text from users and models is escaped (melbo/runs/escape.py). The same bank gives the same card.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from huggingface_hub import ModelCard
 from melbo.bank.save import CARD_MARK
 from melbo.bank.vector_bank import VectorBank
 from melbo.hub.client import check_repo
+from melbo.inspect.stored import stored_sweep
 from melbo.publishing.card.metadata import MEASURES, check_card, hub_id, measured, metadata
 from melbo.publishing.card.responses import responses_view
-from melbo.publishing.card.sweep import read_sweep, sweep_results, sweep_view
-from melbo.publishing.card.text import inline, listed, number, quote, shown
+from melbo.publishing.card.sweep import sweep_results, sweep_view
+from melbo.runs.escape import inline, listed, number, quote, shown
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 PLACEHOLDER = "user/bank"
@@ -46,11 +47,12 @@ def render_card(
     if repo is not None:
         check_repo(repo)
     title = repo.split("/")[1] if repo else f"MELBO steering vectors for {bank.base_model.id}"
-    sweep = read_sweep(folder)
+    sweep = None if folder is None else stored_sweep(bank, folder)
     card = ModelCard.from_template(
         metadata(bank, title[:96], license, sweep_results(sweep, bank)),
         template_str=TEMPLATE.read_text(encoding="utf-8"),
-        **_view(bank, title, repo or PLACEHOLDER, sweep),
+        **_view(bank, title, repo or PLACEHOLDER),
+        sweep=sweep_view(sweep, folder),
         responses=responses_view(bank, _best_signs(bank), folder),
     )
     text = str(card)
@@ -58,7 +60,7 @@ def render_card(
     return text
 
 
-def _view(bank: VectorBank, title: str, repo: str, sweep: dict[str, Any] | None) -> dict[str, Any]:
+def _view(bank: VectorBank, title: str, repo: str) -> dict[str, Any]:
     """The template's values: numbers, and texts that are escaped."""
     labelled = [i for i in range(len(bank)) if _labelled(bank, i)]
     first = labelled[0] if labelled else 0
@@ -85,7 +87,6 @@ def _view(bank: VectorBank, title: str, repo: str, sweep: dict[str, Any] | None)
         "versions": ", ".join(f"{inline(k)} {inline(v)}" for k, v in sorted(bank.versions.items())),
         "created": inline(bank.created),
         "origin": _origin(bank, repo),
-        "sweep": sweep_view(sweep),
         "bibtex": _CITATIONS.get(bank.config.method, _CITATIONS["melbo"]),
     }
 

@@ -21,7 +21,7 @@ from melbo.errors import HubError
 from melbo.hub.client import check_repo
 from melbo.models.shipped import shipped_models
 from melbo.publishing.card.metadata import LICENSE, hub_id
-from melbo.publishing.card.text import inline
+from melbo.runs.escape import inline
 from melbo.runs.files import write_folder
 
 PATTERNS = ("app.py", "requirements.txt", "README.md", "melbo/*")

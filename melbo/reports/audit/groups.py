@@ -8,12 +8,13 @@ best of them at that size of scale is the control. Scale and vector are chosen o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from melbo.annotation.entry import is_dud, ranges_of, tags_of_entry
 from melbo.reports.audit.behaviours import MEANING, Kind, Usual
 from melbo.reports.replication.finding import Finding, ScaleShare, verdict_of
+from melbo.runs.parse import dump
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Group:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
-        return asdict(self) | {"title": self.title}
+        return dump(self) | {"title": self.title}
 
     @property
     def finding(self) -> Finding:

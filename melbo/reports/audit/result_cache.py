@@ -7,16 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from melbo.bank.result_file import read_result, write_result
+from pydantic import JsonValue
+
+from melbo.bank.result_file import FileKind, ResultFile
 from melbo.errors import CorpusError
 
-FORMAT = "melbo-audit-part-1"
 Status = Literal["done", "failed", "left out"]
+
+
+@dataclass(frozen=True)
+class _Part(ResultFile):
+    """The file of one part."""
+
+    file = FileKind("melbo-audit-part-1", "part of an audit", "melbo audit")
+
+    name: str
+    key: Mapping[str, JsonValue]
+    """What decided the result."""
+    value: Mapping[str, JsonValue]
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,7 @@ class Store:
         checkpoint = self.folder / "parts" / f".{name}-{digest}.checkpoint"
         try:
             value = work(checkpoint)
-            write_result(self.path(name), FORMAT, {"name": name, "key": key, "value": value})
+            _Part(name, key, value).save(self.path(name))
         except Exception as error:
             if self._cancelled():
                 raise
@@ -86,11 +99,10 @@ class Store:
 
     def _stored(self, name: str, key: dict[str, Any]) -> dict[str, Any] | None:
         try:
-            raw = read_result(self.path(name), FORMAT)
+            part = _Part.load(self.path(name))
         except CorpusError:  # missing, damaged or of another kind: it is written anew
             return None
-        value = raw.get("value")
-        return value if raw.get("key") == key and isinstance(value, dict) else None
+        return dict(part.value) if part.key == key else None
 
 
 def _line(error: Exception) -> str:

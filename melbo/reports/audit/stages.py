@@ -30,9 +30,10 @@ from melbo.measure.measurement import calibrate_coherence
 from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, INNOCUOUS, REFUSED
-from melbo.radius_sweep.sweep import SweepConfig, run_sweep, save_sweep
+from melbo.radius_sweep.sweep import SweepConfig, run_sweep
 from melbo.reports.audit.config import AuditConfig, Site, answered, discovery, task_config
 from melbo.reports.audit.groups import strongest
+from melbo.runs.parse import dump
 from melbo.runs.progress import OnProgress, notify, titled
 from melbo.steering.generate import Sampling, complete
 from melbo.steering.random_vectors import control_seed, control_vectors, random_vectors
@@ -86,7 +87,7 @@ class Parts:
             titled(self.tell, "R sweep: {}"), checkpoint,
             judge=self.judge,
         )  # fmt: skip
-        save_sweep(found, self.folder / "sweep.json")
+        found.save(self.folder / "sweep.json")
         suggested = found.suggested
         return {"radius": suggested.radius, "reason": suggested.reason, "calibrated": found.auto_radius}
 
@@ -179,7 +180,7 @@ class Parts:
         """Tokens that the chosen vectors move."""
         notify(self.tell, 0, 1, f"logit lens {site.name}")
         found = logit_lens(self.loaded, bank, "effect", vectors, TOKENS, seed=self.config.seed)
-        return asdict(found)
+        return dump(found)
 
     def activating(
         self, site: Site, bank: VectorBank, vectors: Sequence[int], corpus: Corpus, checkpoint: Path

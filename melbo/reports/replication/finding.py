@@ -1,16 +1,14 @@
-"""What an experiment found out, and its file. Loading checks the fields, so that a damaged file is named."""
+"""What an experiment found out, and its file."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from melbo.errors import BankError, ConfigError
-from melbo.runs.files import json_text, read_json, write_file
+from melbo.bank.result_file import Extensible, FileKind, ResultFile
+from melbo.errors import ConfigError
 
 Verdict = Literal["found", "partly", "not found", "cannot be tested"]
-VERDICTS: tuple[Verdict, ...] = ("found", "partly", "not found", "cannot be tested")
 FOUND_SHARE = 0.5
 """Least share of the prompts on which a behaviour that was found shows."""
 CONTROL_RATIO = 2.0
@@ -18,7 +16,7 @@ CONTROL_RATIO = 2.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Extensible):
     """One prompt, answered three times."""
 
     prompt: str
@@ -36,7 +34,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class ScaleShare:
+class ScaleShare(Extensible):
     """Shares of the prompts that show the behaviour at one scale."""
 
     scale: float
@@ -48,8 +46,10 @@ class ScaleShare:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(ResultFile):
     """The outcome of one experiment."""
+
+    file = FileKind(None, "result of an experiment", "melbo study", ConfigError, indent=2)
 
     name: str
     title: str
@@ -105,38 +105,3 @@ def verdict_of(share: float, control: float) -> tuple[Verdict, str]:
     if share > control:
         return "partly", f"{numbers}; found would be {FOUND_SHARE:.0%} and {CONTROL_RATIO:g} times the random one."
     return "not found", f"{numbers}."
-
-
-def save_finding(finding: Finding, path: Path) -> Path:
-    """Write JSON, to a temporary name first."""
-    return write_file(path, json_text(asdict(finding)))
-
-
-def load_finding(path: Path) -> Finding:
-    """Read what `save_finding` wrote.
-
-    Raises:
-        ConfigError: the file is damaged.
-    """
-    try:
-        return _from_json(read_json(path))
-    except (BankError, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{path} is not an experiment's result, or damaged ({error}); delete it.") from error
-
-
-def _from_json(raw: dict[str, Any]) -> Finding:
-    if raw["verdict"] not in VERDICTS:
-        raise ValueError(f"verdict is {raw['verdict']!r}")
-    works = raw["works"]
-    lists = {
-        "candidates": tuple(int(i) for i in raw["candidates"]),
-        "works": None if works is None else (float(works[0]), float(works[1])),
-        "by_scale": tuple(ScaleShare(**row) for row in raw["by_scale"]),
-        "answers": tuple(_answer(row) for row in raw["answers"]),
-    }
-    return Finding(**{**raw, **lists})
-
-
-def _answer(raw: dict[str, Any]) -> Answer:
-    modes = raw["modes"]
-    return Answer(**{**raw, "modes": None if modes is None else (str(modes[0]), str(modes[1]), str(modes[2]))})

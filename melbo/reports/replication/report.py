@@ -13,11 +13,11 @@ from typing import Any
 from melbo.annotation.cluster_names import COHERENT
 from melbo.annotation.entry import number_of, ranges_of
 from melbo.bank.vector_bank import VectorBank
-from melbo.publishing.card.text import inline, quote
 from melbo.radius_sweep.plot import draw_sweep
 from melbo.radius_sweep.result import Sweep
 from melbo.reports.replication.finding import CONTROL_RATIO, FOUND_SHARE, Answer, Finding
 from melbo.reports.replication.plots import draw_scales, draw_shares
+from melbo.runs.escape import inline, quote
 from melbo.runs.files import write_file
 
 FOLDER = Path(__file__).parent
@@ -44,7 +44,7 @@ def write_report(folder: Path, bank: VectorBank, sweep: Sweep, findings: Sequenc
 
 
 def render(template: str, view: dict[str, Any], plots: dict[str, str]) -> str:
-    """A template with its values; HTML is escaped by the engine, Markdown by the filters of publishing/card/text.py."""
+    """A template with its values; the engine escapes HTML, the filters of melbo/runs/escape.py Markdown."""
     import jinja2
 
     engine = jinja2.Environment(

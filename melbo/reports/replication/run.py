@@ -25,12 +25,11 @@ from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import chat
 from melbo.radius_sweep.config import SweepConfig
-from melbo.radius_sweep.file import FILE_NAME, load_sweep, save_sweep
 from melbo.radius_sweep.plot import plot_sweep
-from melbo.radius_sweep.result import Sweep
+from melbo.radius_sweep.result import FILE_NAME, Sweep, load_sweep
 from melbo.radius_sweep.sweep import run_sweep
 from melbo.reports.replication.experiments import experiments, run_experiment
-from melbo.reports.replication.finding import Finding, load_finding, save_finding
+from melbo.reports.replication.finding import Finding
 from melbo.reports.replication.presets import StudyConfig
 from melbo.reports.replication.report import write_report
 from melbo.runs.checkpoint import difference, run_key
@@ -148,9 +147,9 @@ class Study:
                 self.loaded, config, bank.prompts, self.embedder,
                 titled(self._progress, "R sweep: {}"), checkpoint, bank, self.judge,
             )  # fmt: skip
-            save_sweep(found, place)
+            found.save(place)
             checkpoint.unlink(missing_ok=True)
-        save_sweep(found, place)
+        found.save(place)
         plot_sweep(found, place.with_suffix(".png"))
         return found
 
@@ -167,9 +166,9 @@ class Study:
                     self.loaded, self.bank, experiment, self.config, self.embedder, scale, found[0] if found else None,
                     titled(self._progress, experiment.title.lower()), checkpoint, self.judge,
                 )  # fmt: skip
-                save_finding(result, path)
+                result.save(path)
                 checkpoint.unlink(missing_ok=True)
-            found.append(load_finding(path))
+            found.append(Finding.load(path))
         return tuple(found)
 
     def report(self) -> Path:

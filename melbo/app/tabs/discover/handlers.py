@@ -21,14 +21,11 @@ from melbo.app.tabs.sweep.handlers import LARGEST, whole
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import MAX_SEED, STEPS, DiscoveryConfig, default_layers
 from melbo.discovery.discover import discover
-from melbo.errors import BankError, ConfigError, MelboError, PromptError
-from melbo.inspect.layers.atlas import LayerAtlas
-from melbo.inspect.stored import file_beside
+from melbo.errors import BankError, ConfigError, PromptError
 from melbo.prompts import Message, chat
 
 METHODS = ("melbo", "dct", "power", "random")
 METHOD_NAMES = {"melbo": "MELBO", "dct": "DCT", "power": "Power steering", "random": "Random (control)"}
-ATLAS = "atlas.json"
 MAX_PROMPTS = 8
 VECTORS = 32
 KEPT_SECONDS = 3_600
@@ -185,18 +182,6 @@ def discover_steps(context: Context, request: Request, checkpoint: Path) -> JobE
         return bank
 
     return follow(work, context.lock, context.limits.seconds)
-
-
-def stored_atlas(bank: VectorBank) -> LayerAtlas | None:
-    """The layer atlas beside the bank's files; None where there is none, or it is damaged or of another model."""
-    path = file_beside(bank, ATLAS)
-    if path is None:
-        return None
-    try:
-        atlas = LayerAtlas.load(path)
-    except MelboError:
-        return None
-    return atlas if atlas.pairs and asdict(atlas.model) == asdict(bank.base_model) else None
 
 
 def best_vector(bank: VectorBank) -> int:

@@ -8,11 +8,12 @@ import gradio as gr
 
 from melbo.app.choices import example_prompts
 from melbo.app.context import Limits
-from melbo.app.tabs.discover.handlers import METHOD_NAMES, METHODS, default_steps, defaults, stored_atlas
+from melbo.app.tabs.discover.handlers import METHOD_NAMES, METHODS, default_steps, defaults
 from melbo.app.tabs.discover.html import layers_html
 from melbo.app.widgets.controls import slider
 from melbo.app.widgets.panel import panel
 from melbo.bank.vector_bank import VectorBank
+from melbo.inspect.stored import stored_atlas
 
 MAX_STEPS = 500
 """End of the slider; a Space's limit may be lower."""

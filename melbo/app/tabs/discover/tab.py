@@ -30,7 +30,6 @@ from melbo.app.tabs.discover.handlers import (
     discover_steps,
     made_bank,
     read_request,
-    stored_atlas,
 )
 from melbo.app.tabs.discover.html import EMPTY, done_html, layers_html, running_html
 from melbo.app.tabs.discover.parts import Buttons, Settings, build_settings
@@ -39,6 +38,7 @@ from melbo.app.widgets.panel import panel
 from melbo.app.widgets.progress import empty_html, status_html
 from melbo.bank.header import BaseModel
 from melbo.errors import MelboError
+from melbo.inspect.stored import stored_atlas
 
 
 class DiscoverActions:

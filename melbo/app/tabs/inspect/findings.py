@@ -22,7 +22,6 @@ from melbo.inspect.stored import (
     stored_geometry,
 )
 from melbo.organism.inputs import ORGANISM
-from melbo.runs.digest import bank_digest
 
 STORED = "Stored beside the bank."
 LIVE = "Measured here."
@@ -35,7 +34,7 @@ a visitor's text is shown of them or goes in.
 def mark_of(bank: VectorBank) -> str:
     """What a live result depends on: vectors, prompts and model; not labels, which visitors edit."""
     rest = json.dumps([bank.prompts, asdict(bank.base_model), bank.config.to_dict()], sort_keys=True)
-    return bank_digest(bank.vectors) + hashlib.sha256(rest.encode()).hexdigest()
+    return bank.digest + hashlib.sha256(rest.encode()).hexdigest()
 
 
 class Findings:

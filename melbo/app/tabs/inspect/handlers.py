@@ -15,7 +15,7 @@ from melbo.app.jobs.worker import BEAT, JobHandle, follow, watched
 from melbo.app.tabs.inspect.source import CHATS, Source, make_corpus
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, PromptError, SaeError
-from melbo.inspect.geometry.layer_change import change_rows
+from melbo.inspect.geometry.effects import change_rows
 from melbo.inspect.geometry.similarity import Geometry, measure_geometry
 from melbo.inspect.lens.logit_lens import LensReport, LensSite, logit_lens
 from melbo.inspect.lens.patchscope import Descriptions, describe

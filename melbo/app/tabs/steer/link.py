@@ -16,7 +16,6 @@ from melbo.app.tabs.models.handlers import VECTORS, load_hub, load_local, local_
 from melbo.app.tabs.steer.settings import Settings
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError
-from melbo.runs.digest import bank_digest
 
 MAX_LINK = 6_000
 """Characters of a query string."""
@@ -45,7 +44,7 @@ class Shared:
 
 def bank_mark(bank: VectorBank) -> str:
     """Eight hex digits that tell banks apart."""
-    return bank_digest(bank.vectors)[:8]
+    return bank.digest[:8]
 
 
 def to_query(bank: VectorBank, settings: Settings, question: str, place: Mapping[str, str] | None = None) -> str:

@@ -18,14 +18,13 @@ from melbo.app.jobs.event import JobEvent, JobEvents
 from melbo.app.jobs.worker import JobHandle, follow, watched
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import STEPS, DiscoveryConfig
-from melbo.errors import BankError, ConfigError, MelboError, PromptError
-from melbo.inspect.stored import file_beside
+from melbo.errors import BankError, ConfigError, PromptError
 from melbo.measure.embeddings import Embedder, load_embedder
 from melbo.organism.judge import judge_for
 from melbo.prompts import chat
 from melbo.radius_sweep.config import parse_radii
 from melbo.radius_sweep.plot import plot_sweep
-from melbo.radius_sweep.sweep import Sweep, SweepConfig, iter_sweep, load_sweep, save_sweep
+from melbo.radius_sweep.sweep import Sweep, SweepConfig, iter_sweep
 from melbo.steering.generate import Sampling
 
 RADII = "0.3:1.0:0.1"
@@ -150,18 +149,6 @@ def sweep_steps(
     return follow(work, context.lock, context.limits.seconds, embed)
 
 
-def stored_sweep(bank: VectorBank) -> Sweep | None:
-    """The sweep that lies beside the bank's files; None where there is none, or it is damaged or of another model."""
-    path = file_beside(bank, "sweep.json")
-    if path is None:
-        return None
-    try:
-        sweep = load_sweep(path)
-    except MelboError:
-        return None
-    return sweep if sweep.rows and sweep.base_model == bank.base_model else None
-
-
 def is_alike(sweep: Sweep, bank: VectorBank) -> bool:
     """Whether the sweep is of the bank's model and layers."""
     one, two = sweep.config.base, bank.config
@@ -179,7 +166,7 @@ def own_radius(sweep: Sweep | None, bank: VectorBank) -> float | None:
 def fill_json(sweep: Sweep | None) -> Callable[[Path], Path]:
     """What writes the sweep as JSON."""
     kept = with_rows(sweep)
-    return lambda path: save_sweep(kept, path)
+    return lambda path: kept.save(path)
 
 
 def fill_png(sweep: Sweep | None) -> Callable[[Path], Path]:

@@ -28,7 +28,6 @@ from melbo.app.tabs.sweep.handlers import (
     is_alike,
     own_radius,
     read_request,
-    stored_sweep,
     sweep_steps,
 )
 from melbo.app.tabs.sweep.html import answers_html, plot_html, summary_html
@@ -36,6 +35,7 @@ from melbo.app.widgets.controls import downloads_by, hidden_file, slider
 from melbo.app.widgets.panel import panel
 from melbo.app.widgets.progress import progress_html, status_html
 from melbo.errors import MelboError
+from melbo.inspect.stored import stored_sweep
 from melbo.radius_sweep.sweep import Sweep
 
 VECTORS = 8

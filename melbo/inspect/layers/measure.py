@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ from melbo.inspect.layers.atlas import AtlasConfig, AtlasError, LayerAtlas, Pair
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
 from melbo.runs.checkpoint import Run, difference, load_alike
+from melbo.runs.parse import dump
 from melbo.runs.processes import process_rank, start_processes
 from melbo.runs.progress import OnProgress, notify
 from melbo.steering.hooks import capture
@@ -134,7 +135,7 @@ def _measure(slices: list[Slice], config: AtlasConfig) -> Pair:
 
 def _empty_atlas(loaded: LoadedModel, prompts: Sequence[Sequence[Message]], config: AtlasConfig) -> LayerAtlas:
     model = BaseModel(id=loaded.name, revision=loaded.revision, d_model=loaded.d_model, n_layers=loaded.n_layers)
-    return LayerAtlas(model, str(loaded.model.dtype), config, tuple(tuple(dict(m) for m in p) for p in prompts))
+    return LayerAtlas(model, str(loaded.model.dtype), config, tuple(tuple(dict(m) for m in p) for p in prompts), ())
 
 
 def _restore(checkpoint: Path | None, empty: LayerAtlas) -> LayerAtlas:
@@ -142,7 +143,7 @@ def _restore(checkpoint: Path | None, empty: LayerAtlas) -> LayerAtlas:
     if checkpoint is None or not checkpoint.exists():
         return empty
     found = LayerAtlas.load(checkpoint)
-    old, new = asdict(replace(found, pairs=())), asdict(empty)
+    old, new = dump(replace(found, pairs=(), extra={})), dump(empty)
     if old != new:
         raise AtlasError(
             f"the checkpoint {checkpoint} is of another run ({difference(old, new)}); "

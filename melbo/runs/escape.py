@@ -1,4 +1,4 @@
-"""Foreign text for a model card: labels, notes, prompts and completions show as text, whatever they hold."""
+"""Foreign text in Markdown: labels, notes, prompts and completions show as text, whatever they hold."""
 
 from __future__ import annotations
 
