@@ -153,7 +153,8 @@ def strip_endpoint(context: Context) -> Callable[..., Iterator[list[dict[str, An
             For each scale: scale, text, coherence (0 to 10), refusal, same (equal to the unsteered answer), kind. The
             texts so far; in the last list they are whole and measured.
         """
-        yield from states(run(_bank(context, bank), message, system, vector, tuple(scales)), [], _cards)
+        nothing: list[dict[str, Any]] = []
+        yield from states(run(_bank(context, bank), message, system, vector, tuple(scales)), nothing, _cards)
 
     return scale_strip_
 
