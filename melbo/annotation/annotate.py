@@ -29,9 +29,8 @@ from melbo.annotation.table import EffectTable, effect_table
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, PromptError
 from melbo.measure.behaviour_judge import BehaviourJudge, check_judge
+from melbo.measure.coherence import CoherenceScale, calibrate_coherence
 from melbo.measure.embeddings import Embedder, load_embedder
-from melbo.measure.measurement import calibrate_coherence
-from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import REFUSED, Message, chat
 from melbo.runs.checkpoint import run_key

@@ -14,9 +14,9 @@ from statistics import fmean
 from melbo.annotation.answer_grid import AnswerGrid
 from melbo.annotation.cluster_names import COHERENT, Effect
 from melbo.annotation.entry import ScaleRow, usable_ranges
+from melbo.measure.coherence import CoherenceScale
 from melbo.measure.embeddings import Embedder
 from melbo.measure.measurement import Measurement, measure
-from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
 from melbo.runs.progress import OnProgress, notify

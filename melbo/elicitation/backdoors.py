@@ -23,9 +23,8 @@ from melbo.bank.result_file import write_result
 from melbo.bank.vector_bank import VectorBank
 from melbo.elicitation.cached_generation import bank_digest
 from melbo.errors import ConfigError
+from melbo.measure.coherence import CoherenceScale, calibrate_coherence, coherence, typical_nll
 from melbo.measure.likelihood import completion_nll
-from melbo.measure.measurement import calibrate_coherence
-from melbo.measure.text_metrics import CoherenceScale, coherence, typical_nll
 from melbo.models.load import LoadedModel
 from melbo.prompts import INNOCUOUS, REFUSED, Message, chat
 from melbo.runs.checkpoint import run_key

@@ -1,15 +1,12 @@
-"""Numbers for completions that need no model: diversity, repetition, refusal, language, and the coherence scale.
+"""Numbers for completions that need no model: diversity, repetition, refusal, language.
 
 docs/metrics.md gives each one's formula, source and calibration.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -23,10 +20,6 @@ LANGUAGE_FLOOR = 20
 """Fewest letters whose language is named; py3langid is unreliable below."""
 REFUSAL_WINDOW = 200
 """Characters from the start of a completion in which a refusal is looked for."""
-SKIPPED_TOKENS = 4
-"""First tokens of a completion that `typical_nll` leaves out, where at least as many remain."""
-TOKEN_CAP = 6.0
-"""Nats to which `typical_nll` clips each token's loss."""
 _LONGEST_UNIT = 8
 _LONG_WORD = 30
 _RUN_TIMES, _RUN_SHARE = 4, 0.3
@@ -196,57 +189,3 @@ def language(text: str, floor: int = LANGUAGE_FLOOR) -> str | None:
         return None
     code, probability = _identifier().classify(prose)
     return str(code) if probability >= 0.5 else None
-
-
-def typical_nll(losses: Tensor) -> float:
-    """One number for a completion's per-token losses [T] in nats: their mean, without the first 4 and clipped to 6.
-
-    A fluent answer in an unexpected mode is surprising where it begins and at single words; word salad everywhere. Of
-    fewer than 8 tokens, all count. No token: infinity.
-    """
-    if losses.numel() == 0:
-        return math.inf
-    kept = losses[SKIPPED_TOKENS:] if losses.numel() >= 2 * SKIPPED_TOKENS else losses
-    return float(kept.double().clamp(max=TOKEN_CAP).mean())
-
-
-@dataclass(frozen=True)
-class CoherenceScale:
-    """What `typical_nll` of good and of bad text is under one model; between them the score runs from 10 to 0."""
-
-    good_nll: float
-    """Nats a token up to which a completion scores 10."""
-    bad_nll: float
-    """Nats a token from which a completion scores 0."""
-    source: str
-    """How the two were found."""
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.good_nll) and math.isfinite(self.bad_nll) and 0 <= self.good_nll < self.bad_nll):
-            raise MetricError(
-                f"the coherence scale runs from {self.good_nll} to {self.bad_nll} nats; both must be finite, not "
-                "negative, and the good one the smaller. Calibrate with prompts that the model answers."
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> CoherenceScale:
-        """The inverse of `to_dict`. Raises MetricError where a field is missing or not a number."""
-        try:
-            return cls(float(data["good_nll"]), float(data["bad_nll"]), str(data["source"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise MetricError(f"not a coherence scale: {error}; it needs good_nll, bad_nll and source.") from error
-
-
-def coherence(nll: float, scale: CoherenceScale, text: str) -> float:
-    """Coherence of a completion from 0 to 10.
-
-    0 for an empty or looping text (`is_degenerate`); else linear in `nll` (its `typical_nll` under the unsteered model)
-    from 10 at the scale's good_nll to 0 at its bad_nll. Not a number counts as infinitely unlikely.
-    """
-    if not nll <= scale.bad_nll or is_degenerate(text):
-        return 0.0
-    return max(0.0, min(10.0, 10.0 * (scale.bad_nll - nll) / (scale.bad_nll - scale.good_nll)))

@@ -18,7 +18,7 @@ from melbo.bank.header import BaseModel
 from melbo.bank.result_file import Extensible, FileKind, ResultFile
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
-from melbo.measure.text_metrics import CoherenceScale
+from melbo.measure.coherence import CoherenceScale
 from melbo.prompts import Message, check_conversations
 from melbo.radius_sweep.config import SweepConfig
 from melbo.runs.checkpoint import difference

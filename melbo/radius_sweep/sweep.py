@@ -24,8 +24,9 @@ from melbo.discovery.discover import choose_radius, make_slices
 from melbo.discovery.problem import Problem, plain_attention
 from melbo.errors import BankError, ConfigError
 from melbo.measure.behaviour_judge import BehaviourJudge, check_judge
+from melbo.measure.coherence import calibrate_coherence
 from melbo.measure.embeddings import Embedder
-from melbo.measure.measurement import calibrate_coherence, measure, rates
+from melbo.measure.measurement import measure, rates
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
 from melbo.radius_sweep.arms import answer, make_arm

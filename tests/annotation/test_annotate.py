@@ -20,9 +20,10 @@ from melbo.annotation.entry import merged, ranges_of, usable_ranges
 from melbo.app.choices import opening, presets
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, PromptError
+from melbo.measure.coherence import CoherenceScale
 from melbo.measure.embeddings import load_embedder
 from melbo.measure.measurement import Measurement
-from melbo.measure.text_metrics import CoherenceScale, is_refusal, language
+from melbo.measure.text_metrics import is_refusal, language
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.judge import judge_for
 from melbo.prompts import BOMB, INNOCUOUS, chat

@@ -31,7 +31,7 @@ from melbo.app.tabs.steer.settings import Settings
 from melbo.app.tabs.sweep.handlers import sweep_steps
 from melbo.app.theme import launch_options
 from melbo.bank.vector_bank import VectorBank
-from melbo.measure.text_metrics import CoherenceScale
+from melbo.measure.coherence import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB
 from support.tiny import hook_count

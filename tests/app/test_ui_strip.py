@@ -20,7 +20,7 @@ from melbo.app.tabs.strip.html import EMPTY, strip_html
 from melbo.app.tabs.strip.tab import StripActions
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, MetricError, PromptError
-from melbo.measure.text_metrics import CoherenceScale
+from melbo.measure.coherence import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
 from melbo.steering.generate import Sampling, complete

@@ -40,7 +40,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.discovery.discover import make_slices
 from melbo.errors import ConfigError, MelboError
 from melbo.inspect.stored import stored_sweep
-from melbo.measure.text_metrics import CoherenceScale
+from melbo.measure.coherence import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat
 from melbo.radius_sweep.sweep import Sweep, load_sweep, run_sweep

@@ -16,7 +16,7 @@ from melbo.annotation.annotate import annotate
 from melbo.bank.vector_bank import VectorBank
 from melbo.cli.show import page, table
 from melbo.errors import BankError
-from melbo.measure.text_metrics import CoherenceScale
+from melbo.measure.coherence import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat
 from support.letters import Letters

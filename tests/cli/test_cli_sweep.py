@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from melbo.__main__ import app
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import TrainingError
-from melbo.measure.text_metrics import CoherenceScale
+from melbo.measure.coherence import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.radius_sweep.sweep import load_sweep
 

@@ -14,7 +14,7 @@ from melbo.elicitation.backdoors import Backdoors, Finding, find_backdoors
 from melbo.elicitation.refusals import Condition, Rate, RefusalStudy, study_refusals
 from melbo.elicitation.tables import backdoor_table, refusal_table
 from melbo.errors import BankError, ConfigError, PromptError
-from melbo.measure.text_metrics import CoherenceScale
+from melbo.measure.coherence import CoherenceScale
 from melbo.models.load import LoadedModel, load_model
 from melbo.steering.generate import Sampling, complete
 from support.tiny import hook_count

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from melbo.errors import ConfigError, MetricError
+from melbo.measure.coherence import CoherenceScale, calibrate_coherence, coherence, typical_nll
 from melbo.measure.likelihood import completion_nll, first_token_kl
-from melbo.measure.measurement import CoherenceScale, Measurement, calibrate_coherence, measure, rates
+from melbo.measure.measurement import Measurement, measure, rates
 from melbo.measure.side_effects import off_target
-from melbo.measure.text_metrics import coherence, diversity, typical_nll
+from melbo.measure.text_metrics import diversity
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.corpus import MODES, mode_chat
 from melbo.prompts import BOMB, INNOCUOUS, chat

@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from melbo.errors import MetricError
+from melbo.measure.coherence import CoherenceScale, coherence, typical_nll
 from melbo.measure.text_metrics import (
     REFUSALS,
-    CoherenceScale,
-    coherence,
     distinct_n,
     diversity,
     is_degenerate,
@@ -24,7 +23,6 @@ from melbo.measure.text_metrics import (
     language,
     longest_repeated_run,
     similarity,
-    typical_nll,
 )
 from melbo.organism.corpus import MODES, Chat, foreign_chat, load_topics, mode_chat
 

@@ -16,7 +16,7 @@ from melbo.__main__ import app
 from melbo.elicitation.tasks.load import load_tasks
 from melbo.errors import ConfigError, MetricError, PromptError
 from melbo.inspect.max_activating.corpus_reader import open_corpus
-from melbo.measure.text_metrics import CoherenceScale
+from melbo.measure.coherence import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.reports.audit.behaviours import Kind, Usual
 from melbo.reports.audit.config import answered, sites

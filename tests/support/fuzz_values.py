@@ -22,7 +22,7 @@ from melbo.inspect.max_activating.top_examples import BINS
 from melbo.inspect.sae.compare import Parts
 from melbo.inspect.sae.dictionary import Sae, SaeSpec
 from melbo.inspect.sae.report import FeatureNote, SaeReport
-from melbo.measure.text_metrics import CoherenceScale
+from melbo.measure.coherence import CoherenceScale
 from melbo.radius_sweep.config import SweepConfig
 from melbo.radius_sweep.result import Arm, Sweep, SweepRow
 from melbo.runs.digest import bank_digest

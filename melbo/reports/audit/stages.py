@@ -25,9 +25,8 @@ from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.report import ActivatingConfig, Direction
 from melbo.inspect.max_activating.table import best_values
 from melbo.measure.behaviour_judge import BehaviourJudge
+from melbo.measure.coherence import CoherenceScale, calibrate_coherence
 from melbo.measure.embeddings import DEFAULT_EMBEDDER, Embedder, load_embedder
-from melbo.measure.measurement import calibrate_coherence
-from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, INNOCUOUS, REFUSED
 from melbo.radius_sweep.sweep import SweepConfig, run_sweep

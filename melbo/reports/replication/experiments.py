@@ -20,8 +20,8 @@ from melbo.annotation.answer_grid import answer_grid, signed
 from melbo.annotation.table import EffectTable, effect_table
 from melbo.bank.vector_bank import VectorBank
 from melbo.measure.behaviour_judge import BehaviourJudge
+from melbo.measure.coherence import CoherenceScale
 from melbo.measure.embeddings import Embedder
-from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import INNOCUOUS, REFUSED, chat
 from melbo.reports.replication.finding import Finding

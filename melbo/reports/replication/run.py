@@ -20,8 +20,8 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.discovery.discover import discover
 from melbo.errors import BankError, ConfigError
 from melbo.measure.behaviour_judge import BehaviourJudge
+from melbo.measure.coherence import CoherenceScale
 from melbo.measure.embeddings import Embedder, load_embedder
-from melbo.measure.text_metrics import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import chat
 from melbo.radius_sweep.config import SweepConfig

@@ -20,9 +20,9 @@ from melbo.app.jobs.worker import JobHandle, follow, watched
 from melbo.app.tabs.steer.settings import Settings
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, MetricError, PromptError
+from melbo.measure.coherence import CoherenceScale, calibrate_coherence, coherence, typical_nll
 from melbo.measure.likelihood import completion_nll
-from melbo.measure.measurement import calibrate_coherence
-from melbo.measure.text_metrics import CoherenceScale, coherence, is_refusal, typical_nll
+from melbo.measure.text_metrics import is_refusal
 from melbo.models.load import LoadedModel
 from melbo.prompts import chat
 from melbo.steering.generate import Sampling, stream
