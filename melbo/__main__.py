@@ -7,17 +7,9 @@ from typing import Annotated
 import typer
 
 from melbo import __version__
-from melbo.cli.commands import LazyGroup, list_commands
+from melbo.cli.commands import COMMANDS, lazy_app
 
-app = typer.Typer(
-    name="melbo",
-    cls=LazyGroup,
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-list_commands(app)
+app = lazy_app(COMMANDS, name="melbo", add_completion=False, pretty_exceptions_enable=False)
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,22 +10,24 @@ import typer
 from melbo.annotation.annotate import SCALES, annotate
 from melbo.annotation.llm_scores import with_llm_scores
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say, stages
+from melbo.cli.arguments import Bank, BankModel, Embedder, Tokens
+from melbo.cli.common import plain, resumable, say, stages
+from melbo.cli.defaults import SYSTEM
+from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.show import table
 from melbo.measure.embeddings import load_embedder
 from melbo.measure.llm.judge import LLMJudge
 from melbo.measure.llm.limits import JudgeLimits
 from melbo.measure.llm.namer import LLMNamer
-from melbo.models.load import load_model
 from melbo.organism.judge import judge_for
-from melbo.prompts import DEFAULT_SYSTEM, chat
+from melbo.prompts import chat
 from melbo.runs.progress import titled
 
 
 def annotate_bank(
-    bank: Annotated[Path, typer.Argument(help="Folder of the bank.")],
+    bank: Bank,
     out: Annotated[Path | None, typer.Option(help="Folder for the annotated bank. Default: the bank's own.")] = None,
-    model: Annotated[str | None, typer.Option(help="Default: the model that the bank was made for.")] = None,
+    model: BankModel = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option(help="May be given many times. Default: the bank's own, two harmful and two harmless ones."),
@@ -33,11 +35,9 @@ def annotate_bank(
     scale: Annotated[
         list[float] | None, typer.Option(help="Size above 0; both signs are tried. May be given many times.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 64,
+    max_new_tokens: Tokens = 64,
     control: Annotated[int, typer.Option(help="Random vectors to compare with.", min=1)] = 8,
-    embedder: Annotated[
-        str | None, typer.Option(help="A sentence-transformers model or folder. Default: all-MiniLM-L6-v2.")
-    ] = None,
+    embedder: Embedder = None,
     judge: Annotated[bool, typer.Option(help="On the embedded organism, name planted modes by its judge.")] = True,
     llm_names: Annotated[
         bool, typer.Option(help="Let a language model name the effects (MELBO_JUDGE_API_KEY).")
@@ -47,18 +47,15 @@ def annotate_bank(
     ] = False,
     llm_requests: Annotated[int, typer.Option(help="Most requests to that model.", min=1)] = JudgeLimits.max_requests,
     keep_edits: Annotated[bool, typer.Option(help="Keep labels and tags that were edited by hand.")] = True,
-    dtype: Dtype = None,
-    device: Device = None,
-    blocks: Blocks = None,
+    where: Where = ANYWHERE,
 ) -> None:
     """Label each vector: what it does, at which scales, with examples and beside random vectors."""
     held = VectorBank.load(bank)
     folder = (out or bank).absolute()
     asker = _llm_judge(folder, llm_requests) if llm_names or llm_scores else None
     system = next((m["content"] for p in held.prompts[:1] for m in p if m["role"] == "system"), None)
-    prompts = [chat(p, system if held.prompts else DEFAULT_SYSTEM) for p in prompt] if prompt else None
-    revision = held.base_model.revision if model in (None, held.base_model.id) else None
-    loaded = load_model(model or held.base_model.id, revision=revision, dtype=dtype, device=device, blocks=blocks)
+    prompts = [chat(p, system if held.prompts else SYSTEM) for p in prompt] if prompt else None
+    loaded = where.load_for(held, model)
     checkpoint = folder.with_name(f".{folder.name}.annotate.json")
     if checkpoint.exists():
         say(f"going on from {plain(checkpoint)}")

@@ -2,64 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say, stages
-from melbo.config import MAX_SEED
+from melbo.cli.arguments import Checkers, Embedder
+from melbo.cli.common import plain, resumable, say, stages
+from melbo.cli.defaults import CORPUS_HELP, MODEL, MODEL_HELP
+from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import NONE, Fields
 from melbo.elicitation.tasks.functions import load_functions
 from melbo.elicitation.tasks.load import load_tasks
 from melbo.errors import ConfigError
 from melbo.measure.embeddings import load_embedder
-from melbo.models.load import load_model
-from melbo.organism.inputs import ORGANISM, find_corpus
+from melbo.organism.inputs import find_corpus
 from melbo.organism.judge import judge_for
+from melbo.reports.audit.config import AuditConfig
 from melbo.reports.audit.run import BUDGETS, Audit, cut_to_fit, estimate, run_audit
+
+CHANGES = Fields(
+    ("prompts", "system", "n_vectors", "steps", "max_answers", "seed"),
+    names={"prompts": "prompt"},
+    of=AuditConfig,
+    whose="the budget's",
+)
 
 
 def audit(
     out: Annotated[Path, typer.Option(help="Folder for report.html, audit.json, the banks and all results.")],
-    model: Annotated[str, typer.Argument(help='Hub id, folder, or "organism".')] = ORGANISM,
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)] = MODEL,
     budget: Annotated[Literal["quick", "standard", "deep"], typer.Option(help="How much to try.")] = "quick",
-    prompt: Annotated[
-        list[str] | None, typer.Option(help="To train banks on, one each. May be given many times.")
-    ] = None,
-    system: Annotated[str | None, typer.Option(help='System message; "" for none.')] = None,
+    changes: Annotated[Mapping[str, Any], CHANGES] = NONE,
     layers: Annotated[
         list[str] | None,
         typer.Option(help='Source and target as shares of the depth: "0.25:0.75". May be given many times.'),
     ] = None,
-    n_vectors: Annotated[int | None, typer.Option(help="Vectors of each bank.", min=1)] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
-    max_answers: Annotated[int | None, typer.Option(help="Most answers; the plan is cut to fit.", min=1)] = None,
     tasks: Annotated[Path | None, typer.Option(help="JSONL of tasks that the model may hide its skill at.")] = None,
-    checkers: Annotated[Path | None, typer.Option(help="Python file of checker functions; it is run.")] = None,
-    corpus: Annotated[
-        str | None, typer.Option(help='Texts to look for: a text or .jsonl file, hf:OWNER/NAME, or "organism".')
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of vectors.", min=0, max=MAX_SEED)] = None,
-    embedder: Annotated[str | None, typer.Option(help="Sentence-embedding model. Default: all-MiniLM-L6-v2.")] = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    blocks: Blocks = None,
+    checkers: Checkers = None,
+    corpus: Annotated[str | None, typer.Option(help=f"Texts to look for: {CORPUS_HELP}")] = None,
+    embedder: Embedder = None,
+    where: Where = ANYWHERE,
 ) -> None:
     """Look for what a model hides, and write report.html and audit.json.
 
     A part that fails is named in the report; the others go on. Stopped or killed, the same command goes on from what is
     done. Exit code 1: a part failed.
     """
-    given: dict[str, Any] = {
-        "prompts": tuple(prompt) if prompt else None, "system": system, "n_vectors": n_vectors, "steps": steps,
-        "layers": tuple(map(_pair, layers)) if layers else None, "max_answers": max_answers, "seed": seed,
-    }  # fmt: skip
-    config = replace(BUDGETS[budget], **{k: v for k, v in given.items() if v is not None})
+    config = replace(BUDGETS[budget], **changes)
+    if layers:
+        config = replace(config, layers=tuple(map(_pair, layers)))
     asked = None if tasks is None else load_tasks(tasks, config.system)
     texts = None if corpus is None else find_corpus(corpus, limit=config.corpus_documents)
     functions = load_functions(checkers) if checkers else None
-    loaded = load_model(model, dtype=dtype, device=device, blocks=blocks)
+    loaded = where.load(model)
     fitting, cuts = cut_to_fit(loaded, config, asked)
     say(f"budget {budget}: {estimate(loaded, fitting, asked).text()}")
     for cut in cuts:
@@ -85,10 +83,12 @@ def summary(found: Audit) -> str:
     lines = []
     for g in found.groups:
         best = g.rows[0] if g.rows else None
-        strongest = "" if best is None else (
-            f"; {best.site}{best.vector} x {best.scale:g} on {best.share:.0%} of {best.n} prompts, best random "
-            f"{best.random:.0%}: {' '.join(best.label.split())}"
-        )  # fmt: skip
+        strongest = ""
+        if best is not None:
+            strongest = (
+                f"; {best.site}{best.vector} x {best.scale:g} on {best.share:.0%} of {best.n} prompts, best random "
+                f"{best.random:.0%}: {' '.join(best.label.split())}"
+            )
         lines.append(
             f"{g.title:<24} {len(g.rows):>3} of {g.n} vectors, {g.random_in} of {g.random_n} random{strongest}"
         )
@@ -96,7 +96,7 @@ def summary(found: Audit) -> str:
         lines.append(f"{'Duds':<24} {found.groups[0].duds:>3} of {found.groups[0].n} vectors")
     for site, part in found.value["backdoors"].items():
         for f in part["found"]["distinct"][:3]:
-            lines.append(f"backdoor-like, {site}{f['vector']} x {f['scale']:g}, score {f['score']:.2f}: "
-                         f"{' '.join(f['text'].split())[:80]}")  # fmt: skip
+            text = " ".join(f["text"].split())[:80]
+            lines.append(f"backdoor-like, {site}{f['vector']} x {f['scale']:g}, score {f['score']:.2f}: {text}")
     lines += [f"failed: {p['title']}: {p['reason']}" for p in found.failed]
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 import typer
 from tqdm import tqdm
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 ERROR_CODE = 2
 INTERRUPT_CODE = 130
 P = ParamSpec("P")
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
-Device = Annotated[
-    str | None, typer.Option(help='"cpu", "cuda", ..., or "auto": over all devices. Default: a GPU where there is one.')
-]
-Blocks = Annotated[
-    str | None, typer.Option(help="Path of the decoder blocks within the model, for an architecture that is not known.")
-]
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
@@ -84,7 +77,7 @@ def run_and_save(
     from melbo.runs.processes import process_rank
     from melbo.runs.progress import on_bar
 
-    checkpoint = out.absolute().with_name(f".{out.absolute().name}.checkpoint.safetensors")
+    checkpoint = checkpoint_of(out, ".safetensors")
     if checkpoint.exists():
         say(f"going on from {checkpoint}")
     # no bar in a log file, for other processes, nor for the control, which takes no steps
@@ -124,13 +117,18 @@ def stages(unit: str | None = None) -> Iterator[OnProgress]:
         yield show
 
 
+def checkpoint_of(out: Path, ending: str = ".json") -> Path:
+    """The checkpoint beside a result, which is hidden where names that begin with a dot are."""
+    return out.absolute().with_name(f".{out.absolute().name}.checkpoint{ending}")
+
+
 @contextmanager
-def resumable(checkpoint: Path) -> Iterator[None]:
+def resumable(checkpoint: Path | None) -> Iterator[None]:
     """Within the block, Ctrl-C says how to go on, once there is a checkpoint."""
     try:
         yield
     except KeyboardInterrupt:
-        if not checkpoint.exists():
+        if checkpoint is None or not checkpoint.exists():
             raise
         typer.echo(f"melbo: stopped; run the same command again to go on, or delete {checkpoint}.", err=True)
         raise typer.Exit(INTERRUPT_CODE) from None

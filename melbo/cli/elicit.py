@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say, stages
-from melbo.config import MAX_SEED, DiscoveryConfig
+from melbo.cli.arguments import Checkers, Result
+from melbo.cli.common import checkpoint_of, plain, resumable, say, stages
+from melbo.cli.defaults import MODEL, MODEL_HELP, SYSTEM, TASKS
+from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import Fields
+from melbo.config import DiscoveryConfig
 from melbo.elicitation.baselines.prompting import Asking, Place
 from melbo.elicitation.presets import Preset, get_preset
 from melbo.elicitation.reasoning import letter_sums
@@ -21,42 +24,35 @@ from melbo.elicitation.tables import elicited_table
 from melbo.elicitation.tasks.functions import load_functions
 from melbo.elicitation.tasks.load import TaskSet, load_tasks
 from melbo.errors import ConfigError, TaskError
-from melbo.models.load import load_model
 from melbo.organism.elicitation_tasks import password as organism_password
 from melbo.organism.elicitation_tasks import sum_tasks
 from melbo.organism.inputs import ORGANISM
-from melbo.prompts import DEFAULT_SYSTEM
 
-_C = ElicitConfig()
+BASE = ElicitConfig()
 LETTER_SUMS = "letter-sums"
-_BASELINES = f'{", ".join(BASELINES)}, or "none"; may be given often. Default: all.'
+FOUND = Fields(
+    ("method", "n_vectors", "radius", "source_layer", "target_layer", "seed"),
+    types={"method": Literal["melbo", "dct", "power"]},
+)
+ASKED = Fields(("n_prompts", "n_choose", "max_new_tokens", "batch_size"))
+_BASELINES = f'{", ".join(BASELINES)}, or "none"; may be given many times. Default: all.'
 
 
 def elicit_tasks(
-    tasks: Annotated[str, typer.Argument(help='JSONL file of tasks, "organism" or "letter-sums".')] = ORGANISM,
-    out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
-    model: Annotated[str | None, typer.Option(help='Hub id, folder, or "organism".')] = None,
+    tasks: Annotated[str, typer.Argument(help='JSONL file of tasks, "organism" or "letter-sums".')] = TASKS,
+    out: Result = None,
+    model: Annotated[str | None, typer.Option(help=f"{MODEL_HELP} Default: the preset's, or the embedded one.")] = None,
     preset: Annotated[str | None, typer.Option(help='A published password-locked model: "math-7b".')] = None,
     bank: Annotated[Path | None, typer.Option(help="Use this bank instead of discovering one.")] = None,
     password: Annotated[str | None, typer.Option(help="Text that unlocks the model: the ceiling.")] = None,
     password_place: Annotated[Place, typer.Option(help="Where the password goes.")] = "system",
-    system: Annotated[str, typer.Option(help='System message of tasks that name none; "" for none.')] = DEFAULT_SYSTEM,
-    checkers: Annotated[Path | None, typer.Option(help="Python file of checker functions; it is run.")] = None,
-    method: Annotated[Literal["melbo", "dct", "power"], typer.Option(help="How vectors are found.")] = "melbo",
-    n_vectors: Annotated[int, typer.Option(help="Vectors to find.")] = _C.discovery.n_vectors,
-    n_prompts: Annotated[int, typer.Option(help="Training prompts to find them on.")] = _C.n_prompts,
-    radius: Annotated[float, typer.Option(help="R in mean residual norms.")] = _C.discovery.radius,
-    source_layer: Annotated[int | None, typer.Option(help="Steered block. Default: 0.25 of the depth.")] = None,
-    target_layer: Annotated[int | None, typer.Option(help="Compared block. Default: 0.75 of the depth.")] = None,
-    scale: Annotated[list[float] | None, typer.Option(help="Sizes to try, both signs; may be given often.")] = None,
-    n_choose: Annotated[int, typer.Option(help="Most training tasks to choose on.")] = _C.n_choose,
+    system: Annotated[str, typer.Option(help='System message of tasks that name none; "" for none.')] = SYSTEM,
+    checkers: Checkers = None,
+    discovery: Annotated[DiscoveryConfig, FOUND] = BASE.discovery,
+    search: Annotated[SearchConfig, Fields(("scales",), names={"scales": "scale"})] = BASE.search,
     baseline: Annotated[list[str] | None, typer.Option(help=_BASELINES)] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = _C.max_new_tokens,
-    batch_size: Annotated[int, typer.Option(help="Answers in one batch.")] = _C.batch_size,
-    seed: Annotated[int, typer.Option(help="Of vectors and samples.", min=0, max=MAX_SEED)] = _C.discovery.seed,
-    dtype: Dtype = None,
-    device: Device = None,
-    blocks: Blocks = None,
+    config: Annotated[ElicitConfig, ASKED] = BASE,
+    where: Where = ANYWHERE,
 ) -> None:
     """Find the vector that solves most training tasks; report it on test tasks beside random vectors and baselines.
 
@@ -64,38 +60,21 @@ def elicit_tasks(
     """
     chosen = get_preset(preset) if preset else None
     given = _given_tasks(tasks, system, chosen)
-    discovery = DiscoveryConfig(
-        method=method, n_vectors=n_vectors, radius=radius, source_layer=source_layer, target_layer=target_layer,
-        seed=seed,
-    )  # fmt: skip
-    names = BASELINES if baseline is None else tuple(b for b in baseline if b != "none")
-    search = SearchConfig() if scale is None else SearchConfig(tuple(scale))
-    config = replace(
-        _C, discovery=discovery, n_prompts=n_prompts, n_choose=n_choose, search=search, baselines=names,
-        password=_password(password, password_place, tasks), max_new_tokens=max_new_tokens, batch_size=batch_size,
-    )  # fmt: skip
+    names: Any = BASELINES if baseline is None else tuple(b for b in baseline if b != "none")
+    unlocking = _password(password, password_place, tasks)
+    config = replace(config, discovery=discovery, search=search, baselines=names, password=unlocking)
     config = chosen.configure(config) if chosen else config
     functions = load_functions(checkers) if checkers else None
     held = VectorBank.load(bank) if bank else None
-    loaded = load_model(model or (chosen.model if chosen else ORGANISM), dtype=dtype, device=device, blocks=blocks)
-    checkpoint = checkpoint_of(out)
-    with stages("answer") as show, going_on(checkpoint):
+    loaded = where.load(model or (chosen.model if chosen else MODEL))
+    checkpoint = None if out is None else checkpoint_of(out)
+    with stages("answer") as show, resumable(checkpoint):
         found = elicit(loaded, given, config, functions, held, show, checkpoint)
     if out is not None:
         found.save(out)
     if checkpoint is not None:
         forget(checkpoint)
     say(plain(elicited_table(found)) + (f"\nsaved to {out}" if out else ""))
-
-
-def checkpoint_of(out: Path | None) -> Path | None:
-    """The checkpoint beside a result file."""
-    return None if out is None else out.absolute().with_name(f".{out.name}.checkpoint.json")
-
-
-def going_on(checkpoint: Path | None) -> AbstractContextManager[None]:
-    """`resumable` where there is a checkpoint to go on from."""
-    return nullcontext() if checkpoint is None else resumable(checkpoint)
 
 
 def _given_tasks(tasks: str, system: str, preset: Preset | None) -> TaskSet:

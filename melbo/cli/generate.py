@@ -13,16 +13,17 @@ import typer
 from torch import Tensor
 
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.common import Blocks, Device, plain
-from melbo.config import MAX_SEED
+from melbo.cli.arguments import BankModel
+from melbo.cli.common import plain
+from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import Fields
 from melbo.errors import ConfigError, PromptError
-from melbo.models.load import load_model
 from melbo.prompts import Message, chat
 from melbo.steering.generate import Sampling, complete
 from melbo.steering.hooks import Positions
 from melbo.steering.random_vectors import control_vectors
 
-_S = Sampling()
+BASE = Sampling()
 MAX_SCALE = 1000.0
 """Far beyond word salad, and far from overflow."""
 
@@ -49,29 +50,22 @@ class Row:
 
 def generate(
     bank: Annotated[Path, typer.Option(help="Folder of the bank.")],
-    model: Annotated[str | None, typer.Option(help="Default: the model that the bank was made for.")] = None,
+    model: BankModel = None,
     vector: Annotated[list[int] | None, typer.Option(help="Index; may be given many times. Default: 0")] = None,
     scale: Annotated[list[float] | None, typer.Option(help="May be given many times. Default: 1")] = None,
     prompt: Annotated[str | None, typer.Option(help="Default: the first prompt the bank was trained on.")] = None,
     system: Annotated[str | None, typer.Option(help='"" for none. Default: the one the bank was trained on.')] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = _S.max_new_tokens,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = _S.temperature,
-    top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = _S.top_p,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0, max=MAX_SEED)] = _S.seed,
+    sampling: Annotated[Sampling, Fields()] = BASE,
     positions: Annotated[Positions, typer.Option(help="Tokens the vectors are added to.")] = "all",
     control: Annotated[bool, typer.Option(help="Also answer with a random vector of the same norm.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    device: Device = None,
-    blocks: Blocks = None,
+    where: Where = ANYWHERE,
 ) -> None:
     """Answer a prompt without steering, with vectors of a bank, and with a random vector, in one batch."""
     held = VectorBank.load(bank)
-    sampling = Sampling(max_new_tokens, temperature, top_p, seed)
     rows = plan_rows(held, [0] if vector is None else vector, [1.0] if scale is None else scale, control)
     messages = conversation(held, prompt, system)
-    revision = held.base_model.revision if model in (None, held.base_model.id) else None
-    loaded = load_model(model or held.base_model.id, revision=revision, dtype=dtype, device=device, blocks=blocks)
+    loaded = where.load_for(held, model)
     held.check_fits(loaded)
     texts = complete(loaded, [messages] * len(rows), row_vectors(held, rows), held.layer, sampling, positions)
     if as_json:

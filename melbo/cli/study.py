@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,13 +10,15 @@ from typing import Annotated, Any
 import typer
 
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.common import Blocks, Device, Dtype, guarded, plain, resumable, say, stages
-from melbo.config import MAX_SEED
+from melbo.cli.arguments import Embedder
+from melbo.cli.common import plain, resumable, say, stages
+from melbo.cli.defaults import MODEL, MODEL_HELP
+from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import NONE, Fields
+from melbo.config import DiscoveryConfig
 from melbo.errors import ConfigError
 from melbo.inspect.layers.heat_map import check_drawable
 from melbo.measure.embeddings import load_embedder
-from melbo.models.load import load_model
-from melbo.organism.inputs import ORGANISM
 from melbo.organism.judge import judge_for
 from melbo.organism.study import PRESETS, find_preset
 from melbo.radius_sweep.config import parse_radii
@@ -25,13 +28,19 @@ from melbo.reports.replication.report import MARKDOWN
 from melbo.reports.replication.run import Study
 
 _NAMES = ", ".join(PRESETS)
-study_app = typer.Typer(no_args_is_help=True, help="Run published experiments on a model, as a report.")
+TRAINING = Fields(("n_vectors", "steps", "seed"), of=DiscoveryConfig, whose="the preset's, for a new bank")
+TRYING = Fields(
+    ("sweep_vectors", "scales", "candidates", "max_new_tokens"),
+    names={"scales": "scale"},
+    of=StudyConfig,
+    whose="the preset's",
+)
 
 
 def replication(
     out: Annotated[Path, typer.Option(help="Folder for the bank, the sweep, the findings and the report.")],
     model: Annotated[
-        str | None, typer.Option(help='Hub id, folder, or "organism". Default: the preset\'s, else "organism".')
+        str | None, typer.Option(help=f"{MODEL_HELP} Default: the bank's, the preset's, or the embedded one.")
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help=f"Settings: {_NAMES}. Default: the one made for the model.")
@@ -40,20 +49,13 @@ def replication(
         str | None,
         typer.Option(help='Bank to study: folder, or "user/bank". Default: the shipped one; "new" trains one.'),
     ] = None,
-    n_vectors: Annotated[int | None, typer.Option(help="Vectors of a new bank.", min=1)] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps of a new bank.", min=0)] = None,
-    seed: Annotated[int | None, typer.Option(help="Of a new bank's starts.", min=0, max=MAX_SEED)] = None,
+    training: Annotated[Mapping[str, Any], TRAINING] = NONE,
     radii: Annotated[
         str | None, typer.Option(help='R of the sweep: "first:last:step", a list "0.5,0.7,1", or "wide": up to 32.')
     ] = None,
-    sweep_vectors: Annotated[int | None, typer.Option(help="Vectors at each R of the sweep.", min=2)] = None,
-    scale: Annotated[list[float] | None, typer.Option(help="Size to try, both signs. May be given many times.")] = None,
-    candidates: Annotated[int | None, typer.Option(help="Most vectors that an experiment tries.", min=1)] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.", min=1)] = None,
-    embedder: Annotated[str | None, typer.Option(help="Sentence-embedding model. Default: all-MiniLM-L6-v2.")] = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    blocks: Blocks = None,
+    trying: Annotated[Mapping[str, Any], TRYING] = NONE,
+    embedder: Embedder = None,
+    where: Where = ANYWHERE,
 ) -> None:
     """Look for what the replication found: non-refusal, refusal by subtraction, languages, mental health, the game.
 
@@ -62,14 +64,13 @@ def replication(
     check_drawable(".png")
     held = None if bank in (None, "new") else VectorBank.from_pretrained(str(bank))
     name, chosen = find_preset(preset, model or (held.base_model.id if held else None))
-    wanted = model or (held.base_model.id if held else None) or chosen.model or ORGANISM
+    wanted = model or (held.base_model.id if held else None) or chosen.model or MODEL
     if bank is None:
         held = shipped_bank(chosen, wanted)
-    if held is not None and (n_vectors, steps, seed) != (None, None, None):
+    if held is not None and training:
         raise ConfigError("--n-vectors, --steps and --seed are of a new bank; add --bank new, or leave them out.")
-    config = changed(chosen.config, n_vectors, steps, seed, radii, sweep_vectors, scale, candidates, max_new_tokens)
-    revision = held.base_model.revision if held and wanted == held.base_model.id else None
-    loaded = load_model(wanted, revision=revision, dtype=dtype, device=device, blocks=blocks)
+    config = changed(chosen.config, training, trying, radii)
+    loaded = where.load(wanted) if held is None else where.load_for(held, wanted)
     say(f"preset {name}, model {plain(loaded.name)}")
     with stages() as show, resumable(out):
         own = load_embedder(embedder) if embedder else None
@@ -79,28 +80,15 @@ def replication(
 
 
 def changed(
-    config: StudyConfig,
-    n_vectors: int | None,
-    steps: int | None,
-    seed: int | None,
-    radii: str | None,
-    sweep_vectors: int | None,
-    scales: list[float] | None,
-    candidates: int | None,
-    max_new_tokens: int | None,
+    config: StudyConfig, training: Mapping[str, Any], trying: Mapping[str, Any], radii: str | None
 ) -> StudyConfig:
-    """The preset's settings with those that were given."""
-    bank: dict[str, Any] = {"n_vectors": n_vectors, "steps": steps, "seed": seed}
-    discovery = replace(config.discovery, **{k: v for k, v in bank.items() if v is not None})
-    given: dict[str, Any] = {
-        "radii": None if radii is None else parse_radii(radii),
-        "sweep_vectors": sweep_vectors,
-        "scales": tuple(scales) if scales else None,
-        "candidates": candidates,
-        "max_new_tokens": max_new_tokens,
-        "sweep_tokens": max_new_tokens,
-    }
-    return replace(config, discovery=discovery, **{k: v for k, v in given.items() if v is not None})
+    """The preset's settings with those that were given; the longest answer is the sweep's too."""
+    given = {**trying, "discovery": replace(config.discovery, **training)}
+    if "max_new_tokens" in trying:
+        given["sweep_tokens"] = trying["max_new_tokens"]
+    if radii is not None:
+        given["radii"] = parse_radii(radii)
+    return replace(config, **given)
 
 
 def shipped_bank(preset: Preset, model: str) -> VectorBank | None:
@@ -123,11 +111,3 @@ def table(findings: tuple[Finding, ...]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
-
-
-study_app.command()(guarded(replication))
-
-
-@study_app.callback()
-def _group() -> None:
-    """Keeps `replication` a command of its own while it is the only one."""

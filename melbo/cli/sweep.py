@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say, stages
-from melbo.config import MAX_SEED, DiscoveryConfig
+from melbo.cli.arguments import BankModel, BankPrompts, Embedder
+from melbo.cli.common import plain, resumable, say, stages
+from melbo.cli.defaults import MODEL, PROMPT, SYSTEM
+from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import NONE, Fields
+from melbo.config import DiscoveryConfig
 from melbo.errors import ConfigError
 from melbo.inspect.layers.heat_map import check_drawable
 from melbo.measure.embeddings import load_embedder
-from melbo.models.load import load_model
-from melbo.organism.inputs import ORGANISM
 from melbo.organism.judge import judge_for
-from melbo.prompts import BOMB, DEFAULT_SYSTEM, Message, chat
-from melbo.radius_sweep.config import SweepConfig, Unit, parse_radii
+from melbo.prompts import Message, chat
+from melbo.radius_sweep.config import SweepConfig, parse_radii
 from melbo.radius_sweep.plot import plot_sweep
 from melbo.radius_sweep.result import FILE_NAME, Arm
 from melbo.radius_sweep.sweep import Sweep, run_sweep
 from melbo.runs.processes import process_rank
 from melbo.steering.generate import Sampling
 
-_C = SweepConfig()
+BASE = SweepConfig()
 CHECKPOINT = ".sweep.checkpoint.json"
 PLOTS = ("sweep.png", "sweep.svg")
 _HEAD = (
@@ -39,21 +42,15 @@ def sweep(
         Path | None, typer.Argument(help="Folder of a bank: its model, prompts and settings are used.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for sweep.json and plots. Default: the bank's.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help='Hub id, folder, or "organism". Default: what the bank names, or "organism".')
-    ] = None,
+    model: BankModel = None,
     radii: Annotated[str, typer.Option(help='"first:last:step", a list "0.5,0.7,1", or "wide": up to 32.')] = "default",
-    unit: Annotated[Unit, typer.Option(help='"residual": multiples of the mean residual norm.')] = _C.unit,
-    n_vectors: Annotated[int, typer.Option(help="Vectors at each R.")] = _C.n_vectors,
-    prompt: Annotated[list[str] | None, typer.Option(help="May be given many times. Default: the bank's.")] = None,
+    config: Annotated[SweepConfig, Fields(("unit", "n_vectors"))] = BASE,
+    prompt: BankPrompts = None,
     system: Annotated[str | None, typer.Option(help='System message; "" for none.')] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps. Default: the bank's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the starts. Default: the bank's.", min=0, max=MAX_SEED)] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = _C.sampling.max_new_tokens,
-    embedder: Annotated[str | None, typer.Option(help="Sentence-embedding model. Default: all-MiniLM-L6-v2.")] = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    blocks: Blocks = None,
+    changes: Annotated[Mapping[str, Any], Fields(("steps", "seed"), of=DiscoveryConfig, whose="the bank's")] = NONE,
+    sampling: Annotated[Sampling, Fields(("max_new_tokens",))] = BASE.sampling,
+    embedder: Embedder = None,
+    where: Where = ANYWHERE,
 ) -> None:
     """Train vectors at each R, measure what they bring out, and suggest an R.
 
@@ -64,12 +61,10 @@ def sweep(
     if folder is None:
         raise ConfigError("name the folder of a bank, or give --out FOLDER for the results.")
     check_drawable(".png")
-    base = changed(DiscoveryConfig() if held is None else held.config, steps, seed)
-    config = SweepConfig(base, parse_radii(radii), unit, n_vectors, Sampling(max_new_tokens=max_new_tokens))
+    base = replace(config.base if held is None else held.config, **changes)
+    config = replace(config, base=base, radii=parse_radii(radii), sampling=sampling)
     messages = conversations(held, prompt, system)
-    name = model or (held.base_model.id if held else ORGANISM)
-    revision = held.base_model.revision if held and name == held.base_model.id else None
-    loaded = load_model(name, revision=revision, dtype=dtype, device=device, blocks=blocks)
+    loaded = where.load(model or MODEL) if held is None else where.load_for(held, model)
     config.resolve(loaded.n_layers, loaded.d_model)
     if held is not None:
         held.check_fits(loaded)
@@ -86,17 +81,11 @@ def sweep(
         say(f"{plain(table(found))}\nsaved to {folder / FILE_NAME}, {' and '.join(PLOTS)}")
 
 
-def changed(base: DiscoveryConfig, steps: int | None, seed: int | None) -> DiscoveryConfig:
-    """The config with the steps and seed that were given."""
-    base = base if steps is None else replace(base, steps=steps)
-    return base if seed is None else replace(base, seed=seed)
-
-
 def conversations(bank: VectorBank | None, prompts: list[str] | None, system: str | None) -> list[list[Message]]:
     """What to train on and to answer: the bank's prompts, or those given, or the default one."""
     if bank is not None and prompts is None and system is None:
         return [list(p) for p in bank.prompts]
-    return [chat(text, DEFAULT_SYSTEM if system is None else system) for text in prompts or [BOMB]]
+    return [chat(text, SYSTEM if system is None else system) for text in prompts or [PROMPT]]
 
 
 def table(found: Sweep) -> str:

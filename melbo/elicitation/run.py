@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from melbo.bank.result_file import write_result
 from melbo.bank.vector_bank import VectorBank
@@ -24,51 +24,41 @@ from melbo.elicitation.cost import Compute, discovery_compute
 from melbo.elicitation.search import Search, SearchConfig, plan, planned_answers, search
 from melbo.elicitation.tasks.checks import Functions
 from melbo.elicitation.tasks.load import Task, TaskSet
-from melbo.errors import ConfigError, MissingPackageError, TaskError
+from melbo.errors import MissingPackageError, TaskError
 from melbo.models.load import LoadedModel
 from melbo.runs.checkpoint import run_key
 from melbo.runs.progress import OnProgress, titled
+from melbo.runs.settings import Positive, Settings, Size
 from melbo.steering.generate import Sampling
 
 FORMAT = "melbo-elicit-1"
-BASELINES = ("prompting", "few_shot", "best_of_n", "lora")
+Baseline = Literal["prompting", "few_shot", "best_of_n", "lora"]
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
 
 @dataclass(frozen=True)
-class ElicitConfig:
+class ElicitConfig(Settings):
     """Settings of an elicitation."""
 
     discovery: DiscoveryConfig = field(default_factory=lambda: DiscoveryConfig(n_vectors=32, radius=0.35))
-    n_prompts: int = 1
+    n_prompts: Size = 1
     """Training prompts that the bank is discovered on."""
-    n_choose: int = 64
+    n_choose: Size = 64
     """Most training tasks that vectors, prompts and fine-tuning see."""
     search: SearchConfig = field(default_factory=SearchConfig)
     password: Asking | None = None
     """What unlocks the model, where it is known: the ceiling."""
-    baselines: tuple[str, ...] = BASELINES
-    samples: int = 8
+    baselines: tuple[Baseline, ...] = BASELINES
+    samples: Size = 8
     """Of best_of_n, at the temperature below."""
-    temperature: float = 1.0
-    shots: int = 4
+    temperature: Positive = 1.0
+    shots: Size = 4
+    """Of few_shot: solved tasks before the question."""
     lora: LoraConfig = field(default_factory=LoraConfig)
-    max_new_tokens: int = 64
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        for name in ("n_prompts", "n_choose", "samples", "shots", "max_new_tokens", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1.")
-        for name in self.baselines:
-            if name not in BASELINES:
-                raise ConfigError(f"there is no baseline {name!r}; use any of {', '.join(BASELINES)}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        nested = {name: dict(vars(getattr(self, name))) for name in ("search", "lora", "discovery")}
-        password = None if self.password is None else dict(vars(self.password))
-        return vars(self) | nested | {"password": password, "baselines": list(self.baselines)}
+    max_new_tokens: Size = 64
+    """Longest answer, in tokens."""
+    batch_size: Size = 64
+    """Answers in one batch."""
 
 
 @dataclass(frozen=True)

@@ -11,36 +11,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from melbo.bank.vector_bank import VectorBank
 from melbo.elicitation.cached_generation import Answerer
 from melbo.elicitation.cost import Compute
 from melbo.elicitation.tasks.checks import Functions, grade
 from melbo.elicitation.tasks.load import Task
-from melbo.errors import ConfigError
+from melbo.runs.settings import LARGEST, Scales, Settings, Size
 
 
 @dataclass(frozen=True)
-class SearchConfig:
+class SearchConfig(Settings):
     """How the budget is spread."""
 
-    scales: tuple[float, ...] = (0.75, 1.0, 1.25)
-    """Sizes above 0; both signs are tried."""
-    first_tasks: int = 4
+    scales: Scales = (0.75, 1.0, 1.25)
+    """Sizes above 0 and up to 1000; both signs are tried."""
+    first_tasks: Size = 4
     """Tasks that every candidate answers."""
-    eta: int = 4
+    eta: Annotated[int, Field(ge=2, le=LARGEST)] = 4
     """Each round keeps one candidate in eta and asks eta times as much."""
-
-    def __post_init__(self) -> None:
-        if not self.scales or not all(0 < s <= 1000 for s in self.scales):
-            raise ConfigError(f"the scales are {self.scales}; give sizes above 0 and up to 1000, both signs are tried.")
-        if self.first_tasks < 1 or self.eta < 2:
-            raise ConfigError(
-                f"first_tasks is {self.first_tasks} and eta {self.eta}; the least values are 1 and 2, whole numbers."
-            )
 
 
 @dataclass(frozen=True)

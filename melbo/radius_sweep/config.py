@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from melbo.config import DiscoveryConfig
 from melbo.errors import ConfigError
+from melbo.runs.settings import LARGEST, Positive, Settings
 from melbo.steering.generate import Sampling
 
 Unit = Literal["residual", "absolute"]
@@ -19,32 +22,24 @@ MAX_RADII = 200
 
 
 @dataclass(frozen=True)
-class SweepConfig:
+class SweepConfig(Settings):
     """What to sweep."""
 
     base: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     """How vectors are found, a bank's own config say; its n_vectors and radius are not used."""
-    radii: tuple[float, ...] = RADII
+    radii: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=MAX_RADII)] = RADII
     """R, ascending."""
     unit: Unit = "residual"
-    """Of the radii: "residual", multiples of the mean residual norm at the source layer, or "absolute"."""
-    n_vectors: int = 12
+    """Of the radii: "residual", multiples of the mean residual norm, or "absolute"."""
+    n_vectors: Annotated[int, Field(ge=2, le=LARGEST)] = 12
     """Vectors at each R, and as many random ones of the same norm."""
     sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=96))
     """Of the answers."""
 
-    def __post_init__(self) -> None:
-        if self.unit not in get_args(Unit):
-            raise ConfigError(f"unit is {self.unit!r}; use one of {', '.join(map(repr, get_args(Unit)))}.")
-        if not 1 <= len(self.radii) <= MAX_RADII:
-            raise ConfigError(f"{len(self.radii)} radii were given; a sweep takes 1 to {MAX_RADII}.")
-        for radius in self.radii:
-            if isinstance(radius, bool) or not isinstance(radius, (int, float)) or not 0 < radius < math.inf:
-                raise ConfigError(f"radius is {radius!r}; it must be a finite number greater than 0.")
+    def check(self) -> None:
+        """What takes more than one field."""
         if any(b <= a for a, b in zip(self.radii, self.radii[1:], strict=False)):
             raise ConfigError("the radii are not in ascending order, or one comes twice; sort them.")
-        if isinstance(self.n_vectors, bool) or not isinstance(self.n_vectors, int) or self.n_vectors < 2:
-            raise ConfigError(f"n_vectors is {self.n_vectors!r}; diversity needs a whole number of at least 2.")
         if self.base.method == "more-like":
             raise ConfigError("method 'more-like' starts from one vector and cannot be swept; sweep the bank it is of.")
 

@@ -40,6 +40,8 @@ _KINDS = {
     "none_required": "null",
     "greater_than_equal": "at least {ge}",
     "less_than_equal": "at most {le}",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
 }
 """By pydantic's name of a fault, what is allowed, in our words."""
 _short = reprlib.Repr()
@@ -136,7 +138,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 @lru_cache(256)
 def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
+    hints = get_type_hints(kind)
+    return {f.name: hints[f.name] for f in fields(kind)}
 
 
 def _prepared(kind: Any, raw: Any) -> Any:

@@ -6,38 +6,37 @@ import queue
 import threading
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from melbo.config import MAX_SEED
 from melbo.errors import ConfigError, PromptError
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message, encode, left_pad
+from melbo.runs.settings import Settings, Size, Whole
 from melbo.steering.hooks import Positions, steer
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(Settings):
     """How tokens are chosen."""
 
-    max_new_tokens: int = 64
-    temperature: float = 0.0
-    """0 is greedy."""
-    top_p: float = 1.0
-    seed: int = 0
+    max_new_tokens: Size = 64
+    """Longest answer, in tokens."""
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """0 is greedy; else from 0.01."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling: tokens that make up this share of the probability."""
+    seed: Whole = 0
+    """Seed of the sampling."""
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens is {self.max_new_tokens!r}; it must be a whole number of at least 1.")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
-            raise ConfigError(f"seed is {self.seed!r}; it must be a whole number from 0 to {MAX_SEED}.")
-        if self.temperature != 0 and not 0.01 <= self.temperature <= 10:
+    def check(self) -> None:
+        """What takes more than one range."""
+        if 0 < self.temperature < 0.01:
             raise ConfigError(f"temperature is {self.temperature!r}; it must be 0 (greedy) or lie between 0.01 and 10.")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p is {self.top_p!r}; it must lie above 0 and at most at 1.")
 
 
 class _Watch(StoppingCriteria):

@@ -10,17 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
+from melbo.__main__ import app
 from melbo.bank.adapter_bank import AdapterBank, apply
 from melbo.bank.adapter_config import AdapterConfig, AdapterKind
-from melbo.cli.adapters import adapters, export_adapter
-from melbo.cli.common import guarded
 from melbo.discovery.adapters import discover_adapters
 from melbo.errors import BankError
 from melbo.formats.writers.peft import export_peft
@@ -128,35 +126,25 @@ def test_peft_loads_the_export_and_gives_the_same_logits(
     assert settings["fan_in_fan_out"] == (family == "gpt2")  # peft would correct it, with a warning
 
 
-@pytest.fixture
-def commands() -> typer.Typer:
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command("adapters")(guarded(adapters))
-    app.command("export-peft")(guarded(export_adapter))
-    return app
-
-
-def test_the_commands_find_save_and_export(tiny: LoadedModel, tmp_path: Path, commands: typer.Typer) -> None:
+def test_the_commands_find_save_and_export(tiny: LoadedModel, tmp_path: Path) -> None:
     tiny.model.save_pretrained(tmp_path / "model")
     tiny.tokenizer.save_pretrained(tmp_path / "model")
     out, exported = str(tmp_path / "out"), str(tmp_path / "exported")
     find = ["adapters", "--model", str(tmp_path / "model"), "--n-adapters", "2", "--steps", "2", "--out", out]
-    done = CliRunner().invoke(commands, [*find, "--kind", "mlp", "--device", "cpu"])
+    done = CliRunner().invoke(app, [*find, "--kind", "mlp", "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert "2 mlp adapters on blocks 1 to 1" in done.output and "random adapters" in done.output
     assert len(AdapterBank.load(out)) == 2
-    assert CliRunner().invoke(commands, ["export-peft", out, "1", "--out", exported, "--scale", "-1"]).exit_code == 0
+    assert CliRunner().invoke(app, ["export-peft", out, "1", "--out", exported, "--scale", "-1"]).exit_code == 0
     assert {p.name for p in Path(exported).iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     for command, text in ((find, "is not empty"), (["export-peft", out, "2", "--out", out + "2"], "0 to 1")):
-        failed = CliRunner().invoke(commands, command)
+        failed = CliRunner().invoke(app, command)
         assert failed.exit_code == 2 and text in failed.output
 
 
-def test_a_stopped_command_goes_on(
-    tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: typer.Typer
-) -> None:
+def test_a_stopped_command_goes_on(tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("melbo.runs.checkpoint.SECONDS", 0.0)
-    monkeypatch.setattr("melbo.cli.adapters.load_model", lambda *_a, **_k: tiny)
+    monkeypatch.setattr("melbo.cli.loading.load_model", lambda *_a, **_k: tiny)
     find = ["adapters", "--n-adapters", "2", "--steps", "3", "--out", str(tmp_path / "out")]
 
     def stop(*_: Any) -> None:
@@ -168,8 +156,8 @@ def test_a_stopped_command_goes_on(
     ):
         with monkeypatch.context() as patch:
             patch.setattr(place, stop)
-            stopped = CliRunner().invoke(commands, find)
+            stopped = CliRunner().invoke(app, find)
         assert stopped.exit_code == 130 and text in stopped.output
-    resumed = CliRunner().invoke(commands, find)
+    resumed = CliRunner().invoke(app, find)
     assert resumed.exit_code == 0 and "going on from" in resumed.output
     assert [p.name for p in tmp_path.iterdir()] == ["out"]  # the checkpoint is gone

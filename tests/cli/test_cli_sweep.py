@@ -36,7 +36,7 @@ def small_parts(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """`tiny` for its name, and no sentence-embedding model."""
     real = __import__("melbo.models.load", fromlist=["load_model"]).load_model
     monkeypatch.setattr(
-        "melbo.cli.sweep.load_model", lambda name, **options: tiny if name == "tiny" else real(name, **options)
+        "melbo.cli.loading.load_model", lambda name, **options: tiny if name == "tiny" else real(name, **options)
     )
     monkeypatch.setattr("melbo.cli.sweep.load_embedder", lambda _name: Lengths())
     monkeypatch.setattr(
@@ -91,7 +91,7 @@ def test_a_stopped_run_goes_on_to_the_same_file(
     ("arguments", "message"),
     [
         (["--radii", ""], "radii are ''"),
-        (["--radii", "0,1"], "radius is 0.0"),
+        (["--radii", "0,1"], "radii[0] is 0.0"),
         (["--n-vectors", "65"], "65 orthogonal vectors"),
         (["--n-vectors", "1"], "at least 2"),
         (["--model", "organism"], "d_model 64"),

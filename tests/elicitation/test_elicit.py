@@ -25,7 +25,7 @@ from melbo.elicitation.baselines.prompting import ELICITING, Asking
 from melbo.elicitation.cached_generation import Answerer, Answers
 from melbo.elicitation.cost import Compute, discovery_compute, generation_compute, parameters, training_compute
 from melbo.elicitation.presets import PRESETS, get_preset
-from melbo.elicitation.run import ElicitConfig, elicit, forget
+from melbo.elicitation.run import ElicitConfig, Elicited, elicit, forget
 from melbo.elicitation.search import SearchConfig, plan, planned_answers, search
 from melbo.elicitation.tables import elicited_table
 from melbo.elicitation.tasks.checks import Check
@@ -52,6 +52,13 @@ def small(**more: Any) -> ElicitConfig:
         "samples": 2, "shots": 1, "lora": LoraConfig(steps=2, batch_size=2, rank=2), "max_new_tokens": 6,
     }  # fmt: skip
     return ElicitConfig(**(values | more))
+
+
+def elicit_small(loaded: LoadedModel, tasks: TaskSet, config: ElicitConfig, *more: Any) -> Elicited:
+    """`elicit` with what the command line asks for, and few samples and steps."""
+    asked = {name: getattr(config, name) for name in ("baselines", "password", "max_new_tokens")}
+    discovery = replace(config.discovery, steps=2)
+    return elicit(loaded, tasks, small(**asked, discovery=discovery), *more)
 
 
 class Oracle(Answerer):
@@ -320,8 +327,8 @@ def test_the_command_runs_a_preset_on_a_stand_in_model(
         asked.append(name)
         return tiny
 
-    monkeypatch.setattr("melbo.cli.elicit.load_model", load)
-    monkeypatch.setattr("melbo.cli.elicit._C", small())
+    monkeypatch.setattr("melbo.cli.loading.load_model", load)
+    monkeypatch.setattr("melbo.cli.elicit.elicit", elicit_small)
     file, out = save_tasks(tasks(), tmp_path / "t.jsonl"), tmp_path / "e.json"
     options = ["--preset", "math-7b", "--source-layer", "1", "--target-layer", "2", "--n-vectors", "2", "--scale", "1"]
     done = CliRunner().invoke(app, ["elicit", str(file), *options, "--baseline", "none", "--out", str(out)])
@@ -342,8 +349,8 @@ def test_wrong_arguments_end_in_one_line(arguments: list[str]) -> None:
 
 
 def test_a_functions_file_checks_the_tasks(tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melbo.cli.elicit.load_model", lambda name, **_options: tiny)
-    monkeypatch.setattr("melbo.cli.elicit._C", small())
+    monkeypatch.setattr("melbo.cli.loading.load_model", lambda name, **_options: tiny)
+    monkeypatch.setattr("melbo.cli.elicit.elicit", elicit_small)
     file = save_tasks(tasks(check=Check("python", "always")), tmp_path / "t.jsonl")
     assert load_tasks(file).test[0].check.kind == "python"
     (tmp_path / "c.py").write_text("def always(text): return True\n")

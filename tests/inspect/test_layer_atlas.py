@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from melbo.cli.atlas import atlas as atlas_command
-from melbo.cli.common import guarded
+from melbo.__main__ import app
 from melbo.discovery.discover import make_slices
 from melbo.errors import ConfigError, MelboError, PromptError
 from melbo.inspect.layers.measure import AtlasConfig, AtlasError, LayerAtlas, layer_atlas
@@ -179,10 +177,8 @@ def model(make_tiny: MakeTiny, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def run(*args: object) -> Any:
-    """Run the command in this process, as `melbo atlas` would."""
-    app = typer.Typer(rich_markup_mode=None)
-    app.command()(guarded(atlas_command))
-    return CliRunner().invoke(app, [str(a) for a in args])
+    """Run the command in this process."""
+    return CliRunner().invoke(app, ["atlas", *map(str, args)])
 
 
 def test_the_command_measures_prints_and_goes_on(model: Path, tmp_path: Path) -> None:

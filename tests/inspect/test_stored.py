@@ -216,14 +216,14 @@ def test_without_a_known_sae_its_file_is_left_out(tmp_path: Path, monkeypatch: p
     moved = replace(bank, config=replace(bank.config, source_layer=3))
     words = ["inspect", "all", str(moved.save(tmp_path / "bank")), "--limit", "11", "--k", "1"]
     words += ["--contrasts", str(one_contrast(tmp_path))]
-    monkeypatch.setattr("melbo.cli.inspect_all.MAX_SHOWN_BYTES", 10)
+    monkeypatch.setattr("melbo.cli.inspect.everything.MAX_SHOWN_BYTES", 10)
 
     def stopped(*arguments: Any) -> None:
         arguments[5].write_text("where it was")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("melbo.cli.inspect_all.find_activating", stopped)
+        patch.setattr("melbo.cli.inspect.everything.find_activating", stopped)
         result = CliRunner().invoke(app, words, prog_name="melbo")
     assert result.exit_code == 130 and ".activating.json.checkpoint.json" in result.output
     assert present(VectorBank.load(tmp_path / "bank")) == [LENS, GEOMETRY]

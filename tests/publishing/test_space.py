@@ -14,7 +14,7 @@ from huggingface_hub import SpaceCard
 
 from melbo.bank.header import Source
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.hub import space
+from melbo.cli.space import space
 from melbo.errors import BankError, HubError
 from melbo.publishing.space.write import requirements, write_space
 from support.hub import REPO

@@ -241,7 +241,7 @@ def test_a_sweep_knows_its_bank(tiny: LoadedModel, tiny_bank: VectorBank, make_t
             "languages.en is 1.5; it must be a whole number",
         ),
         (lambda raw: raw["rows"].reverse(), "not those of the config's radii"),
-        (lambda raw: raw["config"].update(radii=[]), "0 radii were given"),
+        (lambda raw: raw["config"].update(radii=[]), r"radii is \[\]; it must be a list of at least 1"),
         (lambda raw: raw["config"]["base"].update(source_layer=None), "not resolved"),
         (lambda raw: raw["config"].update(extra=1), "extra"),
         (lambda raw: raw.update(rows=3), "rows is 3; it must be a list"),
@@ -282,9 +282,9 @@ def test_no_suggestion_has_a_reason(found: Sweep) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"radii": ()}, "0 radii"),
-        ({"radii": (0.0, 1.0)}, "radius is 0.0"),
-        ({"radii": (float("inf"),)}, "radius is inf"),
+        ({"radii": ()}, r"radii is \(\); it must be a list of at least 1"),
+        ({"radii": (0.0, 1.0)}, r"radii\[0\] is 0.0"),
+        ({"radii": (float("inf"),)}, r"radii\[0\] is inf"),
         ({"radii": (1.0, 0.5)}, "ascending"),
         ({"radii": (0.5, 0.5)}, "ascending"),
         ({"n_vectors": 1}, "at least 2"),

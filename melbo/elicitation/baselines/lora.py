@@ -9,37 +9,31 @@ import copy
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from melbo.elicitation.cost import Compute, training_compute
 from melbo.elicitation.tasks.load import Task
-from melbo.errors import ConfigError, TaskError
+from melbo.errors import TaskError
 from melbo.models.load import LoadedModel
 from melbo.prompts import encode
 from melbo.runs.optional import needs
+from melbo.runs.settings import Settings, Size, Whole
 
 
 @dataclass(frozen=True)
-class LoraConfig:
+class LoraConfig(Settings):
     """Settings of the fine-tuning."""
 
-    steps: int = 40
-    batch_size: int = 8
-    rank: int = 8
-    lr: float = 1e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "rank"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1.")
-        if not 0 < self.lr < 1:
-            raise ConfigError(f"lr is {self.lr!r}; it must lie between 0 and 1.")
+    steps: Size = 40
+    batch_size: Size = 8
+    rank: Size = 8
+    lr: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    seed: Whole = 0
 
 
 def fine_tune(

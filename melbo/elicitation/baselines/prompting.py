@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from melbo.elicitation.tasks.load import Task
 from melbo.errors import TaskError
 from melbo.prompts import Message
+from melbo.runs.settings import Settings
 
 Place = Literal["system", "suffix", "around"]
 
 
 @dataclass(frozen=True)
-class Asking:
+class Asking(Settings):
     """A text that is added to a conversation."""
 
-    text: str
+    fault = TaskError
+    text: Annotated[str, Field(pattern=r"\S")]
     place: Place = "system"
     """After the system message (a new one where there is none), after the last user message, or before and after it in
     paragraphs of its own."""
-
-    def __post_init__(self) -> None:
-        if self.place not in get_args(Place):
-            raise TaskError(f"the place is {self.place!r}; use one of {', '.join(get_args(Place))}.")
-        if not self.text.strip():
-            raise TaskError("the text to ask with is empty; write at least one character.")
 
     def apply(self, messages: Sequence[Message]) -> list[Message]:
         """The conversation with the text in it."""

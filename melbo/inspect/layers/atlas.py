@@ -12,11 +12,12 @@ from torch import Tensor
 
 from melbo.bank.header import BaseModel
 from melbo.bank.result_file import Extensible, FileKind, ResultFile
-from melbo.config import MAX_SEED, default_layers
+from melbo.config import default_layers
 from melbo.errors import ConfigError, MelboError
 from melbo.inspect.layers.heat_map import Panel, draw
 from melbo.prompts import Message, check_conversations
 from melbo.runs.files import write_file
+from melbo.runs.settings import Settings, Size, Whole
 
 MAX_LAYERS = 1000
 """Most layers that a file may claim."""
@@ -28,23 +29,19 @@ class AtlasError(MelboError):
 
 
 @dataclass(frozen=True)
-class AtlasConfig:
+class AtlasConfig(Settings):
     """How an atlas is measured."""
 
-    k: int = 12
-    """How many directions are followed; at most d_model."""
-    iterations: int = 5
-    """Power iterations of each pair. On the embedded model, 5 come within 2 to 5 % of the limit, 10 within 1.5 %."""
-    target_tokens: int = 2
-    """How many of the last prompt tokens the target activations are read at."""
-    seed: int = 325
-    """Seed of the starting points and, shifted, of the random control."""
+    k: Size = 12
+    """Directions followed for each pair; at most d_model."""
+    iterations: Size = 5
+    """Power iterations of each pair.
 
-    def __post_init__(self) -> None:
-        for name, least in (("k", 1), ("iterations", 1), ("target_tokens", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_SEED:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number from {least} to {MAX_SEED}.")
+    On the embedded model, 5 come within 2 to 5 % of the limit, 10 within 1.5 %."""
+    target_tokens: Size = 2
+    """How many of the last prompt tokens are compared."""
+    seed: Whole = 325
+    """Seed of the starting points and, shifted, of the random control."""
 
 
 @dataclass(frozen=True)

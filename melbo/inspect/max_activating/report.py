@@ -2,72 +2,65 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from melbo.bank.result_file import ACTIVATING, FORMATS, Count, Extensible, FileKind, Result, Sign
-from melbo.config import MAX_SEED
 from melbo.errors import ConfigError, CorpusError
-from melbo.inspect.max_activating.passages import WHERE, Where
+from melbo.inspect.max_activating.passages import Where
 from melbo.inspect.max_activating.top_examples import BINS
+from melbo.runs.settings import LARGEST, Positive, Settings, Size, Unset, Whole
 
 Site = Literal["effect", "vector"]
 Rank = Literal["dot", "cosine"]
 
 
 @dataclass(frozen=True)
-class ActivatingConfig:
+class ActivatingConfig(Settings):
     """What an activation is, and how many examples are kept."""
 
     site: Site = "effect"
-    """"vector": activations at the source layer against the vector itself; "effect": activations at `layer` against
-    the change that the vector makes there on the bank's prompts, computed for each sign."""
-    layer: int | None = None
-    """Of the effect; None: the last block."""
+    """What activations are compared with: the "effect" at a later layer, or the "vector" itself.
+
+    "vector": activations at the source layer against the vector; "effect": activations at `layer` against the change
+    that the vector makes there on the bank's prompts, computed for each sign."""
+    layer: Annotated[int | None, Unset("the last block")] = None
+    """Layer of the effect."""
     where: Where = "decision"
-    """Positions that count: "all", a chat's last "answer", or the "decision", the last position before that answer.
+    """Positions that count: "all", a chat's last "answer", or the "decision", just before that answer.
+
     In plain text, all count."""
     rank: Rank = "dot"
-    """Examples are ordered by the dot product with the unit direction, or by the cosine; both of the activation less
-    the corpus's mean."""
-    k: int = 20
+    """What examples are ordered by: "dot" product or "cosine".
+
+    With the unit direction, both of the activation less the corpus's mean."""
+    k: Size = 20
     """Examples per vector and sign."""
-    context: int = 24
+    context: Whole = 24
     """Tokens shown on each side."""
-    window: int = 256
+    window: Annotated[int, Field(ge=2, le=LARGEST)] = 256
     """Tokens of a row of plain text."""
-    skip_tokens: int = 1
+    skip_tokens: Whole = 1
     """First tokens of each row that never count: an attention sink's activations mean nothing."""
-    n_random: int = 16
+    n_random: Whole = 16
     """Random vectors of the same norm, the control."""
-    sample: int = 1024
+    sample: Annotated[int, Field(ge=2, le=LARGEST)] = 1024
     """Positions at the corpus's start from which mean and spread are taken."""
-    scale: float = 1.0
+    scale: Positive = 1.0
     """Of the vector, for its effect."""
-    batch_tokens: int = 8192
+    batch_tokens: Size = 8192
     """Tokens of one forward pass."""
-    seed: int = 0
+    seed: Whole = 0
     """Of the random vectors."""
 
-    def __post_init__(self) -> None:
-        for name, allowed in (("site", get_args(Site)), ("where", WHERE), ("rank", get_args(Rank))):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(map(repr, allowed))}.")
-        least = {"k": 1, "context": 0, "window": 2, "skip_tokens": 0, "n_random": 0, "sample": 2, "batch_tokens": 1,
-                 "seed": 0}  # fmt: skip
-        for name, low in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= MAX_SEED:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number from {low} to {MAX_SEED}.")
+    def check(self) -> None:
+        """What takes more than one field."""
         if self.skip_tokens >= self.window:
             raise ConfigError(f"skip_tokens is {self.skip_tokens}; it must be less than the window, {self.window}.")
-        if not 0 < self.scale < math.inf:
-            raise ConfigError(f"scale is {self.scale!r}; it must be a finite number greater than 0.")
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,17 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from melbo.errors import SaeError, TrainingError
 from melbo.inspect.sae.dictionary import Sae, SaeSpec
 from melbo.runs.checkpoint import Run
 from melbo.runs.progress import OnProgress
+from melbo.runs.settings import Settings, Size
 
 _NAMES = ("encoder", "encoder_bias", "decoder", "decoder_bias")
 MEASURED = 4096
@@ -30,31 +33,27 @@ MEASURED = 4096
 
 
 @dataclass(frozen=True)
-class SaeConfig:
+class SaeConfig(Settings):
     """Settings of a training run."""
 
-    d_sae: int = 1024
+    fault = SaeError
+    d_sae: Annotated[int, Field(ge=2, lt=2**31)] = 1024
     """Features."""
-    k: int = 16
+    k: Size = 16
     """Features active per token."""
-    steps: int = 400
+    steps: Size = 400
     """Optimiser steps."""
-    batch: int = 2048
+    batch: Size = 2048
     """Activations a step."""
-    lr: float = 2e-3
+    lr: Annotated[float, Field(gt=0, lt=1)] = 2e-3
     """Adam's learning rate; rises over the first 5% of the steps and falls over the last 30%."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the starting directions and of the order of the activations."""
 
-    def __post_init__(self) -> None:
-        for name, least in (("d_sae", 2), ("k", 1), ("steps", 1), ("batch", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value < 2**31:
-                raise SaeError(f"{name} is {value!r}; it must be a whole number from {least}.")
+    def check(self) -> None:
+        """What takes more than one field."""
         if self.k > self.d_sae:
             raise SaeError(f"k is {self.k}; it must be at most d_sae = {self.d_sae}.")
-        if isinstance(self.lr, bool) or not isinstance(self.lr, (int, float)) or not 0 < self.lr < 1:
-            raise SaeError(f"lr is {self.lr!r}; it must lie between 0 and 1.")
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""

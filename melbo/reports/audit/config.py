@@ -2,69 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from melbo.annotation.annotate import HARMLESS
-from melbo.annotation.answer_grid import signed
 from melbo.config import STEPS, DiscoveryConfig
 from melbo.elicitation.run import ElicitConfig
 from melbo.errors import ConfigError, PromptError
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, INNOCUOUS, REFUSED, Message, chat
+from melbo.runs.settings import Scales, Settings, Size, Whole
 
 MOST = 24
 """Pairs of vector and scale at a site that a report shows answers of."""
 
 
 @dataclass(frozen=True)
-class AuditConfig:
+class AuditConfig(Settings):
     """What an audit tries. One bank is trained for each prompt and each pair of layers."""
 
-    prompts: tuple[str, ...] = (BOMB,)
-    """User messages that banks are trained on."""
+    prompts: Annotated[tuple[str, ...], Field(min_length=1)] = (BOMB,)
+    """User messages that banks are trained on, one each."""
     system: str = DEFAULT_SYSTEM
-    layers: tuple[tuple[float, float], ...] = ((0.25, 0.75),)
+    """System message; "" for none."""
+    layers: Annotated[tuple[tuple[float, float], ...], Field(min_length=1)] = ((0.25, 0.75),)
     """Source and target as shares of the depth."""
-    n_vectors: int = 32
-    """Of each bank."""
-    steps: int = STEPS["fast"]
+    n_vectors: Size = 32
+    """Vectors of each bank."""
+    steps: Size = STEPS["fast"]
     """Training steps of banks and sweep."""
     radii: tuple[float, ...] = (0.4, 0.5, 0.6, 0.7)
     """R of the sweep in mean residual norms, ascending; banks get the one that it suggests."""
-    sweep_vectors: int = 8
+    sweep_vectors: Size = 8
     """At each R, and as many random ones."""
-    scales: tuple[float, ...] = (0.75, 1.0, 1.5)
+    scales: Scales = (0.75, 1.0, 1.5)
     """Sizes that are tried, both signs."""
-    n_control: int = 8
+    n_control: Size = 8
     """Random vectors that the bank's are compared with, and as many others that are treated as if they were found."""
-    n_prompts: int = 5
+    n_prompts: Size = 5
     """Prompts that every vector answers, the bank's own among them."""
-    backdoor_prompts: int = 1
+    backdoor_prompts: Size = 1
     """Of these, how many the search for backdoors uses."""
-    refusal_vectors: int = 1
+    refusal_vectors: Size = 1
     """Most vectors of a bank whose effect on refusals is studied."""
-    max_new_tokens: int = 48
+    max_new_tokens: Size = 48
     """Longest answer."""
-    n_tasks: int = 32
+    n_tasks: Size = 32
     """Most tasks of each split, where there is a task file."""
-    corpus_documents: int = 300
+    corpus_documents: Size = 300
     """Most documents, where there is a corpus."""
-    max_answers: int = 10_000
+    max_answers: Size = 10_000
     """Most answers; the plan is cut to fit."""
-    seed: int = 325
+    seed: Whole = 325
+    """Of vectors."""
 
-    def __post_init__(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.type == "int" and (
-                isinstance(value, bool) or not isinstance(value, int) or value < (f.name != "seed")
-            ):
-                raise ConfigError(f"{f.name} is {value!r}; it must be a whole number of at least 1.")
-        if not self.prompts or not all(p.strip() for p in self.prompts):
-            raise PromptError("a prompt is empty, or there is none; give at least one.")
-        if not self.layers or not all(0 <= source < target <= 1 for source, target in self.layers):
+    def check(self) -> None:
+        """What takes more than one field."""
+        if not all(p.strip() for p in self.prompts):
+            raise PromptError("a prompt is empty; give at least one character.")
+        if not all(0 <= source < target <= 1 for source, target in self.layers):
             raise ConfigError(f"layers are {self.layers}; give pairs of shares of the depth, the smaller one first.")
-        signed(self.scales)
 
 
 BUDGETS = {

@@ -8,13 +8,15 @@ seed 325; R swept from 0.30 to 1.00 with 12 vectors each.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+from pydantic import Field
 
 from melbo.annotation.annotate import SCALES
-from melbo.annotation.answer_grid import signed
 from melbo.config import DiscoveryConfig, from_published_layers
-from melbo.errors import ConfigError
 from melbo.prompts import BOMB, DEFAULT_SYSTEM
 from melbo.radius_sweep.config import RADII, Unit
+from melbo.runs.settings import LARGEST, Scales, Settings, Size
 
 REPLICATION_LAYERS = (4, 12)
 """As the published code counts them."""
@@ -23,7 +25,7 @@ REPLICATION_RADIUS, REPLICATION_STEP, REPLICATION_WIDTH = 0.7, 1e-3, 2048
 
 
 @dataclass(frozen=True)
-class StudyConfig:
+class StudyConfig(Settings):
     """What a study trains and tries. A bank that is given brings its own discovery, prompt and system message."""
 
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
@@ -32,27 +34,20 @@ class StudyConfig:
     """R of the sweep, ascending."""
     unit: Unit = "residual"
     """Of the radii."""
-    sweep_vectors: int = 12
-    """Vectors at each R, and as many random ones."""
+    sweep_vectors: Annotated[int, Field(ge=2, le=LARGEST)] = 12
+    """Vectors at each R of the sweep, and as many random ones."""
     prompt: str = BOMB
     system: str = DEFAULT_SYSTEM
-    scales: tuple[float, ...] = SCALES
+    scales: Scales = SCALES
     """Sizes that annotation and experiments try, both signs; an experiment adds the published one."""
-    candidates: int = 3
+    candidates: Size = 3
     """Most vectors that an experiment tries, and random ones beside them."""
-    n_control: int = 8
+    n_control: Size = 8
     """Random vectors of the annotation."""
-    max_new_tokens: int = 64
+    max_new_tokens: Size = 64
     """Longest answer of annotation and experiments."""
-    sweep_tokens: int = 96
+    sweep_tokens: Size = 96
     """Longest answer of the sweep."""
-
-    def __post_init__(self) -> None:
-        for name in ("candidates", "n_control", "max_new_tokens", "sweep_tokens"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1.")
-        signed(self.scales)
 
 
 @dataclass(frozen=True)

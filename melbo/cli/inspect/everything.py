@@ -15,8 +15,12 @@ from tqdm import tqdm
 from melbo.bank.choose import chosen_vectors
 from melbo.bank.result_file import ACTIVATING, GEOMETRY, LENS, MAX_SHOWN_BYTES, SAE
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.common import Blocks, Device, Dtype, plain, resumable, say
-from melbo.cli.sae import NoDuds, load_both, public_name
+from melbo.cli.arguments import Corpus as CorpusName
+from melbo.cli.arguments import NoDuds, OtherModel, SaeFolder, Split
+from melbo.cli.common import checkpoint_of, plain, resumable, say
+from melbo.cli.defaults import CORPUS
+from melbo.cli.inspect.sae import public_name
+from melbo.cli.loading import ANYWHERE, Where
 from melbo.errors import SaeError
 from melbo.inspect.geometry.difference_of_means import Contrast, load_contrasts
 from melbo.inspect.geometry.similarity import measure_geometry
@@ -51,9 +55,9 @@ class _Work:
 
 def inspect_all(
     bank: Annotated[Path, typer.Argument(help="Folder of the bank; the files are written there.")],
-    corpus: Annotated[str, typer.Option(help='Text or .jsonl file, hf:OWNER/NAME, or "organism".')] = ORGANISM,
+    corpus: CorpusName = CORPUS,
     limit: Annotated[int | None, typer.Option(help="Most documents of the corpus.", min=1)] = None,
-    split: Annotated[str, typer.Option(help="Of a data set.")] = "train",
+    split: Split = "train",
     contrasts: Annotated[
         str | None, typer.Option(help='As for `melbo inspect geometry`. Default: "organism" for the embedded model.')
     ] = None,
@@ -61,20 +65,18 @@ def inspect_all(
         str | None,
         typer.Option("--sae", help="Folder or Hub repository of an SAE. Default: the embedded model's own."),
     ] = None,
-    sae_folder: Annotated[str, typer.Option(help='Folder within it, such as "layers.10".')] = "",
-    other_model: Annotated[bool, typer.Option("--other-model", help="Allow an SAE of another model's name.")] = False,
+    sae_folder: SaeFolder = "",
+    other_model: OtherModel = False,
     no_duds: NoDuds = False,
     k: Annotated[int, typer.Option(help="Activating examples per vector and sign.", min=1)] = 6,
-    dtype: Dtype = None,
-    device: Device = None,
-    blocks: Blocks = None,
+    where: Where = ANYWHERE,
 ) -> None:
     """Write geometry.json, lens.json, sae.json and activating.json beside a bank, each with its random control.
 
     The app, the model card and `melbo push` take them from there. Stopped in the last part, activating examples, the
     same command goes on with that part.
     """
-    loaded, vectors = load_both(bank, dtype, device, blocks)
+    loaded, vectors = where.load_both(bank)
     work = _Work(loaded, vectors, bank, chosen_vectors(vectors, None, not no_duds), k)
     texts = find_corpus(corpus, limit=limit, split=split)
     sides = read_contrasts(contrasts or (ORGANISM if loaded.name == ORGANISM else None))
@@ -146,7 +148,7 @@ def _sae(work: _Work, dictionary: Sae, source: str, corpus: Corpus) -> None:
 
 def _activating(work: _Work, corpus: Corpus) -> None:
     out = work.folder / ACTIVATING
-    checkpoint = out.absolute().with_name(f".{out.name}.checkpoint.json")
+    checkpoint = checkpoint_of(out)
     with tqdm(unit="token", unit_scale=True, desc=ACTIVATING, leave=False, disable=None) as bar, resumable(checkpoint):
 
         def show_progress(step: Progress) -> None:

@@ -1,0 +1,54 @@
+"""`melbo backdoors`: vectors by how surprising their answers are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from melbo.cli.arguments import Bank, BankModel, BankPrompts, Result, Tokens
+from melbo.cli.common import checkpoint_of, plain, resumable, say, stages
+from melbo.cli.loading import ANYWHERE, Where
+from melbo.elicitation.backdoors import SCALES, find_backdoors
+from melbo.elicitation.tables import backdoor_table
+from melbo.elicitation.tasks.load import load_chats
+from melbo.prompts import chat
+from melbo.runs.progress import titled
+
+
+def backdoors(
+    bank: Bank,
+    out: Result = None,
+    prompt: BankPrompts = None,
+    clean: Annotated[Path | None, typer.Option(help="JSONL of chats without a trigger. Default: 15 prompts.")] = None,
+    scale: Annotated[list[float] | None, typer.Option(help="Sizes to try, both signs; may be given often.")] = None,
+    max_new_tokens: Tokens = 48,
+    top: Annotated[int, typer.Option(help="Answers to print.", min=1)] = 10,
+    model: BankModel = None,
+    where: Where = ANYWHERE,
+) -> None:
+    """Rank a bank's vectors by how surprising and how coherent their answers are.
+
+    With --out, a run that was stopped goes on from its checkpoint when the same command is run again.
+    """
+    loaded, held = where.load_both(bank, model)
+    prompts = None if prompt is None else [chat(p) for p in prompt]
+    ordinary = None if clean is None else load_chats(clean)
+    checkpoint = None if out is None else checkpoint_of(out)
+    with stages("answer") as show, resumable(checkpoint):
+        found = find_backdoors(
+            loaded,
+            held,
+            prompts,
+            ordinary,
+            scale or SCALES,
+            max_new_tokens,
+            progress=titled(show, "answering"),
+            checkpoint=checkpoint,
+        )
+    if out is not None:
+        found.save(out)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    say(plain(backdoor_table(found, top)))

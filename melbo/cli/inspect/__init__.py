@@ -1,0 +1,1 @@
+"""The commands of `melbo inspect`, one file each."""

@@ -1,0 +1,60 @@
+"""`melbo inspect activating`: where in a corpus each vector is most active."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from melbo.bank.choose import chosen_vectors
+from melbo.cli.arguments import Bank, Corpus, NoDuds, Result, Split, Vectors
+from melbo.cli.common import checkpoint_of, plain, resumable, say
+from melbo.cli.defaults import CORPUS
+from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import Fields
+from melbo.inspect.max_activating.find import find_activating
+from melbo.inspect.max_activating.html import page
+from melbo.inspect.max_activating.report import ActivatingConfig
+from melbo.inspect.max_activating.table import table
+from melbo.organism.inputs import find_corpus
+from melbo.runs.files import write_file
+from melbo.runs.progress import Progress
+
+BASE = ActivatingConfig()
+OPTIONS = Fields(("site", "layer", "where", "rank", "k", "n_random"))
+
+
+def activating(
+    bank: Bank,
+    corpus: Corpus = CORPUS,
+    out: Result = None,
+    html: Annotated[Path | None, typer.Option(help="HTML file for the result.")] = None,
+    vector: Vectors = None,
+    no_duds: NoDuds = False,
+    config: Annotated[ActivatingConfig, OPTIONS] = BASE,
+    show: Annotated[int, typer.Option(help="Examples to print.", min=0)] = 3,
+    limit: Annotated[int | None, typer.Option(help="Most documents to read.")] = None,
+    split: Split = "train",
+    placement: Where = ANYWHERE,
+) -> None:
+    """Find where in a corpus each vector is most active, both signs, beside random vectors.
+
+    With --out, a run that was stopped goes on from its checkpoint when the same command is run again.
+    """
+    loaded, vectors = placement.load_both(bank)
+    chosen = chosen_vectors(vectors, vector, not no_duds)
+    texts = find_corpus(corpus, limit=limit, split=split)
+    checkpoint = None if out is None else checkpoint_of(out)
+    with tqdm(unit="token", unit_scale=True, leave=False, disable=None) as bar, resumable(checkpoint):
+
+        def show_progress(step: Progress) -> None:
+            bar.update(int(step.value or 0) - bar.n)
+
+        report = find_activating(loaded, vectors, texts, config, show_progress, checkpoint, chosen)
+    if out is not None:
+        report.save(out)
+    if html is not None:
+        write_file(html, page(report))
+    say(plain(table(report, n=show)))

@@ -1,0 +1,42 @@
+"""`melbo inspect train-sae`: an SAE of the embedded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from melbo.cli.common import checkpoint_of, resumable, say
+from melbo.cli.options import Fields
+from melbo.errors import SaeError
+from melbo.inspect.sae.files import save_sae
+from melbo.inspect.sae.train import SaeConfig
+from melbo.models.load import load_model
+from melbo.organism.inputs import ORGANISM
+from melbo.organism.mode_agreement import organism_sae
+from melbo.runs.progress import on_bar
+
+BASE = SaeConfig()
+
+
+def train_organism_sae(
+    out: Annotated[Path, typer.Option(help="Folder for the SAE.")],
+    layer: Annotated[int, typer.Option(help="Block whose output it reads.", min=0)] = 2,
+    config: Annotated[SaeConfig, Fields(("d_sae", "k", "steps", "seed"))] = BASE,
+) -> None:
+    """Train a TopK SAE for the embedded model, measure it on held-out chats, and save it in SAELens's layout."""
+    if out.exists() and not out.is_dir():
+        raise SaeError(f"{out} is a file; choose a folder.")
+    loaded = load_model(ORGANISM)
+    checkpoint = checkpoint_of(out, ".safetensors")
+    say("reading activations")
+    with tqdm(total=config.steps, unit="step", leave=False, disable=None) as bar, resumable(checkpoint):
+        made, quality = organism_sae(loaded, layer, config, on_bar(bar, "unexplained"), checkpoint)
+    save_sae(made, out)
+    checkpoint.unlink(missing_ok=True)
+    say(
+        f"explained variance {quality.explained_variance:.3f}, L0 {quality.l0:.1f}, dead {quality.dead_share:.1%} on "
+        f"{quality.activations} held-out activations\nsaved to {out}"
+    )

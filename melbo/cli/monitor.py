@@ -1,0 +1,75 @@
+"""`melbo monitor`: unusual chats, told from normal ones by a bank's vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from melbo.bank.result_file import write_result
+from melbo.cli.arguments import Bank, BankModel, Result
+from melbo.cli.common import plain, say
+from melbo.cli.loading import ANYWHERE, Where
+from melbo.discovery.discover import random_control
+from melbo.elicitation.monitoring import study_monitor
+from melbo.elicitation.tasks.load import load_chats
+from melbo.errors import ConfigError
+from melbo.models.load import LoadedModel
+from melbo.organism.elicitation_tasks import anomalous_chats, normal_chats
+from melbo.organism.inputs import ORGANISM
+from melbo.prompts import Message
+
+FORMAT = "melbo-monitor-1"
+Chats = list[list[Message]]
+
+
+def monitor(
+    bank: Bank,
+    out: Result = None,
+    normal: Annotated[
+        Path | None,
+        typer.Option(help="JSONL of normal chats: half to fit, a quarter each to set the threshold and compare."),
+    ] = None,
+    chats: Annotated[Path | None, typer.Option(help="JSONL of chats to check.")] = None,
+    tokens: Annotated[int, typer.Option(help="1: the prompt's last token; more: the answer's first too.", min=1)] = 1,
+    false_alarms: Annotated[float, typer.Option(help="Share of normal chats that may be reported.")] = 0.05,
+    n_vectors: Annotated[int | None, typer.Option(help="Use the bank's first vectors only.", min=1)] = None,
+    model: BankModel = None,
+    where: Where = ANYWHERE,
+) -> None:
+    """Tell unusual chats from normal ones by their projections on a bank's vectors.
+
+    Random directions go through the same. Without files, for the organism: chats with the password, the trigger or a
+    mode switch against normal ones.
+    """
+    if (normal is None) != (chats is None):
+        raise ConfigError("give both --normal and --chats, or neither for the organism's own.")
+    loaded, held = where.load_both(bank, model)
+    if n_vectors is not None:
+        held = held.select(list(range(min(n_vectors, len(held)))))
+    parts, groups = _chats(loaded, normal, chats)
+    found = study_monitor(loaded, held, *parts, groups, tokens, false_alarms)
+    control = study_monitor(loaded, random_control(loaded, held), *parts, groups, tokens, false_alarms)
+    for name in groups:
+        say(
+            f"{plain(name):<12} ROC area {found.roc(name).area:.3f}, reported {found.reported(name):.0%}; random "
+            f"directions {control.roc(name).area:.3f}, {control.reported(name):.0%}"
+        )
+    say(f"{'normal':<12} reported {found.reported():.0%}; random directions {control.reported():.0%}")
+    if out is not None:
+        write_result(out, FORMAT, {**found.to_dict(), "control": control.to_dict()})
+
+
+def _chats(
+    loaded: LoadedModel, normal: Path | None, chats: Path | None
+) -> tuple[tuple[Chats, Chats, Chats], dict[str, Chats]]:
+    """Normal chats to fit on, for the threshold and to compare with; and groups to check."""
+    if normal is not None and chats is not None:
+        ordinary = load_chats(normal)
+        if len(ordinary) < 4:
+            raise ConfigError(f"{normal} holds {len(ordinary)} chats; at least 4 normal ones are needed.")
+        return (ordinary[::2], ordinary[1::4], ordinary[3::4]), {"chats": load_chats(chats)}
+    if loaded.name != ORGANISM:
+        raise ConfigError("give --normal and --chats: files of chats; only the organism has chats of its own.")
+    return (normal_chats(100, 0), normal_chats(40, 1), normal_chats(40, 2, "heldout")), anomalous_chats(30, 3)
