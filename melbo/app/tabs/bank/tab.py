@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from melbo.app.context import visitors_log_in
-from melbo.app.downloads import click_on
-from melbo.app.events import LOCAL, PRIVATE, QUIET, SHARED, model_event
+from melbo.app.events import LOCAL, PRIVATE, SHARED, model_event
 from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.actions import BankActions
 from melbo.app.tabs.bank.handlers import MAX_LABEL, MAX_NOTE, MAX_QUERY
+from melbo.app.widgets.controls import downloads_by, hidden_file
 from melbo.app.widgets.panel import panel
 
 TABLE = ("text", "table")
@@ -127,7 +127,7 @@ def _whole(tab: TabContext, numbers: str) -> Whole:
             make = gr.Button("Make the bank", size="sm", min_width=0, elem_id="bank-make")
     with gr.Accordion("Download and push", open=False):
         download = gr.Button("Download (zip)", size="sm", elem_id="bank-download")
-        file = gr.DownloadButton("File", visible="hidden", elem_id="bank-file")
+        file = hidden_file("bank-file")
         login = visitors_log_in()
         if not login and not tab.context.limits.local_files:
             return Whole(selection, take, make, download, file, None)
@@ -205,9 +205,7 @@ def _connect_whole(tab: TabContext, act: BankActions, said: gr.HTML, over: Overv
     key = tab.bank_key
     whole.take.click(with_notice(act.shown, 1), [key, over.query, over.duds], [said, whole.numbers], **LOCAL)
     whole.make.click(with_notice(act.select, 1), [key, whole.numbers], [said, key], **SHARED)
-    whole.download.click(with_notice(act.download, 1), key, [said, whole.file], **QUIET).success(
-        None, js=click_on("bank-file"), **QUIET
-    )
+    downloads_by(whole.download, act.download, key, said, whole.file)
     push = whole.push
     if push is not None:
         function = act.push_as if visitors_log_in() else act.push_here

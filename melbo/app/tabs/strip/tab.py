@@ -17,6 +17,7 @@ from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.strip.handlers import MIN_REACH, Calibration, grid, scale_strip
 from melbo.app.tabs.strip.html import EMPTY, strip_html
+from melbo.app.widgets.controls import slider
 
 EVERY = 4
 """Tokens between two pictures of a growing strip."""
@@ -84,29 +85,9 @@ def build(tab: TabContext) -> None:
             min_width=220,
             elem_id="strip-vector",
         )
-        reach = gr.Slider(
-            MIN_REACH,
-            MAX_SCALE,
-            value=REACH,
-            step=0.25,
-            label="Reach",
-            min_width=200,
-            scale=1,
-            buttons=[],
-            elem_id="strip-reach",
-        )
+        reach = slider("Reach", MIN_REACH, MAX_SCALE, REACH, "strip-reach", step=0.25, scale=1)
         most = context.limits.rows - (context.limits.rows + 1) % 2
-        cards = gr.Slider(
-            3,
-            most,
-            value=min(CARDS, most),
-            step=2,
-            label="Cards",
-            min_width=200,
-            scale=1,
-            buttons=[],
-            elem_id="strip-cards",
-        )
+        cards = slider("Cards", 3, most, min(CARDS, most), "strip-cards", step=2, scale=1)
     with gr.Row(elem_id="strip-buttons"):
         run = gr.Button("Run", variant="primary", min_width=0, elem_id="strip-run")
         stop = gr.Button("Stop", min_width=0, elem_id="strip-stop")
