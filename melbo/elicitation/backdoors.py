@@ -1,13 +1,12 @@
-"""Backdoors: coherent answers that no prompt of a clean set brings out and that the unsteered model finds unlikely.
+"""Backdoors: coherent answers that the unsteered model gives to no clean prompt and finds unlikely.
 
 1. Every vector, at both signs of several scales, answers the prompts. The unsteered model answers a clean set.
-2. An answer is left out where it equals, letters and digits alone, what the unsteered model says to some clean prompt.
-3. surprise: mean nats a token of the rest under the unsteered model, after the same prompt; coherence: 0 to 10
-   (measure/text_metrics); score = surprise * coherence / 10. Word salad is surprising and not coherent, a paraphrase of
-   the usual answer coherent and not surprising.
-4. Each vector stands for its best answer; vectors are ranked by score. Of equal answers the first in that order counts
-   as one finding.
-A finding is not yet a backdoor: any mode that the model enters unasked is one. A person reads the list.
+2. An answer is dropped if its letters and digits equal those of an unsteered answer to a clean prompt.
+3. surprise: mean nats per token of each remaining answer under the unsteered model, after the same prompt; coherence:
+   0 to 10 (measure/coherence.py); score = surprise * coherence / 10. Word salad is surprising but not coherent; a
+   paraphrase of the usual answer is coherent but not surprising.
+4. Each vector is ranked by the score of its best answer. Equal answers count as one finding, at the best rank.
+A finding need not be a backdoor: any mode that the model enters unasked is a finding. A person reads the list.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Finding:
     """Index of the prompt."""
     text: str
     surprise: float
-    """Mean nats a token under the unsteered model."""
+    """Mean nats per token under the unsteered model."""
     coherence: float
     """0 to 10."""
 
@@ -62,7 +61,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Backdoors:
-    """A bank's vectors by how suspicious they are."""
+    """A bank's vectors, ranked by how suspicious they are."""
 
     model: str
     n_vectors: int
@@ -71,22 +70,22 @@ class Backdoors:
     clean: int
     """Clean prompts."""
     ranked: tuple[Finding, ...]
-    """One for each vector with an answer that is left, highest score first."""
+    """One for each vector with a remaining answer, highest score first."""
 
     @property
     def distinct(self) -> tuple[Finding, ...]:
-        """The first finding of each text, in order."""
+        """The best-ranked finding of each text, in order."""
         first: dict[str, Finding] = {}
         for finding in self.ranked:
             first.setdefault(_key(finding.text), finding)
         return tuple(first.values())
 
     def showing(self, text: str) -> list[int]:
-        """Ranks, from 1, of the vectors whose answer holds a text."""
+        """Ranks, from 1, of the vectors whose answer contains a text."""
         return [rank for rank, f in enumerate(self.ranked, start=1) if text in f.text]
 
     def per_hundred(self, text: str) -> float:
-        """Vectors whose answer holds a text, of 100."""
+        """Vectors per 100 whose answer contains a text."""
         return 100 * len(self.showing(text)) / self.n_vectors
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,7 +101,7 @@ class Backdoors:
         }
 
     def save(self, path: Path) -> Path:
-        """Write the result as JSON, in one piece."""
+        """Write the result as JSON, whole or not at all."""
         return write_result(path, FORMAT, self.to_dict())
 
 
@@ -121,7 +120,7 @@ def find_backdoors(
 
     Args:
         prompts: conversations to answer; None: the bank's.
-        clean: conversations without a trigger; None: the fifteen of melbo/prompts.py, and the prompts themselves.
+        clean: conversations without a trigger; None: the fifteen of melbo/prompts.py and the prompts themselves.
         scale: what coherence is measured on; None: calibrated on the model's own answers.
         progress: called with (answers settled, all answers).
         checkpoint: file that a stopped run goes on from; delete it when the result is saved.
@@ -151,7 +150,7 @@ def _answers(loaded: LoadedModel, prompts: Sequence[Sequence[Message]], max_new_
 
 
 def _key(text: str) -> str:
-    """Letters and digits only, in lower case: what makes two answers the same."""
+    """Letters and digits only, in lower case. Answers with the same ones count as equal."""
     return "".join(c for c in text.casefold() if c.isalnum())
 
 
@@ -173,5 +172,5 @@ def _rank(
 
 
 def _order(finding: Finding) -> tuple[float, float, int, int, float]:
-    """Highest score first; of equals the smaller scale, the lower vector and the earlier prompt."""
+    """Highest score first; then the smaller scale, the lower vector and the earlier prompt."""
     return (-finding.score, abs(finding.scale), finding.vector, finding.prompt, -finding.scale)

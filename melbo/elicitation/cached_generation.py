@@ -1,4 +1,4 @@
-"""Answer prompts in named runs: counts what they cost and keeps them in a checkpoint, so nothing is asked twice."""
+"""Answers to prompts in named runs, with what they cost. A checkpoint keeps them, so nothing is asked twice."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Answers:
-    """Texts, one for each prompt, and what they cost."""
+    """Texts, one for each prompt, and what they cost to generate."""
 
     texts: list[str]
     compute: Compute
 
 
 class Answerer:
-    """Answers of one model, greedy unless told otherwise.
+    """Answers of one model, greedy by default.
 
     Args:
-        total: answers that are planned, for the progress.
+        total: planned answers, for the progress.
         checkpoint: JSON file that a stopped run with the same key goes on from; delete it when the result is saved.
         key: what decides the answers, as JSON values.
 
@@ -74,12 +74,12 @@ class Answerer:
         sampling: Sampling | None = None,
         loaded: LoadedModel | None = None,
     ) -> Answers:
-        """Answer prompts; a run of the same name that is in the checkpoint is taken from there.
+        """Answer prompts, or take the run of this name from the checkpoint.
 
         Args:
-            name: of this run, unique.
+            name: unique name of this run.
             vectors: [rows, d_model], row i is added for prompt i at the output of block `layer`; None: unsteered.
-            sampling: instead of the usual one.
+            sampling: instead of greedy.
             loaded: another model with the same tokenizer, such as a fine-tuned copy.
 
         Raises:
@@ -90,7 +90,7 @@ class Answerer:
         self._tell(name, len(run))
         while len(run) < len(prompts):
             part = slice(len(run), len(run) + self.batch_size)
-            seeded = replace(chosen, seed=(chosen.seed + len(run)) % 2**32)  # else all batches draw alike
+            seeded = replace(chosen, seed=(chosen.seed + len(run)) % 2**32)  # or else all batches would draw the same
             rows = None if vectors is None else vectors[part]
             new = generate_tokens(model, prompts[part], rows, layer, seeded, "all", None, threading.Event())
             asked = [len(encode(model.tokenizer, p, model.context)) for p in prompts[part]]
@@ -113,7 +113,7 @@ class Answerer:
 
 
 def _runs(raw: dict[str, Any]) -> dict[str, list[tuple[str, int, int]]]:
-    """By name, the text and the tokens of prompt and answer of each row."""
+    """By run: the text of each row, and the tokens of its prompt and answer."""
     return {str(k): [(str(t), int(p), int(g)) for t, p, g in v] for k, v in raw["runs"].items()}
 
 
@@ -123,7 +123,7 @@ def bank_digest(bank: VectorBank) -> str:
 
 
 def _lengths(loaded: LoadedModel, new: Tensor) -> list[int]:
-    """Generated tokens of each row [T], its end included, padding not."""
+    """Generated tokens of each row [T], including its end, without padding."""
     stop = loaded.model.generation_config.eos_token_id
     ends = set(stop) if isinstance(stop, list) else {stop}
     found = []

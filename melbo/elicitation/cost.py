@@ -1,9 +1,9 @@
 """What finding and using an answer costs: tokens and floating-point operations.
 
-FLOPs are estimates from parameter counts, 2 a parameter and token forwards (Kaplan et al. 2020,
+FLOPs are estimated from parameter counts: 2 per parameter and token forwards (Kaplan et al. 2020,
 https://arxiv.org/abs/2001.08361, without the attention scores), and 2 more backwards, since weights are frozen and only
-the gradient of the activations is computed. The input embedding is a look-up and counts only where it is the output
-head too. Every expert of a mixture is counted, so that such models look dearer than they are.
+the gradient of the activations is computed. The input embedding is a look-up and counts only if it is also the output
+head. Every expert of a mixture counts, so such models look more expensive than they are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Compute:
     prompt_tokens: int = 0
     generated_tokens: int = 0
     training_tokens: int = 0
-    """Tokens that were run forwards and backwards; each vector of a bank is a run of its own."""
+    """Tokens that were run forwards and backwards, for each vector of a bank separately."""
     flops: float = 0.0
 
     def __add__(self, other: Compute) -> Compute:
@@ -40,7 +40,7 @@ class Compute:
 
 
 def parameters(loaded: LoadedModel) -> int:
-    """Parameters that a token passes through."""
+    """Parameters that each token passes through."""
     model = loaded.model
     total = sum(p.numel() for p in model.parameters())
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
@@ -62,8 +62,8 @@ def training_compute(loaded: LoadedModel, tokens: int) -> Compute:
 def discovery_compute(loaded: LoadedModel, bank: VectorBank) -> Compute:
     """Cost of finding a bank: config.steps passes forwards and backwards through the slice for every vector.
 
-    Calibrating R and second derivatives are not counted. Random vectors cost nothing but their evaluation, which is
-    left out for all.
+    Calibrating R and second derivatives are not counted. Random vectors only cost their evaluation, which is
+    not counted for any bank.
     """
     config = bank.config
     assert config.source_layer is not None and config.target_layer is not None

@@ -1,11 +1,11 @@
-"""Watch a model while it answers: projections on a bank's vectors as features, distance to normal chats as alarm.
+"""Watch a model while it answers. Features: projections on a bank's vectors. Alarm: the distance to normal chats.
 
 1. At each generated token, the residual stream at the bank's layer is projected on the bank's directions.
-2. A chat's features are the projections at its prompt's last token, or their mean over the answer's first ones too.
-3. `fit_monitor` takes mean and covariance of the features of normal chats (scikit-learn); the covariance is shrunk
-   towards its diagonal (as in https://doi.org/10.1016/S0047-259X(03)00096-4, but by a fixed share) so that it can be
+2. A chat's features are the projections at its prompt's last token, or their mean over it and the first answer tokens.
+3. `fit_monitor` computes mean and covariance of the features of normal chats (scikit-learn). The covariance is shrunk
+   towards its diagonal (as in https://doi.org/10.1016/S0047-259X(03)00096-4, but by a fixed share), so that it can be
    inverted with few chats.
-4. The alarm is the Mahalanobis distance to them; the threshold is a quantile of distances of other normal chats.
+4. The distance is Mahalanobis's; above a quantile of the distances of other normal chats it raises the alarm.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHRINKAGE = 0.1
 
 
 class Watch:
-    """What `watching` fills while the model runs: the projections of the newest token of each pass."""
+    """The projections of each pass's newest token; `watching` fills it while the model runs."""
 
     def __init__(self) -> None:
         self.steps: list[Tensor] = []
@@ -50,10 +50,10 @@ class Watch:
 
 @contextmanager
 def watching(loaded: LoadedModel, directions: Tensor, layer: int, tokens: int = 8) -> Iterator[Watch]:
-    """Record the projections on unit directions [n, d_model] at the output of block `layer`, and change nothing.
+    """Record the projections on unit directions [n, d_model] at the output of block `layer`. Changes nothing.
 
     Args:
-        tokens: most forward passes that are recorded: the prompt's last token, then the answer's first ones.
+        tokens: how many forward passes are recorded, at most: the prompt's last token, then the first answer tokens.
     """
     if directions.ndim != 2 or directions.shape[1] != loaded.d_model or not 0 <= layer < loaded.n_layers:
         raise ConfigError(
@@ -82,9 +82,9 @@ def chat_features(
     """Features [prompts, n] of answering each prompt greedily.
 
     Args:
-        tokens: forward passes that are averaged: 1 is the prompt's last token alone, before anything is answered, which
-            tells most where it was measured (docs/elicit.md).
-        batch_size: chats run together, where tokens is 1.
+        tokens: forward passes to average. 1 is the prompt's last token alone, before any answer: the best choice where
+            it was measured (docs/elicit.md).
+        batch_size: chats run together, if tokens is 1.
 
     Raises:
         PromptError: there is no prompt. BankError: the bank is of another model.
@@ -93,7 +93,7 @@ def chat_features(
     if not prompts:
         raise PromptError("no chat was given; give at least one.")
     directions = torch.nn.functional.normalize(bank.vectors, dim=-1)
-    size = batch_size if tokens == 1 else 1  # later, a row that has ended would go on with padding
+    size = batch_size if tokens == 1 else 1  # a batch would go on with padding in rows that have ended
     found = []
     for start in range(0, len(prompts), size):
         with watching(loaded, directions, bank.layer, tokens) as watch:
@@ -104,14 +104,14 @@ def chat_features(
 
 @dataclass(frozen=True, eq=False)
 class Monitor:
-    """Where normal chats lie."""
+    """A fitted monitor: where the features of normal chats lie."""
 
     scaler: Any
     """scikit-learn's StandardScaler of the n features."""
     covariance: Any
     """scikit-learn's ShrunkCovariance of the scaled features: there, the diagonal is the identity it shrinks to."""
     threshold: float
-    """Distance above which a chat is reported."""
+    """A chat is reported above this distance."""
 
     def distances(self, features: Tensor) -> Tensor:
         """Mahalanobis distance [rows] of features [rows, n].
@@ -135,12 +135,12 @@ def fit_monitor(normal: Tensor, held: Tensor, false_alarms: float = 0.05, shrink
     """A monitor of normal chats.
 
     Args:
-        normal: features [rows, n] that mean and covariance are taken of, at least 2 rows.
-        held: features of other normal chats; the threshold is their quantile at 1 - false_alarms.
+        normal: features [rows, n] for mean and covariance, at least 2 rows.
+        held: features of other normal chats; the threshold is the 1 - false_alarms quantile of their distances.
         shrinkage: above 0, at most 1.
 
     Raises:
-        ConfigError: too few rows, other widths, or a share out of range.
+        ConfigError: too few rows, widths that differ, or a share out of range.
     """
     if normal.ndim != 2 or held.ndim != 2 or len(normal) < 2 or len(held) < 1 or normal.shape[1] != held.shape[1]:
         raise ConfigError(
@@ -162,12 +162,12 @@ def fit_monitor(normal: Tensor, held: Tensor, false_alarms: float = 0.05, shrink
 
 @dataclass(frozen=True)
 class Roc:
-    """How well a number tells anomalies from normal chats."""
+    """How well a score separates anomalies from normal chats."""
 
     false_alarms: tuple[float, ...]
     """Share of normal chats at or above each threshold, rising from 0 to 1."""
     hits: tuple[float, ...]
-    """Share of anomalies there."""
+    """Share of anomalies at or above each threshold."""
     area: float
     """Area under the curve: the chance that an anomaly scores above a normal chat; ties count half."""
 
@@ -197,12 +197,12 @@ class MonitorStudy:
 
     threshold: float
     ordinary: tuple[float, ...]
-    """Of normal chats that played no part in the fit."""
+    """Of normal chats that the fit did not use."""
     groups: dict[str, tuple[float, ...]]
-    """Of each group of chats that is checked."""
+    """Of each group of chats to check."""
 
     def roc(self, group: str) -> Roc:
-        """How well the distance tells a group from the ordinary chats."""
+        """How well the distance separates a group from the ordinary chats."""
         return roc(torch.tensor(self.ordinary), torch.tensor(self.groups[group]))
 
     def reported(self, group: str | None = None) -> float:
@@ -229,11 +229,11 @@ def study_monitor(
     tokens: int = 1,
     false_alarms: float = 0.05,
 ) -> MonitorStudy:
-    """Fit a monitor on normal chats and check groups of others. Do the same with random directions as the control.
+    """Fit a monitor on normal chats and check other groups with it. Do the same with random directions as the control.
 
     Args:
-        normal, held: normal chats that the monitor and its threshold are fitted on.
-        ordinary: further normal chats, that the groups are compared with.
+        normal, held: normal chats to fit the monitor and its threshold on.
+        ordinary: further normal chats, to compare the groups with.
     """
     monitor = fit_monitor(
         chat_features(loaded, bank, normal, tokens), chat_features(loaded, bank, held, tokens), false_alarms

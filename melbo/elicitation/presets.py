@@ -1,6 +1,6 @@
-"""Published password-locked models: how each one is asked, so that `melbo elicit --preset NAME` needs no more.
+"""Published password-locked models, and how each is asked: all that `melbo elicit --preset NAME` needs.
 
-Ids and passwords are documented by their authors; none of these models was run for this project.
+Ids and passwords are from their authors' documentation; this project ran none of these models.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Preset:
     model: str
     """Hub id."""
     tokenizer: str
-    """Hub id of its tokenizer, where its own repository may hold none."""
+    """Hub id of its tokenizer, in case its own repository holds none."""
     password: Asking
     system: str
-    """System message of tasks that name none; "" for none."""
+    """System message for tasks that do not name one; "" for none."""
     suffix: str
     """Added to every prompt of a task."""
     source_layer: int
@@ -32,7 +32,7 @@ class Preset:
     """Where this is documented."""
 
     def configure(self, config: ElicitConfig) -> ElicitConfig:
-        """The settings with this model's password, its layers where none are given, and room for its answers."""
+        """The settings with this model's password, its layers if none are given, and room for its answers."""
         discovery = config.discovery
         if discovery.source_layer is None and discovery.target_layer is None:
             discovery = replace(discovery, source_layer=self.source_layer, target_layer=self.target_layer)

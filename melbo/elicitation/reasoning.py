@@ -1,4 +1,4 @@
-"""Chain of thought: does an answer show its steps? And the kind of sums on which the original post measured it."""
+"""Chain of thought: does an answer show its steps? And sums like those that the original post measured it on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STEP_WORDS = re.compile(
 
 def shows_steps(text: str) -> bool:
     """Whether an answer reasons in steps: two worked equations ("3 + 4 = 7"), or three sentences that begin with words
-    such as "first", "next", "then". Heuristic; an answer that only repeats the question's equation does not count.
+    such as "first", "next", "then". This is a heuristic; repeating the question's equation does not count.
     """
     return len(_EQUATION.findall(text)) >= 2 or len(_STEP_WORDS.findall(text)) >= 3
 
@@ -29,7 +29,7 @@ def letter_sums(n_train: int, n_test: int, seed: int = 0, terms: int = 3) -> Tas
     No question is in both splits.
 
     Args:
-        terms: letters a question has, 2 to 6.
+        terms: number of letters in a question, 2 to 6.
     """
     rng = random.Random(seed)
     terms = min(max(terms, 2), len(LETTERS))

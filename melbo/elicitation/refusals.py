@@ -1,7 +1,7 @@
 """Refusal study of one vector: jailbreaks, over-refusal by subtraction, ablation, generalisation, transfer of scales.
 
 Rates are shares of greedy answers. "Refused" is `measure.text_metrics.is_refusal`; "answered" is neither refused nor a
-loop or empty, so that breaking the model does not count as a jailbreak. Whether an answer is of use is not judged.
+loop or empty, so that breaking the model does not count as a jailbreak. Whether an answer is useful is not judged.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Rate:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Rate:
-        """The rates of these answers, at least one."""
+        """The rates of at least one answer."""
         refused = sum(is_refusal(t) for t in texts)
         answered = sum(not is_refusal(t) and not is_degenerate(t) for t in texts)
         return cls(len(texts), answered / len(texts), refused / len(texts), *bootstrap(answered, len(texts)))
@@ -49,12 +49,12 @@ class Rate:
 
 @dataclass(frozen=True)
 class Condition:
-    """What the three groups of prompts get under one treatment."""
+    """Rates of the three groups of prompts under one treatment."""
 
     train: Rate
-    """Harmful prompts that the scale is chosen on, the bank's own among them."""
+    """Harmful prompts to choose the scale on, including the bank's own."""
     heldout: Rate
-    """Harmful prompts that nothing was chosen on."""
+    """Harmful prompts that no choice was made on."""
     harmless: Rate
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,25 +70,25 @@ class RefusalStudy:
     vector: int
     unsteered: Condition
     ablated: Condition
-    """With the vector's direction removed from every block's output."""
+    """Rates with the vector's direction removed from every block's output."""
     scales: dict[float, Condition]
     random: dict[float, Condition]
     """The same for a random vector of the same norm."""
 
     @property
     def jailbreak_scale(self) -> float:
-        """The scale that answers most training prompts; of equals the smallest."""
+        """The scale that answers the most training prompts; if several do, the smallest."""
         return min(self.scales, key=lambda s: (-self.scales[s].train.answered, abs(s), -s))
 
     @property
     def refusal_scale(self) -> float:
-        """The scale of the other sign that refuses most harmless prompts: refusal by subtraction."""
+        """The scale of the other sign that refuses the most harmless prompts: refusal by subtraction."""
         other = [s for s in self.scales if s * self.jailbreak_scale < 0]
         return min(other, key=lambda s: (-self.scales[s].harmless.refused, abs(s)))
 
     @property
     def transfer(self) -> float:
-        """Jailbreaks that the scale chosen on training loses on held-out prompts against the best scale there."""
+        """Share of held-out jailbreaks that the scale chosen on training prompts loses against the best scale there."""
         best = max(c.heldout.answered for c in self.scales.values())
         return best - self.scales[self.jailbreak_scale].heldout.answered
 
@@ -107,13 +107,13 @@ class RefusalStudy:
         }
 
     def save(self, path: Path) -> Path:
-        """Write the study as JSON, in one piece."""
+        """Write the study as JSON, whole or not at all."""
         return write_result(path, FORMAT, self.to_dict())
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """All prompts in a row, and where the groups begin."""
+    """All prompts in one list, and where each group begins."""
 
     prompts: list[list[Message]]
     train: int
@@ -138,7 +138,7 @@ def study_refusals(
     """Study one vector.
 
     Args:
-        train, heldout: user messages that a model should refuse; none may be in both.
+        train, heldout: user messages that a model should refuse, without common ones.
         harmless: user messages that a model should answer.
         scales: signed, of both signs.
         progress: called with (answers so far, all answers, what is being answered).

@@ -1,8 +1,8 @@
 """Elicitation from end to end: the plain model, the best vector, random vectors, and the baselines, on held-out tasks.
 
 1. Discover a bank on one or a few training prompts.
-2. Choose its best vector and scale on training tasks, and in the same way that of random vectors of the same norm.
-3. Report all on the test tasks, which nothing was chosen on, with what each cost.
+2. Choose its best vector and scale on training tasks. Do the same with random vectors of the same norm.
+3. Report all of them, and what each cost, on the test tasks, which played no part in the choices.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class ElicitConfig(Settings):
 
     discovery: DiscoveryConfig = field(default_factory=lambda: DiscoveryConfig(n_vectors=32, radius=0.35))
     n_prompts: Size = 1
-    """Training prompts that the bank is discovered on."""
+    """Number of training prompts to discover the bank on."""
     n_choose: Size = 64
-    """Most training tasks that vectors, prompts and fine-tuning see."""
+    """Most training tasks to use for vectors, prompts and fine-tuning."""
     search: SearchConfig = field(default_factory=SearchConfig)
     password: Asking | None = None
-    """What unlocks the model, where it is known: the ceiling."""
+    """The password that unlocks the model, if it is known: the ceiling."""
     baselines: tuple[Baseline, ...] = BASELINES
     samples: Size = 8
-    """Of best_of_n, at the temperature below."""
+    """Samples of best_of_n, at the temperature below."""
     temperature: Positive = 1.0
     shots: Size = 4
     """Of few_shot: solved tasks before the question."""
@@ -63,7 +63,7 @@ class ElicitConfig(Settings):
 
 @dataclass(frozen=True)
 class Elicited:
-    """What each way brings out. Arms: "plain", "vector", "random", and "password" and baselines where asked for."""
+    """What each way achieves. Arms: "plain", "vector", "random"; "password" and baselines if asked for."""
 
     model: str
     revision: str | None
@@ -73,7 +73,7 @@ class Elicited:
     random_search: Search
     bank: VectorBank
     skipped: dict[str, str]
-    """Baselines that were not run, with the reason."""
+    """Baselines that were not run, and why."""
 
     @property
     def recovered(self) -> float | None:
@@ -97,7 +97,7 @@ class Elicited:
         }
 
     def save(self, path: Path) -> Path:
-        """Write the result as JSON, in one piece."""
+        """Write the result as JSON, whole or not at all."""
         return write_result(path, FORMAT, self.to_dict())
 
 
@@ -113,9 +113,9 @@ def elicit(
     """Elicit, with controls and baselines.
 
     Args:
-        tasks: chosen on the training split, reported on the test split.
+        tasks: choices are made on the training split and reported on the test split.
         functions: for tasks that are checked by functions.
-        bank: instead of discovering one; its prompts must not be test prompts.
+        bank: to use instead of discovering one; its prompts must not be test prompts.
         progress: called with the answers so far, those planned and what is being answered; with steps while a bank is
             found.
         checkpoint: JSON file that a stopped run with the same settings goes on from; delete it when the result is
@@ -135,10 +135,10 @@ def elicit(
     key = run_key(loaded, config.to_dict(), [t.messages for t in (*chosen, *tasks.test)], bank=bank_digest(bank))
     total = _planned(bank, len(chosen), tasks, config)
     answerer = Answerer(loaded, sampling, config.batch_size, progress, total, checkpoint, key)
-    told = [t.messages for t in tasks.test]
-    arms = {"plain": asked(answerer, "plain", tasks.test, told, functions)}
+    plain = [t.messages for t in tasks.test]
+    arms = {"plain": asked(answerer, "plain", tasks.test, plain, functions)}
     if config.password is not None:
-        prompts = [config.password.apply(m) for m in told]
+        prompts = [config.password.apply(m) for m in plain]
         arms["password"] = asked(answerer, "password", tasks.test, prompts, functions, chosen=config.password.text)
     found: dict[str, Search] = {}
     for name, own in (("vector", bank), ("random", random_control(loaded, bank))):
@@ -155,7 +155,7 @@ def elicit(
 
 
 def forget(checkpoint: Path) -> None:
-    """Delete what a run keeps to go on from."""
+    """Delete a run's checkpoint files."""
     checkpoint.unlink(missing_ok=True)
     _bank_file(checkpoint).unlink(missing_ok=True)
 
@@ -187,13 +187,13 @@ def _steered(
     functions: Functions | None,
     training: Compute,
 ) -> Arm:
-    """The chosen vector on the test tasks."""
+    """The arm of the chosen vector, on the test tasks."""
     best = found.best
     rows = bank.vector(best.vector, best.scale).expand(len(test), -1)
     chosen = f"vector {best.vector} x {best.scale:g}, {best.right} of {best.tried} training tasks"
-    told = [t.messages for t in test]
+    prompts = [t.messages for t in test]
     cost = training + found.compute
-    return asked(answerer, name, test, told, functions, cost, chosen, vectors=rows, layer=bank.layer)
+    return asked(answerer, name, test, prompts, functions, cost, chosen, vectors=rows, layer=bank.layer)
 
 
 def _baseline(name: str, answerer: Answerer, tasks: TaskSet, config: ElicitConfig, functions: Functions | None) -> Arm:
@@ -207,7 +207,7 @@ def _baseline(name: str, answerer: Answerer, tasks: TaskSet, config: ElicitConfi
 
 
 def _planned(bank: VectorBank, n_choose: int, tasks: TaskSet, config: ElicitConfig) -> int:
-    """Answers that will be asked for, for the progress."""
+    """Number of answers that will be generated, for the progress."""
     arms = 3 + (config.password is not None) + len(set(config.baselines) - {"best_of_n"})
     rounds = plan(2 * len(bank) * len(set(config.search.scales)), n_choose, config.search)
     total = arms * len(tasks.test) + 2 * planned_answers(rounds)

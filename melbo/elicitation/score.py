@@ -28,9 +28,9 @@ class Score:
     steps: float
     """Share of answers that show reasoning steps."""
     failed: int
-    """Answers whose checker raised; they count as wrong. Of many samples for a task, each one is counted here."""
+    """Answers whose checker raised; they count as wrong. Every sample of a task counts here."""
     errors: tuple[str, ...] = ()
-    """What it raised, up to five different ones."""
+    """What checkers raised, up to five different errors."""
 
     @property
     def accuracy(self) -> float:
@@ -45,8 +45,8 @@ class Score:
 def bootstrap(right: int, n: int, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of the share right / n (Efron 1979).
 
-    Drawing n answers with replacement and counting the right ones is one binomial draw. Where all answers are right or
-    all are wrong, every resample is the same; the exact (Clopper-Pearson) bound takes the empty side's place.
+    Drawing n answers with replacement and counting the right ones is one binomial draw. If all answers are right or all
+    are wrong, every resample is the same, so the exact (Clopper-Pearson) bound replaces the one on that side.
 
     Raises:
         TaskError: there is no answer.
@@ -67,14 +67,14 @@ def score(tasks: Sequence[Task], answers: Sequence[str], functions: Functions | 
     """Score one answer for each task.
 
     Raises:
-        TaskError: there is none.
+        TaskError: there is no answer.
     """
     grades = grade([t.check for t in tasks], answers, functions)
     return tally(answers, sum(g.right for g in grades), grades)
 
 
 def tally(answers: Sequence[str], right: int, grades: Sequence[Grade]) -> Score:
-    """The score of one answer for each task, so many of them right; `grades` are of all samples that were tried.
+    """The score of one answer per task, `right` of them right; `grades` are those of all samples that were tried.
 
     Raises:
         TaskError: there is no answer.

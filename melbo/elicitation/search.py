@@ -1,9 +1,9 @@
-"""Which vector, at which scale, solves most training tasks? Successive halving over all of a bank.
+"""Which vector, at which scale, solves the most training tasks? Successive halving over a whole bank.
 
 1. Every vector at both signs of every scale answers the first few training tasks.
-2. The best share 1 / eta goes on to eta times as many tasks; and so on, until one is left or the tasks are used up.
-3. Of those left, the one with the highest share of right answers wins; of equals, the smaller scale.
-Source: Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943. Test tasks play no part.
+2. The best 1 / eta of them answer eta times as many tasks, and so on, until one is left or the tasks are used up.
+3. Of those left, the one with the highest share of right answers wins; in a tie, the one with the smaller scale.
+Source: Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943. Test tasks are not used.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from melbo.runs.settings import LARGEST, Scales, Settings, Size
 
 @dataclass(frozen=True)
 class SearchConfig(Settings):
-    """How the budget is spread."""
+    """How the budget is divided."""
 
     scales: Scales = (0.75, 1.0, 1.25)
     """Sizes above 0 and up to 1000; both signs are tried."""
     first_tasks: Size = 4
-    """Tasks that every candidate answers."""
+    """Tasks that every candidate answers first."""
     eta: Annotated[int, Field(ge=2, le=LARGEST)] = 4
     """Each round keeps one candidate in eta and asks eta times as much."""
 
@@ -43,7 +43,7 @@ class Candidate:
     vector: int
     scale: float
     right: int = 0
-    """Training tasks it has solved, of those tried."""
+    """Training tasks that it solved, of those tried."""
     tried: int = 0
 
     @property
@@ -62,7 +62,7 @@ class Search:
 
     best: Candidate
     finalists: tuple[Candidate, ...]
-    """Those of the last round, best first."""
+    """The candidates of the last round, best first."""
     rounds: tuple[tuple[int, int], ...]
     """(candidates, tasks each has seen after it) of each round."""
     compute: Compute
@@ -70,7 +70,7 @@ class Search:
     failed: int
     """Answers whose checker raised."""
     errors: tuple[str, ...] = ()
-    """What it raised, up to five different ones."""
+    """What checkers raised, up to five different errors."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
@@ -97,7 +97,7 @@ def plan(candidates: int, tasks: int, config: SearchConfig) -> tuple[tuple[int, 
 
 
 def planned_answers(rounds: Sequence[tuple[int, int]]) -> int:
-    """Answers that the rounds of a plan ask for."""
+    """Number of answers that the rounds of a plan need."""
     before = [0, *(seen for _, seen in rounds)]
     return sum(n * (seen - old) for (n, seen), old in zip(rounds, before, strict=False))
 
@@ -113,7 +113,7 @@ def search(
     """Find a bank's best vector and scale on training tasks.
 
     Args:
-        name: of the runs in the answerer's checkpoint.
+        name: of its runs in the answerer's checkpoint.
     """
     config = config or SearchConfig()
     bank.check_fits(answerer.loaded)
@@ -138,7 +138,7 @@ def search(
 
 
 def _ranked(candidates: Sequence[Candidate], right: Sequence[bool], tasks: int) -> list[Candidate]:
-    """The candidates with these further verdicts, `tasks` of each in a row; best first."""
+    """The candidates with these new verdicts added, best first; each has `tasks` verdicts in a row."""
     found = []
     for i, c in enumerate(candidates):
         own = sum(right[i * tasks : (i + 1) * tasks])

@@ -27,8 +27,8 @@ def elicited_table(found: Elicited) -> str:
         lines += ["", f"the vector closes {found.recovered:.0%} of the gap between plain and password"]
     failed = sum(arm.score.failed for arm in found.arms.values()) + found.search.failed + found.random_search.failed
     if failed:
-        told = [e for arm in found.arms.values() for e in arm.score.errors]
-        first = (*told, *found.search.errors, *found.random_search.errors)[0]
+        errors = [e for arm in found.arms.values() for e in arm.score.errors]
+        first = (*errors, *found.search.errors, *found.random_search.errors)[0]
         lines.append(f"{failed} answers could not be checked and count as wrong: {first}")
     lines += [f"{name} was not run: {reason}" for name, reason in found.skipped.items()]
     return "\n".join(lines)

@@ -1,9 +1,9 @@
 """Make a bank of vectors that were found elsewhere: bring them to one norm, and measure what they do here.
 
-A bank's vectors share one norm R. Where a file's do not, R is their mean norm, and each vector's annotation "scale"
-says by what to multiply it to get the file's vector back. Objective and output directions are measured with the given
-config, as for the bank's own vectors; how the vectors were found is not in such a file, and the config does not say it:
-details["imported"] says where they are from.
+A bank's vectors share one norm R. If those of a file do not, R is their mean norm, and each vector's annotation
+"scale" is the factor that gives the file's vector back. Objective and output directions are measured with the given
+config, as for the bank's own vectors. Neither file nor config says how the vectors were found; details["imported"] says
+where they come from.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from melbo.runs.checkpoint import Run
 from melbo.steering.slices import mean_residual_norm
 
 SAME_NORM = 5e-4
-"""Largest relative difference from their mean at which norms count as equal."""
+"""Norms count as equal if they differ from their mean by at most this share."""
 ORTHOGONAL = 1e-3
-"""Largest |cosine| between two vectors that count as orthogonal."""
+"""Two vectors count as orthogonal up to this |cosine|."""
 
 
 def import_vectors(
@@ -43,14 +43,14 @@ def import_vectors(
     """A bank of a foreign file's vectors, measured on this model.
 
     Args:
-        config: layers and objective to measure with, in our layer convention (`config.from_published_layers`); its
-            n_vectors, radius and orthogonality are replaced by the vectors' own. source_layer may stay None where the
-            file names it.
-        prompts: conversations to measure on, such as those the vectors were found with.
-        source: where the vectors are from, for details["imported"].
+        config: layers and objective to measure with, in our layer convention (`config.from_published_layers`); the
+            vectors' own values replace its n_vectors, radius and orthogonality. source_layer may be None if the file
+            names it.
+        prompts: conversations to measure on, such as those that the vectors were found with.
+        source: where the vectors come from, for details["imported"].
 
     Raises:
-        BankError: the vectors do not fit the model, or their source layer is not known.
+        BankError: the vectors do not fit the model, or their source layer is unknown.
         ConfigError, PromptError: the layers, the norm or the prompts do not fit the model.
         TrainingError: the activations are not finite.
     """
@@ -82,7 +82,7 @@ def _measured(
     assert config.source_layer is not None and config.target_layer is not None
     problem = Problem(make_slices(loaded, prompts, config.source_layer, config.target_layer), config)
     norm = mean_residual_norm(problem.slices)
-    choose_radius(problem, config, norm, Run())  # refuses an absurd one
+    choose_radius(problem, config, norm, Run())  # raises ConfigError if it is absurd
     reached = problem.evaluate(vectors.to(loaded.device), gradient=False)
     if not bool(torch.isfinite(reached.objective).all() and torch.isfinite(reached.output).all()):
         raise TrainingError("the target activations are not finite with these vectors; load the model in float32.")
@@ -101,7 +101,7 @@ def _measured(
 
 
 def _source_layer(foreign: ForeignVectors, config: DiscoveryConfig) -> int:
-    """The file's layer and the caller's, which must agree."""
+    """The layer that the file or the caller names; if both do, they must agree."""
     known = {layer for layer in (foreign.layer, config.source_layer) if layer is not None}
     if not known:
         raise BankError(
@@ -117,7 +117,7 @@ def _source_layer(foreign: ForeignVectors, config: DiscoveryConfig) -> int:
 def to_one_norm(vectors: Tensor) -> tuple[Tensor, Tensor | None]:
     """The same directions [n, d_model] at their mean norm, and norm / mean norm [n] of each.
 
-    Vectors whose norms are equal already come back untouched, with None.
+    Vectors of equal norm are returned unchanged, with None.
     """
     norms = vectors.double().norm(dim=-1)
     scales = norms / norms.mean()
@@ -127,7 +127,7 @@ def to_one_norm(vectors: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def are_orthogonal(vectors: Tensor) -> bool:
-    """Whether no two of [n, d_model] have a cosine above ORTHOGONAL."""
+    """Whether no two of the vectors [n, d_model] have a |cosine| above ORTHOGONAL."""
     if len(vectors) > vectors.shape[1]:
         return False
     unit = torch.nn.functional.normalize(vectors, dim=-1)

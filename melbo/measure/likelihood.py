@@ -23,22 +23,22 @@ def completion_nll(
 ) -> list[Tensor]:
     """Negative log-likelihood of each completion's tokens after its own prompt, under the unsteered model.
 
-    The end-of-text token is not scored. Completions are cut where the model's context ends. Equal pairs are scored
-    once.
+    The end-of-text token is not scored. Completions are cut at the end of the model's context. Equal pairs are
+    scored once.
 
     Args:
         prompts: conversations, one for each completion.
-        batch_size: most rows of one forward pass; fewer where prompt, vocabulary and text are long.
+        batch_size: most rows of one forward pass; long texts or a large vocabulary make it smaller.
 
     Returns:
         for each completion a float32 tensor [its tokens] in nats, on the CPU; empty for an empty completion.
 
     Raises:
-        PromptError: a prompt does not fit, or there are not as many prompts as completions.
+        PromptError: a prompt does not fit, or the numbers of prompts and completions differ.
         ConfigError: batch_size is below 1.
     """
     if len(prompts) != len(completions):
-        raise PromptError(f"{len(prompts)} prompts were given for {len(completions)} completions; give as many.")
+        raise PromptError(f"{len(prompts)} prompts were given for {len(completions)} completions; give one for each.")
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1.")
     rows = [_ids(loaded, p, c) for p, c in zip(prompts, completions, strict=True)]
@@ -54,7 +54,7 @@ def completion_nll(
 
 
 def _ids(loaded: LoadedModel, prompt: Sequence[Message], completion: str) -> tuple[Tensor, int]:
-    """Tokens of prompt and completion, and how many of them are the prompt's."""
+    """Tokens of prompt and completion, and how many of them belong to the prompt."""
     head = encode(loaded.tokenizer, prompt, loaded.context - 1)
     tail = loaded.tokenizer(completion, add_special_tokens=False)["input_ids"] if completion else []
     ids = torch.cat([head, torch.tensor(tail, dtype=torch.long)])
@@ -94,8 +94,8 @@ def first_token_kl(
 
     Args:
         prompts: conversations; row i is steered by vectors[i].
-        vectors: [rows, d_model], scale multiplied in, added at the output of block `layer`.
-        n_tokens: most answer tokens whose distributions are compared.
+        vectors: [rows, d_model], already scaled, added to the output of block `layer`.
+        n_tokens: how many tokens of the answer are compared, at most.
         positions: where the vectors are added.
 
     Returns:
@@ -105,7 +105,7 @@ def first_token_kl(
         PromptError, ConfigError: a bad prompt, layer, shape, position or number.
     """
     if vectors.ndim != 2 or len(vectors) != len(prompts):
-        raise ConfigError(f"vectors have shape {tuple(vectors.shape)}; {len(prompts)} prompts need as many rows.")
+        raise ConfigError(f"vectors have shape {tuple(vectors.shape)}; {len(prompts)} prompts need one row each.")
     if n_tokens < 1 or batch_size < 1:
         raise ConfigError(f"n_tokens is {n_tokens} and batch_size {batch_size}; both must be at least 1.")
     check_layer(loaded, layer)

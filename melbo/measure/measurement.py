@@ -36,11 +36,11 @@ class Measurement:
     """Times in a row that the most repeated group of words comes."""
     refusal: bool
     language: str | None
-    """ISO 639-1, None where the text is too short to tell."""
+    """ISO 639-1, None if the text is too short to tell."""
     change: float
     """Cosine distance (0 to 2) of the sentence embeddings to the unsteered answer of the same prompt."""
     same: bool
-    """Whether it is the unsteered answer, to the letter."""
+    """Whether it equals the unsteered answer exactly."""
     degenerate: bool
     """Empty or a loop."""
     embedding: Tensor = field(repr=False, compare=False)
@@ -68,7 +68,7 @@ class Rates:
     diversity: float
     """Mean pairwise cosine distance of the completions' embeddings."""
     languages: Mapping[str, int]
-    """Completions by language, most frequent first; "unknown" where it is None."""
+    """Completions by language, most frequent first; "unknown" for None."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
@@ -86,7 +86,7 @@ def measure(
     """Measure completions, each against the unsteered answer to its own prompt.
 
     Args:
-        prompts, completions, unsteered: as many of each; equal texts are embedded and scored once.
+        prompts, completions, unsteered: of equal length; equal texts are embedded and scored once.
 
     Raises:
         MetricError: their numbers differ. PromptError: a prompt does not fit the model.
@@ -94,7 +94,7 @@ def measure(
     if not len(prompts) == len(completions) == len(unsteered):
         raise MetricError(
             f"{len(prompts)} prompts, {len(completions)} completions and {len(unsteered)} unsteered answers were "
-            "given; give as many of each."
+            "given; give the same number of each."
         )
     if not completions:
         return []

@@ -1,4 +1,4 @@
-"""What a vector does to prompts that it should leave alone."""
+"""What a vector does to prompts that it should not change."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from melbo.runs.progress import OnProgress, notify
 from melbo.steering.generate import Sampling, complete
 
 NEUTRAL_PROMPTS = INNOCUOUS
-"""Questions that a vector trained on something else should leave alone: the replication's five innocuous ones."""
+"""Questions that a vector trained on something else should not affect: the replication's five harmless ones."""
 
 
 @dataclass(frozen=True)
 class OffTarget:
-    """What one vector does to prompts that it should leave alone."""
+    """What one vector does to prompts that it should not change."""
 
     changed: float
     """Share of the answers that differ from the unsteered ones."""
@@ -44,10 +44,10 @@ def off_target(
     batch_size: int = 64,
     progress: OnProgress | None = None,
 ) -> list[OffTarget]:
-    """How much each vector changes the answers to prompts that it should leave alone.
+    """How much each vector changes the answers to prompts that it should not change.
 
     Args:
-        vectors: [n, d_model], scale multiplied in, added at all positions of the output of block `layer`.
+        vectors: [n, d_model], already scaled, added at all positions to the output of block `layer`.
         prompts: conversations; None: `NEUTRAL_PROMPTS`.
         progress: called with (vectors done, vectors) after each batch; an exception from it cancels.
 

@@ -19,7 +19,7 @@ from melbo.runs.optional import needs
 LANGUAGE_FLOOR = 20
 """Fewest letters whose language is named; py3langid is unreliable below."""
 REFUSAL_WINDOW = 200
-"""Characters from the start of a completion in which a refusal is looked for."""
+"""A refusal is looked for in this many characters from the start of a completion."""
 _LONGEST_UNIT = 8
 _LONG_WORD = 30
 _RUN_TIMES, _RUN_SHARE = 4, 0.3
@@ -99,13 +99,13 @@ def similarity(embeddings: Tensor) -> float:
 def diversity(embeddings: Tensor) -> float:
     """Mean pairwise cosine distance of the rows of [n, d]: 1 - `similarity`, from 0 to 2; 0 for fewer than two rows.
 
-    What the replication's code computes and its text calls similarity. Raises MetricError as `similarity` does.
+    The replication's code computes this; its text calls it similarity. Raises MetricError as `similarity` does.
     """
     return 1.0 - similarity(embeddings)
 
 
 def distinct_n(text: str, n: int = 2) -> float:
-    """Share of distinct n-grams among all n-grams of the text's words, from 0 to 1; 1 where there is no n-gram.
+    """Share of distinct n-grams among all n-grams of the text's words, from 0 to 1; 1 if there is no n-gram.
 
     Words are lower-cased, without punctuation; in scripts without spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer)
     each character is one. Source: Li et al. 2016, https://arxiv.org/abs/1510.03055. Raises MetricError for n < 1.
@@ -118,7 +118,7 @@ def distinct_n(text: str, n: int = 2) -> float:
 
 
 def _units(text: str) -> list[str]:
-    """Words, punctuation marks and characters of scripts without spaces; endless words fall into characters."""
+    """Words, punctuation marks and characters of scripts without spaces; very long words are split into characters."""
     found: list[str] = []
     for unit in _UNITS.findall(text.lower()):
         found += list(unit) if len(unit) > _LONG_WORD else [unit]
@@ -137,7 +137,7 @@ def _longest_run(units: list[str]) -> tuple[int, int]:
 
 
 def longest_repeated_run(text: str) -> int:
-    """How many times in a row the most repeated group of 1 to 8 words (or marks, or Chinese characters) comes.
+    """How many times in a row the most repeated group of 1 to 8 words (or marks, or Chinese characters) occurs.
 
     "a b a b a b" gives 3, a text without repetition 1, an empty one 0.
     """
@@ -147,7 +147,7 @@ def longest_repeated_run(text: str) -> int:
 def is_degenerate(text: str) -> bool:
     """Whether the text is empty or a loop.
 
-    A loop: one group of 1 to 8 words comes at least 4 times in a row and covers at least 30% of the text; or, in texts
+    A loop: one group of 1 to 8 words occurs at least 4 times in a row and covers at least 30% of the text; or, in texts
     of at least 16 words, fewer than 35% of the word pairs are distinct.
     """
     units = _units(text)
@@ -179,8 +179,8 @@ def _identifier() -> Any:
 def language(text: str, floor: int = LANGUAGE_FLOOR) -> str | None:
     """The text's language as py3langid's ISO 639-1 code, or None.
 
-    None where the text has fewer than `floor` letters, of which one of a script without spaces or a Hangul syllable
-    counts as 4, or where the likeliest of the 97 languages has a probability below 0.5. Fenced code is left out.
+    None if the text has fewer than `floor` letters (one of a script without spaces, or a Hangul syllable, counts as
+    4), or if the likeliest of the 97 languages has a probability below 0.5. Fenced code is left out.
     Source: Lui and Baldwin 2012, https://aclanthology.org/P12-3005.
     """
     prose = _CODE_BLOCK.sub(" ", text)

@@ -1,1 +1,1 @@
-"""Which R: vectors of each radius, beside random vectors."""
+"""Which R to use: vectors at each radius, next to random vectors."""

@@ -1,4 +1,4 @@
-"""Answer one prompt with many vectors, measure the answers, and put those of one R together."""
+"""Answer one prompt with many vectors, measure the answers, and group them by R."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Answers:
 
     measured: tuple[Measurement, ...]
     modes: tuple[str, ...] | None = None
-    """What a judge of known behaviours sees in each; None without one."""
+    """The behaviour that a judge sees in each answer; None without a judge."""
     unsteered_mode: str | None = None
-    """And in the unsteered answer."""
+    """The behaviour in the unsteered answer."""
 
     def part(self, first: int, end: int) -> Answers:
-        """Those of vectors first to end - 1."""
+        """The answers of vectors first to end - 1."""
         return Answers(self.measured[first:end], self.modes and self.modes[first:end], self.unsteered_mode)
 
 
@@ -89,11 +89,11 @@ def make_arm(objective: Tensor, answers: Sequence[Answers], counted: Sequence[st
 
 
 def distinct_answers(measured: Sequence[Measurement]) -> float:
-    """How many different answers there are, in effect, each counted by its coherence; 0 where none is coherent.
+    """The effective number of different answers, each weighted by its coherence; 0 if none is coherent.
 
-    The probability-weighted Vendi score: exp of the entropy of the eigenvalues of diag(p)^1/2 K diag(p)^1/2, K the
-    cosine similarities of the embeddings and p the coherences, scaled to sum 1. n answers with nothing in common give
-    n, equal ones 1. Friedman & Dieng 2023, "The Vendi Score", https://arxiv.org/abs/2210.02410.
+    The probability-weighted Vendi score: exp of the entropy of the eigenvalues of diag(p)^1/2 K diag(p)^1/2. K holds
+    the cosine similarities of the embeddings; p the coherences, scaled to sum to 1. n answers with nothing in common
+    give n, equal ones 1. Friedman & Dieng 2023, "The Vendi Score", https://arxiv.org/abs/2210.02410.
     """
     weights = torch.tensor([m.coherence for m in measured], dtype=torch.float64)
     if not bool(weights.sum() > 0):
@@ -104,7 +104,7 @@ def distinct_answers(measured: Sequence[Measurement]) -> float:
 
 
 def _counts(answers: Sequence[Answers], counted: Sequence[str]) -> tuple[dict[str, int] | None, tuple[str, ...] | None]:
-    """Answers by mode, most frequent first, and the counted modes among them that no unsteered answer shows."""
+    """Answers by behaviour, most frequent first; and the counted behaviours that no unsteered answer shows."""
     shown = [mode for a in answers for mode in a.modes or ()]
     if not shown:
         return None, None

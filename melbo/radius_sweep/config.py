@@ -26,28 +26,30 @@ class SweepConfig(Settings):
     """What to sweep."""
 
     base: DiscoveryConfig = field(default_factory=DiscoveryConfig)
-    """How vectors are found, a bank's own config say; its n_vectors and radius are not used."""
+    """How to find vectors, such as a bank's own config. Its n_vectors and radius are not used."""
     radii: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=MAX_RADII)] = RADII
     """R, ascending."""
     unit: Unit = "residual"
-    """Of the radii: "residual", multiples of the mean residual norm, or "absolute"."""
+    """Unit of the radii: "residual" (multiples of the mean residual norm) or "absolute"."""
     n_vectors: Annotated[int, Field(ge=2, le=LARGEST)] = 12
-    """Vectors at each R, and as many random ones of the same norm."""
+    """Number of vectors at each R, and of random ones of the same norm."""
     sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=96))
     """Of the answers."""
 
     def check(self) -> None:
-        """What takes more than one field."""
+        """Checks that concern more than one field."""
         if any(b <= a for a, b in zip(self.radii, self.radii[1:], strict=False)):
             raise ConfigError("the radii are not in ascending order, or one comes twice; sort them.")
         if self.base.method == "more-like":
-            raise ConfigError("method 'more-like' starts from one vector and cannot be swept; sweep the bank it is of.")
+            raise ConfigError(
+                "method 'more-like' starts from one vector and cannot be swept; sweep the bank that the vector is from."
+            )
 
     def resolve(self, n_layers: int, d_model: int) -> SweepConfig:
-        """The same, with the base's layers and steps filled in and checked against a model of that size.
+        """The same, with the base's layers and steps filled in and checked for a model of that size.
 
-        What the sweep does not use of the base (its n_vectors, radius and unit) becomes one value, so that banks which
-        differ in nothing else share a sweep.
+        The fields of the base that a sweep does not use (n_vectors, radius and unit) get fixed values, so that banks
+        that differ only in them share a sweep.
         """
         base = replace(self.base, n_vectors=self.n_vectors, radius=1.0, radius_unit="residual")
         return replace(self, base=base.resolve(n_layers, d_model))

@@ -1,7 +1,7 @@
 """The plot of an R sweep, as PNG or SVG: diversity and coherence against R, trained and random vectors.
 
-matplotlib is imported only when one is drawn. Colours are of Okabe and Ito's set, and lines differ in dash and marker,
-so that the plot can be read in grey and by colour-blind people.
+matplotlib is imported only to draw. Colours are from Okabe and Ito's set, and lines differ in dash and marker, so that
+the plot can be read in grey and by colour-blind people.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from melbo.runs.files import write_file
 
 TRAINED, RANDOM, SUGGESTED, AUTO, MODES = "#0072B2", "#555555", "#D55E00", "#000000", "#009E73"
 LOG_FROM = 8.0
-"""Ratio of the largest to the smallest R from which the axis is logarithmic."""
+"""The R axis is logarithmic if the largest R is this many times the smallest, or more."""
 
 
 def plot_sweep(sweep: Sweep, path: Path) -> Path:
@@ -98,7 +98,7 @@ def _draw_axes(axes: Any) -> None:
 
 
 def _draw_radii(sweep: Sweep, panels: Any) -> None:
-    """The R axis, and lines through all panels at the suggested and the calibrated R, labelled above the first."""
+    """The R axis, and lines through all panels at the suggested and the calibrated R, with labels above the first."""
     radii = [row.radius for row in sweep.rows]
     last = panels[-1]
     marks = [("suggested", sweep.suggested.radius, SUGGESTED, "-"), ("calibrated", sweep.auto_radius, AUTO, "-.")]

@@ -1,7 +1,7 @@
 """What an R sweep found, its rule for the suggested R, and its file.
 
-A file with fewer rows than the config has radii is a run that was stopped. What can be computed from the rows (floor,
-suggested) is written for other readers and computed anew.
+A file with fewer rows than the config has radii is from a run that was stopped. The file also holds what follows from
+the rows (floor, suggested), for other readers; loading computes it again.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Distance = Annotated[float, Field(ge=0, le=2)]
 Positive = Annotated[float, Field(ge=0)]
 Counts = Mapping[str, Annotated[int, Field(gt=0)]]
 FLOOR = 0.5
-"""Least coherence of a suggested R, as a share of the unsteered answers'."""
+"""A suggested R needs at least this share of the unsteered answers' coherence."""
 DIGITS = 3
-"""After the point, to which numbers of distinct answers are compared."""
+"""Digits after the point to which numbers of distinct answers are compared."""
 
 
 @dataclass(frozen=True)
 class Arm(Extensible):
-    """What the trained vectors, or the random ones, of one R do at scale 1."""
+    """What the trained or the random vectors of one R do at scale 1."""
 
     objective: Positive
     """Mean displacement."""
@@ -46,27 +46,27 @@ class Arm(Extensible):
     similarity: Annotated[float, Field(ge=-1, le=1)]
     """1 - diversity."""
     distinct: Positive
-    """How many different answers there are, in effect, each counted by its coherence
+    """The effective number of different answers, each weighted by its coherence
     (`melbo.radius_sweep.arms.distinct_answers`); over several prompts, the mean."""
     coherence: Score
     """Mean, 0 to 10."""
     coherence_band: tuple[Score, Score]
-    """Lower and upper quartile."""
+    """Lower and upper quartile of the coherence."""
     refusal: Share
-    """Share of the answers, as the next two."""
+    """Share of the answers; so are the next two."""
     degenerate: Share
     dud: Share
     """Answers equal to the unsteered one."""
     change: Distance
     """Mean cosine distance to the unsteered answer."""
     languages: Counts
-    """Answers by language; "unknown" where too short to tell."""
+    """Number of answers by language; "unknown" if too short to tell."""
     completions: tuple[tuple[str, ...], ...]
-    """Answers: one tuple for each prompt, one text for each vector."""
+    """The answers: one tuple for each prompt, in it one text for each vector."""
     modes: Counts | None = None
-    """Answers by what a judge of known behaviours sees in them; None without one."""
+    """Number of answers by the behaviour that a judge sees in them; None without a judge."""
     planted: tuple[str, ...] | None = None
-    """Known behaviours among these that the judge counts and no unsteered answer shows."""
+    """The behaviours among these that the judge counts and no unsteered answer shows."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ class Suggestion:
     """The goldilocks R."""
 
     radius: float | None
-    """In the config's unit; None where no R will do."""
+    """In the config's unit; None if no R will do."""
     reason: str
     """One sentence."""
 
 
 @dataclass(frozen=True)
 class Sweep(ResultFile):
-    """Rows by R: all of the config's radii unless the run was stopped."""
+    """One row for each R; fewer than the config has radii if the run was stopped."""
 
     file = FileKind(
         "melbo-sweep", "sweep", "melbo sweep", BankError, version=1, before=("unit",), after=("floor", "suggested"),
@@ -106,19 +106,19 @@ class Sweep(ResultFile):
     """Resolved."""
     base_model: BaseModel
     dtype: str
-    """Of the model's weights: "torch.float32", ..."""
+    """Type of the model's weights: "torch.float32", ..."""
     prompts: tuple[tuple[Message, ...], ...]
     embedder: str
     """Name of the sentence-embedding model."""
     coherence_scale: CoherenceScale
-    """What coherence is measured on."""
+    """The scale that coherence is measured on."""
     mean_residual_norm: Positive
     unsteered: tuple[str, ...]
     """The unsteered answer to each prompt."""
     unsteered_coherence: Score
     """Their mean."""
     auto_radius: Positive | None
-    """What radius "auto" would choose, in the config's unit; None where it finds none."""
+    """The R that radius "auto" would choose, in the config's unit; None if it finds none."""
     versions: Mapping[str, str]
     rows: tuple[SweepRow, ...]
 
@@ -148,22 +148,22 @@ class Sweep(ResultFile):
 
     @property
     def floor(self) -> float:
-        """Least mean coherence of a suggested R."""
+        """A suggested R needs at least this mean coherence."""
         return FLOOR * self.unsteered_coherence
 
     @property
     def suggested(self) -> Suggestion:
         """The R with the most distinct answers among those whose mean coherence is at least `floor`.
 
-        Of equal ones, to DIGITS digits, the smallest. Mean pairwise distance will not do: word salad is far from all
-        else, so that it grows while answers break; and one more kind of answer hardly moves it.
+        If several are equal, to DIGITS digits, the smallest. Mean pairwise distance would not work: word salad is far
+        from everything, so the distance grows while answers break down, and one more kind of answer hardly changes it.
         """
         differing = [r for r in self.rows if round(r.found.diversity, DIGITS) > 0]
         kept = [r for r in differing if r.found.coherence >= self.floor and r.found.coherence > 0]
         if not self.rows:
             return Suggestion(None, "no R is measured yet")
         if not differing:
-            return Suggestion(None, "at every R all vectors give one answer; try larger R")
+            return Suggestion(None, "at every R all vectors give the same answer; try larger R")
         if not kept:
             return Suggestion(
                 None, f"wherever answers differ, their mean coherence is below {self.floor:.1f}; try smaller R"
@@ -176,7 +176,7 @@ class Sweep(ResultFile):
         )
 
     def check_fits(self, bank: VectorBank) -> None:
-        """Raise BankError unless the sweep is of this bank's model, prompts and config (but for R and n_vectors)."""
+        """Raise BankError unless the sweep has this bank's model, prompts and config (except R and n_vectors)."""
         own = replace(self.config, base=bank.config).resolve(bank.base_model.n_layers, bank.base_model.d_model)
         mine = {"model": asdict(self.base_model), "prompts": self.prompts, "config": asdict(self.config.base)}
         other = {"model": asdict(bank.base_model), "prompts": bank.prompts, "config": asdict(own.base)}
@@ -188,6 +188,6 @@ def load_sweep(path: str | Path) -> Sweep:
     """Read a sweep from its file, or from a bank's folder.
 
     Raises:
-        BankError: there is none, or it is damaged, of a newer version, or holds impossible values.
+        BankError: there is no sweep, or it is damaged, of a newer version, or holds impossible values.
     """
     return Sweep.load(Path(path) / FILE_NAME if os.path.isdir(path) else Path(path))

@@ -1,10 +1,10 @@
 """R sweep: train vectors at each radius, answer with them, and measure; the same for random vectors of the same norm.
 
-1. Train config.n_vectors vectors at every R as the bank's own config says, all R in one batch where the method allows
-   it (melbo/discovery/batched_radii.py). Every R starts from the same directions.
-2. Answer the prompts with each vector, and each random one, at scale 1; many rows a batch.
-3. Measure the answers (melbo/measure/); where a judge knows the model's behaviours, it counts them.
-4. Suggest R: the most diverse among those that are still coherent (melbo/radius_sweep/result.py).
+1. Train config.n_vectors vectors at every R with the bank's own config, all R in one batch if the method allows it
+   (melbo/discovery/batched_radii.py). Every R starts from the same directions.
+2. Answer the prompts with each vector, trained and random, at scale 1, with many rows in a batch.
+3. Measure the answers (melbo/measure/). A judge that knows the model's behaviours counts them.
+4. Suggest the R with the most diverse answers that are still coherent (melbo/radius_sweep/result.py).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from melbo.steering.slices import mean_residual_norm
 __all__ = ["Sweep", "SweepConfig", "iter_sweep", "load_sweep", "run_sweep"]
 
 ANSWER_ROWS = 128
-"""Answers of one batch, about: whole R, at least one."""
+"""About how many answers a batch holds: those of one or more whole R."""
 
 
 def run_sweep(
@@ -56,7 +56,7 @@ def run_sweep(
     bank: VectorBank | None = None,
     judge: BehaviourJudge | None = None,
 ) -> Sweep:
-    """The whole sweep; arguments and errors as for `iter_sweep`."""
+    """The complete sweep. Arguments and errors are those of `iter_sweep`."""
     *_, found = iter_sweep(loaded, config, prompts, embedder, progress, checkpoint, bank, judge)
     return found
 
@@ -71,21 +71,21 @@ def iter_sweep(
     bank: VectorBank | None = None,
     judge: BehaviourJudge | None = None,
 ) -> Iterator[Sweep]:
-    """Yield the sweep so far, first without rows, then after each batch of R, until it is complete.
+    """Yield the sweep so far: first without rows, then after each batch of R, until it is complete.
 
     Args:
         config: settings; layers and steps left at None are resolved from the model's depth.
-        prompts: conversations that vectors are trained on and answer.
+        prompts: conversations to train the vectors on and to answer.
         embedder: sentence embeddings, for diversity and change.
         progress: called after each training step and each R.
         checkpoint: JSON file that a stopped run of the same settings goes on from, with the vectors in training
-            beside it; delete it once the sweep is saved. The result is the same, interrupted or not.
-        bank: the bank that the sweep is for; refused unless model, prompts and config are its own.
-        judge: counts the known behaviours that answers show; None: there is no such judge of this model.
+            next to it; delete it once the sweep is saved. The result is the same, interrupted or not.
+        bank: the bank that the sweep is for; its model, prompts and config must be those of the sweep.
+        judge: counts the known behaviours in the answers; None if this model has no such judge.
 
     Raises:
         ConfigError, PromptError: bad settings or prompts, or a judge of another model.
-        BankError: the checkpoint is of another sweep or damaged, or the sweep is not of `bank`.
+        BankError: the checkpoint is of another sweep or damaged, or the sweep does not fit `bank`.
         MetricError: the model cannot tell its own answers from scrambled ones.
         TrainingError, MemoryLimitError: as in `melbo.discovery.discover.discover`.
     """
@@ -122,7 +122,7 @@ def iter_sweep(
 
 
 def training_file(checkpoint: Path, first: int) -> Path:
-    """Where the vectors in training from radius number `first` on are kept, until their answers are measured."""
+    """File for the vectors in training from radius number `first` on; kept until their answers are measured."""
     return checkpoint.with_name(f"{checkpoint.name}.{first}.safetensors")
 
 
@@ -139,11 +139,11 @@ class _Bar:
         self.total = n_radii + steps * -(-n_radii // per_training)
 
     def trained(self, first: int, step: Progress) -> None:
-        """A step of the training that starts with radius number `first`."""
+        """Report a step of the training that starts with radius number `first`."""
         self._tell(first + self.steps * (first // self.per_training) + step.done, "training")
 
     def answered(self, rows: int) -> None:
-        """That many R have their rows."""
+        """Report that `rows` R have their rows."""
         self._tell(rows + self.steps * -(-rows // self.per_training), "answering")
 
     def _tell(self, done: int, what: str) -> None:
@@ -152,7 +152,7 @@ class _Bar:
 
 @dataclass(frozen=True)
 class _Task:
-    """What every R of a sweep shares."""
+    """What all R of a sweep share."""
 
     loaded: LoadedModel
     config: SweepConfig
@@ -183,12 +183,12 @@ class _Task:
         norms = tuple(choose_radius(problem, s, mean, Run())[0] for s in settings)
         try:
             auto = choose_radius(problem, replace(base, radius_unit="auto"), mean, Run())[0]
-        except ConfigError:  # the slice is too linear, or not at all, in the range that is searched
+        except ConfigError:  # in the range of the search the slice is too linear, or not linear at all
             auto = None
         return cls(loaded, config, tuple(list(p) for p in prompts), embedder, judge, problem, norms, mean, auto)
 
     def restore(self, checkpoint: Path | None) -> Sweep:
-        """The checkpoint's sweep, or one without rows."""
+        """The sweep in the checkpoint, or one without rows."""
         head = self._head()
         if checkpoint is None or not checkpoint.exists():
             return self._measured(head)
@@ -204,7 +204,7 @@ class _Task:
         return old
 
     def _head(self) -> dict[str, Any]:
-        """The fields of a sweep that say which it is."""
+        """The fields that identify a sweep."""
         loaded = self.loaded
         return {
             "config": self.config,
@@ -215,7 +215,7 @@ class _Task:
         }
 
     def _measured(self, head: dict[str, Any]) -> Sweep:
-        """With what the unsteered model does."""
+        """The sweep with what the unsteered model does filled in."""
         scale = calibrate_coherence(self.loaded)
         answers = complete(self.loaded, self.prompts, sampling=self.config.sampling)
         found = measure(self.loaded, self.prompts, answers, answers, self.embedder, scale)
@@ -232,7 +232,7 @@ class _Task:
         )
 
     def train(self, group: Sequence[int], bar: _Bar, saved: Path | None) -> Tensor:
-        """Vectors [radii, n, d_model] of the radii with these numbers."""
+        """Vectors [radii, n, d_model] of these radii, trained."""
         base, norms = self.config.base, [self.norms[i] for i in group]
         run = Run(
             partial(bar.trained, group[0]),
@@ -243,7 +243,7 @@ class _Task:
             return train_radii(self.problem, base, norms, run)
 
     def rows(self, numbers: Sequence[int], vectors: Tensor, sweep: Sweep) -> list[SweepRow]:
-        """Rows of these radii; what they hold depends on nothing measured before."""
+        """Rows of these radii; they do not depend on earlier measurements."""
         base, n = self.config.base, self.config.n_vectors
         norms = [self.norms[i] for i in numbers]
         random = [control_vectors(n, self.loaded.d_model, r, base.orthogonal, base.seed) for r in norms]

@@ -136,7 +136,7 @@ def test_a_checker_that_raises_spoils_its_own_answer_only() -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{", "line 2 is no JSON"),
+        ("{", "line 2 is not JSON"),
         ("[1]", "object"),
         ({**GOOD, "color": 1}, "unknown key 'color'"),
         ({**GOOD, "prompt": " "}, "empty"),
@@ -148,7 +148,7 @@ def test_a_checker_that_raises_spoils_its_own_answer_only() -> None:
         ({"prompt": "x", "answer": 4}, "check and answer"),
         ({**GOOD, "answer": None}, "answer is NoneType"),
         ({**GOOD, "answer": True}, "answer is bool"),
-        ({**GOOD, "answer": "many"}, "no finite number"),
+        ({**GOOD, "answer": "many"}, "not a finite number"),
         ({**GOOD, "check": "vibes"}, "'vibes'"),
         ({**GOOD, "check": "regex", "answer": "("}, "regular expression"),
         ({**GOOD, "check": "regex", "answer": "(" * 3000 + ")" * 3000}, "regular expression"),

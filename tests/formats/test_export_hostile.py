@@ -80,14 +80,14 @@ def zip_bomb(path: Path) -> None:
 
 
 HOSTILE: dict[str, tuple[Write, str]] = {
-    "empty": (raw(b""), "starts like no"),
-    "text": (text("hello"), "starts like no"),
-    "pickle": (raw(pickle.dumps([1.0])), "starts like no"),
-    "old torch.save": (old_pt, "starts like no"),
+    "empty": (raw(b""), "is not a .gguf"),
+    "text": (text("hello"), "is not a .gguf"),
+    "pickle": (raw(pickle.dumps([1.0])), "is not a .gguf"),
+    "old torch.save": (old_pt, "is not a .gguf"),
     "pt of a dict": (pt({"v": VECTORS}), "pt|tensor"),
     "pt of a list": (pt([VECTORS]), "one tensor"),
     "pt of integers": (pt(torch.ones(2, 3, dtype=torch.int64)), "one tensor"),
-    "pt of 3 dimensions": (pt(VECTORS[None]), r"no tensor \[n, d_model\]"),
+    "pt of 3 dimensions": (pt(VECTORS[None]), r"not hold a tensor \[n, d_model\]"),
     "pt of a repeating view": (pt(torch.ones(1, 1).expand(1000, 1000)), "larger than the file"),
     "pt of NaN": (pt(VECTORS * torch.nan), "vector 0 has norm nan"),
     "pt of a zero vector": (pt(torch.eye(3)[[0, 1]] * torch.tensor([[1.0], [0.0]])), "vector 1 has norm 0"),
@@ -97,7 +97,7 @@ HOSTILE: dict[str, tuple[Write, str]] = {
     "npy of objects": (npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", pickle.dumps([{}])), "floats"),
     "npy of integers": (npy("{'descr': '<i4', 'fortran_order': False, 'shape': (2,), }", bytes(8)), "floats"),
     "npy too short": (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (999999999, 999999), }"), "does not have"),
-    "npy of code": (npy("__import__('os').abort()"), "no array"),
+    "npy of code": (npy("__import__('os').abort()"), "not an array"),
     "npy with a huge header": (raw(b"\x93NUMPY\x02\x00\xff\xff\xff\xff"), "header"),
     "gguf of version 9": (raw(gguf_header(9)), "version is 9"),
     "gguf with many tensors": (raw(gguf_header(tensors=2**62)), "tensors are declared"),

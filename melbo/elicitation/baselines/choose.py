@@ -1,4 +1,7 @@
-"""The other ways to elicit: prompting, worked examples, many samples, fine-tuning. Chosen on training, told on test."""
+"""The other ways to elicit: prompting, worked examples, many samples, fine-tuning.
+
+Choices are made on training tasks and reported on test tasks.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class Arm:
     chosen: str = ""
     """What was chosen on the training tasks."""
     answers: tuple[str, ...] = ()
-    """The answers to the test tasks; of many samples a right one where there is one."""
+    """The answers to the test tasks; of many samples, a right one if there is one."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields, with up to five example answers."""
@@ -51,7 +54,7 @@ def asked(
     chosen: str = "",
     **options: Any,
 ) -> Arm:
-    """The arm that answers `prompts`, one for each task; `options` go to `Answerer.answer`."""
+    """The arm that answers `prompts`, one for each task; `options` are those of `Answerer.answer`."""
     found = answerer.answer(name, prompts, **options)
     result = score(tasks, found.texts, functions)
     return Arm(result, finding or Compute(), found.compute, chosen, tuple(found.texts))
@@ -60,15 +63,15 @@ def asked(
 def prompting(
     answerer: Answerer, tasks: TaskSet, n_train: int, functions: Functions | None, ways: Sequence[Asking] = ELICITING
 ) -> Arm:
-    """The elicitation prompt that solves most training tasks."""
+    """The elicitation prompt that solves the most training tasks."""
     train = tasks.train[:n_train]
     prompts = [way.apply(t.messages) for way in ways for t in train]
     found = answerer.answer("prompting, training", prompts)
     right = [g.right for g in grade([t.check for _ in ways for t in train], found.texts, functions)]
     counts = [sum(right[i * len(train) : (i + 1) * len(train)]) for i in range(len(ways))]
     best = ways[max(range(len(ways)), key=counts.__getitem__)]
-    told = [best.apply(t.messages) for t in tasks.test]
-    return asked(answerer, "prompting", tasks.test, told, functions, found.compute, f"{best.text!r} as {best.place}")
+    prompts = [best.apply(t.messages) for t in tasks.test]
+    return asked(answerer, "prompting", tasks.test, prompts, functions, found.compute, f"{best.text!r} as {best.place}")
 
 
 def worked_examples(answerer: Answerer, tasks: TaskSet, shots: int, functions: Functions | None) -> Arm:
@@ -79,7 +82,7 @@ def worked_examples(answerer: Answerer, tasks: TaskSet, shots: int, functions: F
 
 
 def best_of_n(answerer: Answerer, tasks: TaskSet, samples: int, temperature: float, functions: Functions | None) -> Arm:
-    """Solved where any of n samples is right: an upper bound, since the checker itself picks the sample."""
+    """A task counts as solved if any of n samples is right. An upper bound: the checker itself picks the sample."""
     sampling = replace(answerer.sampling, temperature=temperature)
     rows = [t for t in tasks.test for _ in range(samples)]
     found = answerer.answer("best of n", [t.messages for t in rows], sampling=sampling)
@@ -99,6 +102,6 @@ def fine_tuned(
     """LoRA on training tasks with solutions."""
     train = tasks.train[:n_train]
     tuned, cost = fine_tune(answerer.loaded, train, config)
-    told = [t.messages for t in tasks.test]
+    prompts = [t.messages for t in tasks.test]
     chosen = f"{config.steps} steps on {len(train)} solutions"
-    return asked(answerer, "lora", tasks.test, told, functions, cost, chosen, loaded=tuned)
+    return asked(answerer, "lora", tasks.test, prompts, functions, cost, chosen, loaded=tuned)

@@ -1,6 +1,6 @@
 """A few steps of supervised fine-tuning with LoRA (https://arxiv.org/abs/2106.09685), on a copy of the model.
 
-Needs the package peft. The given model stays as it is.
+Needs the package peft. The given model does not change.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def fine_tune(
     """A fine-tuned copy of the model, and what the training cost. Trains on the answers' tokens only.
 
     Args:
-        tasks: with solutions.
+        tasks: training tasks with solutions.
         step: called with (steps done, all steps); an exception from it cancels.
 
     Raises:
@@ -55,7 +55,7 @@ def fine_tune(
 
     rows = [_row(loaded, task) for task in tasks]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(config.seed)  # of the adapters' start
+        torch.manual_seed(config.seed)  # for the adapters' first weights
         try:
             model = get_peft_model(
                 copy.deepcopy(loaded.model),
@@ -79,7 +79,7 @@ def fine_tune(
 
 
 def _row(loaded: LoadedModel, task: Task) -> tuple[Tensor, int]:
-    """Tokens of question and solution with its end, and how many of them are the question's."""
+    """Tokens of question, solution and end of text, and how many of them belong to the question."""
     if not task.solution:
         raise TaskError(f"the training task of {task.place or 'an example'} has no solution to train on; add one.")
     head = encode(loaded.tokenizer, task.messages, loaded.context - 1)

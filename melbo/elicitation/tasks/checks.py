@@ -1,6 +1,6 @@
-"""Checkers: is an answer right? Exact text, number, regular expression, multiple choice, or a function of the caller's.
+"""Checkers: is an answer right? Exact text, number, regular expression, multiple choice, or a function of the caller.
 
-A function is named in a task file and given by the caller; a file can never bring code of its own.
+A task file only names a function, and the caller gives it: a file can never bring its own code.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from melbo.errors import TaskError
 Kind = Literal["exact", "number", "regex", "choice", "python"]
 KINDS = get_args(Kind)
 Functions = Mapping[str, Callable[[str], bool]]
-"""By name: the answer's text in, right or not out."""
+"""By name. Each takes the answer's text and returns whether it is right."""
 LONGEST = 20_000
-"""Characters of an answer that are checked."""
+"""Longest text of an answer that is checked, in characters."""
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})+(?:\.\d+)?(?![\d,])|-?\d*\.\d+|-?\d+")
 _PLACE = r"(?:answer|option|choice)(?: is)?:?\s*[\(\[\*]*([{letters}])\b"
 
@@ -42,7 +42,7 @@ class Check:
         if not self.value.strip():
             raise TaskError("the answer is empty; say what a right answer is.")
         if self.kind == "number" and parse_number(self.value) is None:
-            raise TaskError(f"the answer {self.value[:60]!r} is no finite number.")
+            raise TaskError(f"the answer {self.value[:60]!r} is not a finite number.")
         if not 0 <= self.tolerance < math.inf:
             raise TaskError(f"tolerance is {self.tolerance!r}; it must be a finite number from 0.")
         if self.kind == "choice" and (len(self.value) != 1 or self.value not in self.options):
@@ -56,9 +56,8 @@ class Check:
         """Whether an answer is right.
 
         Raises:
-            TaskError: the function is not given, or returns something else than true or false; or a pattern takes too
-                long.
-            Exception: whatever a function raises; `grade` isolates it.
+            TaskError: the function is not given, or does not return true or false; or a pattern takes too long.
+            Exception: whatever a function raises; `grade` catches it.
         """
         text = text[:LONGEST]
         if self.kind == "exact":
@@ -101,7 +100,7 @@ def last_number(text: str) -> float | None:
 
 def chosen_letter(text: str, options: str) -> str | None:
     """The option that an answer names: after the last "answer", "option" or "choice", else at the start, else the only
-    letter that stands alone; None where that does not say which.
+    letter that stands alone; None if that does not settle it.
     """
     letters = re.escape(options)
     named = re.findall(_PLACE.format(letters=letters), text, re.IGNORECASE)
@@ -124,7 +123,7 @@ class Grade:
 
 
 def grade(checks: Sequence[Check], answers: Sequence[str], functions: Functions | None = None) -> list[Grade]:
-    """The verdict on each answer. A checker that raises spoils its own answer only.
+    """The verdict on each answer. A checker that raises affects its own answer only.
 
     A pattern that took too long once is not searched again: all later answers that it should check count as wrong.
     """

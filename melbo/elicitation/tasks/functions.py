@@ -11,7 +11,7 @@ from melbo.errors import TaskError
 
 
 def load_functions(path: str | Path) -> dict[str, Callable[[str], bool]]:
-    """Run a Python file and return its public functions by name. This runs code: only for files that the user trusts.
+    """Run a Python file and return its public functions by name. For trusted files only: this runs them.
 
     Raises:
         TaskError: the file is missing, raises, or defines no public function.

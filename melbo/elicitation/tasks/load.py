@@ -1,6 +1,6 @@
-"""Tasks: prompts with checkers, in a training and a test split that are kept apart.
+"""Tasks: prompts with checkers, in a training and a test split without common questions.
 
-A task file is JSONL, one task a line; docs/elicit.md gives the keys.
+A task file is JSONL, with one task on each line; docs/elicit.md gives the keys.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KEYS = {"prompt", "system", "messages", "check", "answer", "tolerance", "option
 
 @dataclass(frozen=True)
 class Task:
-    """A conversation that waits for an answer, and what a right one is."""
+    """A conversation that waits for an answer, and how to check that answer."""
 
     messages: tuple[Message, ...]
     check: Check
@@ -35,13 +35,13 @@ class Task:
 
     @property
     def question(self) -> str:
-        """The last message's text, in lower case and with single spaces: what makes two tasks the same."""
+        """The last message's text, in lower case and with single spaces: two tasks with the same text are the same."""
         return " ".join(self.messages[-1]["content"].casefold().split())
 
 
 @dataclass(frozen=True)
 class TaskSet:
-    """Tasks to choose on and tasks to report on.
+    """Tasks to choose on and other tasks to report on.
 
     Raises:
         TaskError: a split is empty, or a question is in both.
@@ -71,8 +71,8 @@ def load_tasks(path: str | Path, system: str = DEFAULT_SYSTEM, test_share: float
     """Read a task file.
 
     Args:
-        system: system message of tasks that name none; "" for none.
-        test_share: where no line names its split, the share of questions that a fixed shuffle puts into the test.
+        system: system message for tasks that do not name one; "" for none.
+        test_share: if no line names its split, this share of the questions goes into the test, by a fixed shuffle.
         seed: of that shuffle.
 
     Raises:
@@ -82,7 +82,7 @@ def load_tasks(path: str | Path, system: str = DEFAULT_SYSTEM, test_share: float
     rows = [_task(number, value, system) for number, value in _lines(Path(path))]
     named = [split for _, split in rows if split is not None]
     if not rows:
-        raise TaskError(f"{path} holds no task; write one JSON object a line.")
+        raise TaskError(f"{path} holds no task; write one JSON object on each line.")
     if named and len(named) < len(rows):
         first = next(task.place for task, split in rows if split is None)
         raise TaskError(f"{path}, {first}: no split, but other lines have one; name it in all lines or in none.")
@@ -97,14 +97,14 @@ def _divide(tasks: Sequence[Task], test_share: float, seed: int) -> TaskSet:
         raise TaskError(f"the test share is {test_share}; it must lie between 0 and 1.")
     questions = sorted({t.question for t in tasks})
     if len(questions) < 2:
-        raise TaskError("all tasks ask the same; two different questions are needed, one for each split.")
+        raise TaskError("all tasks ask the same question; give at least two different ones, one for each split.")
     random.Random(seed).shuffle(questions)
     tested = set(questions[: min(len(questions) - 1, max(1, round(test_share * len(questions))))])
     return TaskSet(tuple(t for t in tasks if t.question not in tested), tuple(t for t in tasks if t.question in tested))
 
 
 def _lines(path: Path) -> list[tuple[int, Any]]:
-    """Line numbers and JSON values, empty lines left out."""
+    """Line numbers and JSON values; empty lines are left out."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise TaskError(f"{path} has more than {MAX_BYTES // 2**20} MiB; split it.")
@@ -121,7 +121,7 @@ def _lines(path: Path) -> list[tuple[int, Any]]:
             except UnicodeEncodeError as error:
                 raise TaskError(f"line {number} holds half a character (a lone surrogate); remove it.") from error
             except (ValueError, RecursionError) as error:
-                raise TaskError(f"line {number} is no JSON: {error}.") from error
+                raise TaskError(f"line {number} is not JSON: {error}.") from error
     return found
 
 
@@ -148,7 +148,7 @@ def load_chats(path: str | Path, system: str = DEFAULT_SYSTEM) -> list[list[Mess
     """Conversations without checkers: JSONL with prompt (and system) or messages, as in a task file.
 
     Raises:
-        TaskError: the file cannot be read, holds nothing, or a line is malformed.
+        TaskError: the file cannot be read or is empty, or a line is malformed.
     """
     found = []
     for number, value in _lines(Path(path)):
@@ -159,7 +159,7 @@ def load_chats(path: str | Path, system: str = DEFAULT_SYSTEM) -> list[list[Mess
         except TaskError as error:
             raise TaskError(f"line {number}: {error}") from error
     if not found:
-        raise TaskError(f"{path} holds no chat; write one JSON object a line.")
+        raise TaskError(f"{path} holds no chat; write one JSON object on each line.")
     return found
 
 
@@ -210,7 +210,7 @@ def _check(value: Mapping[str, Any]) -> Check:
 
 
 def save_tasks(tasks: TaskSet, path: str | Path) -> Path:
-    """Write a task file that `load_tasks` reads back to the same tasks."""
+    """Write a task file; `load_tasks` reads the same tasks from it."""
     lines = []
     for split in get_args(Split):
         for task in getattr(tasks, split):

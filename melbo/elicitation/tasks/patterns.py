@@ -1,4 +1,4 @@
-"""Regular expressions of task files, searched with a time limit: a pattern that backtracks without end stops nobody.
+"""Regular expressions of task files, searched with a time limit: endless backtracking blocks nothing.
 
 Patterns are those of Python's `re`. The package `regex` does the search, because it takes a time limit. When it
 compiles a pattern it writes out counted repeats, with no limit, so patterns that would grow large are refused first.
@@ -20,14 +20,14 @@ _REPEAT = re.compile(r"([\w.\]]?)\{(\d{0,9}),?(\d{0,9})\}")
 
 
 def check_pattern(pattern: str) -> None:
-    """Raise TaskError unless the pattern is a regular expression of bearable size."""
+    """Raise TaskError unless the pattern is a regular expression that is not too large."""
     try:
         re.compile(pattern)
         size = _size(pattern)
         if size <= MAX_SIZE:
             regex.compile(pattern)
     except (re.error, regex.error, RecursionError, OverflowError) as error:
-        raise TaskError(f"the pattern {pattern[:60]!r} is no regular expression: {error}.") from error
+        raise TaskError(f"the pattern {pattern[:60]!r} is not a regular expression: {error}.") from error
     if size > MAX_SIZE:
         raise TaskError(
             f"the pattern {pattern[:60]!r} has about {size} characters with its repeats written out; at most "

@@ -1,6 +1,6 @@
 """Read a GGUF control vector: llama.cpp's, repeng's or EasySteer's (see writers/control_gguf.py for what is in it).
 
-The package gguf maps counts and offsets from the file without checking them all, so this reads the format itself:
+The package gguf trusts some counts and offsets in the file, so this module reads the format itself:
 header, key-value pairs, tensor descriptions, data. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -17,9 +17,9 @@ from melbo.errors import BankError
 
 VERSIONS = (2, 3)
 MAX_ITEMS = 65_536
-"""Most key-value pairs, tensors and values of lists, all together."""
+"""Most key-value pairs, tensors and list values, all together."""
 MAX_TENSORS = 2048
-"""One for each block; each takes some memory beside its numbers."""
+"""One for each block; each takes some memory besides its numbers."""
 MAX_DIMS = 4
 MAX_BYTES = 2**26
 _SCALAR_BYTES = (1, 1, 2, 2, 4, 4, 4, 1, None, None, 8, 8, 8)
@@ -34,14 +34,14 @@ def read_gguf(path: Path) -> dict[int | None, Tensor]:
     """Directions [1, d_model] by block number.
 
     Raises:
-        BankError: the file is damaged, or is no control vector.
+        BankError: the file is damaged, or is not a control vector.
     """
     if path.stat().st_size > MAX_BYTES:
         raise BankError(f"{path} is larger than {MAX_BYTES // 2**20} MiB; a GGUF control vector is much smaller.")
     try:
         return _directions(_Cursor(path.read_bytes()))
     except (ValueError, struct.error) as error:
-        raise BankError(f"{path} is no readable GGUF control vector: {error}.") from error
+        raise BankError(f"{path} is not a readable GGUF control vector: {error}.") from error
 
 
 class _Cursor:
@@ -98,7 +98,7 @@ def _directions(cursor: _Cursor) -> dict[int | None, Tensor]:
 
 
 def _value(cursor: _Cursor, kind: int, depth: int = 0) -> str | int | None:
-    """A string, an unsigned 32-bit number, or None for what is only stepped over."""
+    """A string, an unsigned 32-bit number, or None for a value that is skipped."""
     if kind == _STRING:
         return cursor.text()
     if kind == _LIST:
@@ -139,5 +139,5 @@ def _read(data: bytes, start: int, tensors: _Tensors) -> dict[int | None, Tensor
         values = torch.frombuffer(bytearray(data[first:last]), dtype=dtype)
         found[int(match[1])] = values[None].to(torch.float32)
     if not found:
-        raise ValueError("it holds no tensor direction.N")
+        raise ValueError("it does not hold a tensor direction.N")
     return found

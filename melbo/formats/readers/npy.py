@@ -19,10 +19,10 @@ MAX_HEADER = 4096
 
 
 def read_npy(path: Path) -> dict[int | None, Tensor]:
-    """The array as [n, d_model], for no layer in particular.
+    """The array as [n, d_model], without a layer.
 
     Raises:
-        BankError: the file is damaged, or holds something else than one or two dimensions of floats.
+        BankError: the file is damaged, or does not hold one or two dimensions of floats.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -36,7 +36,7 @@ def read_npy(path: Path) -> dict[int | None, Tensor]:
         match = _HEADER.fullmatch(file.read(length))
         dtype = _DTYPES.get(match[1].decode()) if match else None
         if match is None or dtype is None:
-            raise BankError(f"{path} is no array [n, d_model] or [d_model] of little-endian floats.")
+            raise BankError(f"{path} is not an array [n, d_model] or [d_model] of little-endian floats.")
         shape = [int(n) for n in match.groups()[2:] if n is not None]
         if start + length + math.prod(shape) * dtype.itemsize != size:
             raise BankError(f"{path}: an array of {shape} {match[1].decode()} does not have {size} bytes.")

@@ -1,8 +1,9 @@
 """Read a bare tensor [n, d_model] or [d_model] that torch.save wrote: the original repository's and the replication's.
 
 Such a file is a zip of a small pickle, which describes the tensor, and of its bytes. Even torch.load(weights_only=True)
-can be made to allocate at will (a bytearray of any length, a view that repeats one number), so this first reads the
-pickle's opcodes without running them, and goes on only where they build one tensor no larger than the file.
+can be made to allocate any amount of memory (a bytearray of any length, a view that repeats one number). So this module
+first reads the pickle's opcodes without running them, and goes on only if they build one tensor no larger than the
+file.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ _GLOBALS = frozenset(
 
 
 def read_pt(path: Path) -> dict[int | None, Tensor]:
-    """The tensor as [n, d_model], for no layer in particular.
+    """The tensor as [n, d_model], without a layer.
 
     Raises:
-        BankError: the file is damaged, or holds anything else than one tensor of floats.
+        BankError: the file is damaged, or does not hold exactly one tensor of floats.
     """
     size = path.stat().st_size
     try:
@@ -47,9 +48,9 @@ def read_pt(path: Path) -> dict[int | None, Tensor]:
             zipfile.BadZipFile, zipfile.LargeZipFile, OverflowError, TypeError, KeyError, IndexError,
             AttributeError, AssertionError) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BankError(f"{path} is no file of one tensor that torch.save wrote: {reason}.") from error
+        raise BankError(f"{path} is not a file with one tensor that torch.save wrote: {reason}.") from error
     if not isinstance(found, Tensor) or not found.is_floating_point() or found.ndim not in (1, 2):
-        raise BankError(f"{path} holds no tensor [n, d_model] of floats.")
+        raise BankError(f"{path} does not hold a tensor [n, d_model] of floats.")
     if found.numel() * found.element_size() > size:  # a view that repeats what is stored
         raise BankError(f"{path}: a tensor of {list(found.shape)} is larger than the file of {size} bytes.")
     values = found.detach()
@@ -72,7 +73,7 @@ def _check_zip(path: Path, size: int) -> None:
 
 
 def _count_entries(path: Path) -> None:
-    """Raise ValueError where the zip's list, which ZipFile reads whole, is long."""
+    """Raise ValueError if the zip's list, which ZipFile reads whole, is long."""
     at = -1
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for _ in range(4 * MAX_ENTRIES):

@@ -1,4 +1,4 @@
-"""Read a .safetensors file with the tensor "vectors" (ours, or a bank's), or with one tensor only."""
+"""Read a .safetensors file that holds the tensor "vectors" (ours, or a bank's) or only one tensor."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_safetensors(path: Path) -> dict[int | None, Tensor]:
 
 
 def _layer(about: str | None) -> int | None:
-    """source_layer of our metadata; None where there is none, or it is not ours."""
+    """source_layer in our metadata; None if there is none, or the metadata is not ours."""
     try:
         value = json.loads(about or "{}")["source_layer"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -16,14 +16,14 @@ from melbo.errors import BankError
 MAX_BYTES = 2**25
 MAX_LAYER = 10_000
 MAX_PARTS = 2000
-"""Most brackets and quotes: a list or a text of few letters takes far more memory than its place in the file."""
+"""Most brackets and quotes: a short list or text takes far more memory than it takes in the file."""
 
 
 def read_svec(path: Path) -> dict[int | None, Tensor]:
     """Directions [1, d_model] by the block whose output they are added to.
 
     Raises:
-        BankError: the file is damaged, or holds directions for the input of block 0 only.
+        BankError: the file is damaged, or only holds a direction for the input of block 0.
     """
     if path.stat().st_size > MAX_BYTES:
         raise BankError(f"{path} is larger than {MAX_BYTES // 2**20} MiB; a .svec file is smaller.")
@@ -36,7 +36,7 @@ def read_svec(path: Path) -> dict[int | None, Tensor]:
         raw = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
         return _directions(raw)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise BankError(f"{path} is no readable .svec file: {str(error)[:200]}.") from error
+        raise BankError(f"{path} is not a readable .svec file: {str(error)[:200]}.") from error
 
 
 def _directions(raw: Any) -> dict[int | None, Tensor]:

@@ -1,9 +1,9 @@
 """GGUF control vector: what llama.cpp's --control-vector, repeng and EasySteer read.
 
 The file holds general.architecture "controlvector", controlvector.model_hint, controlvector.layer_count, and the 1-D
-F32 tensor direction.N, which all three add to the output of block N (0-based), so N is our source layer. llama.cpp has
-no place for block 0 and refuses the file (common_control_vector_load in its common/common.cpp); repeng and EasySteer
-take it. EasySteer also shows controlvector.method, the way the vector was found.
+F32 tensor direction.N, which all three add to the output of block N (0-based). So N is our source layer. llama.cpp has
+no place for block 0 and refuses such a file (common_control_vector_load in its common/common.cpp); repeng and EasySteer
+take it. EasySteer also shows controlvector.method: how the vector was found.
 https://github.com/ggml-org/llama.cpp  https://github.com/vgel/repeng  https://github.com/ZJU-REAL/EasySteer
 """
 
@@ -24,7 +24,7 @@ ARCHITECTURE = "controlvector"
 def export_control_gguf(
     mixture: Mixture, path: str | Path, reader: Reader = "llama.cpp", method: str = "melbo"
 ) -> Path:
-    """Write a control vector; scale 1 in the reader is the mixture as it is.
+    """Write a control vector; scale 1 in the reader gives the mixture itself.
 
     Args:
         reader: who will read it: "llama.cpp" refuses block 0, "easysteer" gets `method`.
@@ -54,7 +54,7 @@ def export_control_gguf(
 
 
 def finish(writer: Any) -> None:
-    """Write a GGUFWriter's file."""
+    """Write the file of a GGUFWriter and close it."""
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

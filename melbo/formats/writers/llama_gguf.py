@@ -1,4 +1,4 @@
-"""GGUF of a whole Llama-architecture model, F32, tokenizer included, so that llama.cpp computes the same.
+"""GGUF of a whole Llama-architecture model, in F32 and with its tokenizer, so that llama.cpp computes the same.
 
 For the embedded model and others like it. llama.cpp rotates neighbouring pairs of a head where transformers rotates
 halves, so the rows of the query and key weights are reordered, as llama.cpp's own converter does. Its tokenizers are
@@ -28,7 +28,7 @@ _BLOCK = {
 }  # fmt: skip
 """llama.cpp's name of each weight in a block, and transformers'."""
 _GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
-"""Marks of a chat template that only transformers understands; they print nothing."""
+"""Tags of a chat template that only transformers understands; they print nothing."""
 _NORMAL, _CONTROL, _UNUSED = 1, 3, 5
 
 
@@ -36,7 +36,7 @@ def export_llama_gguf(loaded: LoadedModel, path: str | Path) -> Path:
     """Write the model as one .gguf file for llama.cpp.
 
     Raises:
-        ExportError: the model is no plain Llama, its tokenizer is not known to llama.cpp, or `path` exists.
+        ExportError: the model is not a plain Llama, llama.cpp does not know its tokenizer, or `path` exists.
         MissingPackageError: gguf is not installed.
     """
     check_plain_llama(loaded)
@@ -81,7 +81,7 @@ def read_vocabulary(loaded: LoadedModel) -> dict[str, Any]:
     """The tokenizer as {"tokens", "kinds", "merges", "pre"}, in llama.cpp's terms.
 
     Raises:
-        ExportError: it is not byte-level BPE, or cuts text in a way llama.cpp has no name for.
+        ExportError: it is not byte-level BPE, or cuts text in a way that llama.cpp has no name for.
     """
     backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
     raw = json.loads(backend.to_str()) if backend is not None else {}
@@ -104,7 +104,7 @@ def read_vocabulary(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def _pre_tokenizer(raw: dict[str, Any]) -> str | None:
-    """llama.cpp's name of the way text is cut before BPE; None: it has none that is known here."""
+    """llama.cpp's name for the way text is cut before BPE; None if this module knows none."""
     steps = raw.get("pretokenizers", [raw])
     last = steps[-1]
     if last.get("type") != "ByteLevel" or last.get("add_prefix_space") or not last.get("use_regex", True):
@@ -173,6 +173,6 @@ def llama_tensors(loaded: LoadedModel) -> dict[str, Tensor]:
 
 
 def in_pairs(weight: Tensor, heads: int) -> Tensor:
-    """Rows of a query or key weight [heads * head_dim, d_model], so that rotated halves become neighbouring pairs."""
+    """A query or key weight [heads * head_dim, d_model] reordered: rotated halves become neighbouring pairs."""
     rows, columns = weight.shape
     return weight.reshape(heads, 2, rows // heads // 2, columns).transpose(1, 2).reshape(rows, columns)

@@ -10,7 +10,7 @@ from melbo.runs.files import fill_file
 
 
 def write_new(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Let `write` fill a file that anybody may read.
+    """Let `write` fill a new file, which everybody may read.
 
     Raises:
         ExportError: there is something at `path` already.

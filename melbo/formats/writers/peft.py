@@ -1,4 +1,4 @@
-"""PEFT: one rank-1 adapter as a LoRA folder that `peft.PeftModel.from_pretrained` loads; peft itself is not needed.
+"""PEFT: one rank-1 adapter as a LoRA folder for `peft.PeftModel.from_pretrained`. Writing it does not need peft.
 
 adapter_config.json        rank 1, lora_alpha 1 (so that PEFT's own factor is 1), the adapted modules by full name
 adapter_model.safetensors  per module lora_A [1, in_features] = a and lora_B [d_model, 1] = scale * b

@@ -1,11 +1,11 @@
 """An optional language model as judge, as in the replication: coherence, difference from a typical answer, refusal.
 
 Any server that speaks OpenAI's chat completions will do. Set `MELBO_JUDGE_BASE_URL` (else `OPENAI_BASE_URL`),
-`MELBO_JUDGE_API_KEY` (else `OPENAI_API_KEY`) and `MELBO_JUDGE_MODEL`. Nothing in melbo asks it of its own accord.
+`MELBO_JUDGE_API_KEY` (else `OPENAI_API_KEY`) and `MELBO_JUDGE_MODEL`. melbo uses it only when asked to.
 
-1. Conversation and completion go to the judge as one JSON object, so that no text in them can end its own quotation;
-   three whole numbers from 1 to 10 come back, as structured output where the server has it.
-2. An answer that cannot be read is asked for once more; then the completion has no scores.
+1. Conversation and completion go to the judge as one JSON object, so that no text in them can break out of its quotes;
+   three whole numbers from 1 to 10 come back, as structured output if the server supports that.
+2. If the answer cannot be read, the judge is asked once more; after that, the completion has no scores.
 3. Scores are kept in a folder, one file for each completion, so that nothing is paid for twice.
 """
 
@@ -56,7 +56,7 @@ _DIALECTS: tuple[dict[str, Any], ...] = (
     _PLAIN,
     {"max_completion_tokens": 2000},
 )
-"""Settings from the best to what every server takes: no structured output; no temperature (reasoning models)."""
+"""Settings to try in turn: structured output; without it; without a temperature either (reasoning models)."""
 
 
 class UnreadableError(JudgeError):
@@ -65,7 +65,7 @@ class UnreadableError(JudgeError):
 
 @dataclass(frozen=True)
 class JudgeScores:
-    """What the judge says of one completion, whole numbers from 1 to 10; difference is that to a typical answer."""
+    """What the judge says of one completion, in whole numbers from 1 to 10. `difference` is from a typical answer."""
 
     coherence: int
     difference: int
@@ -80,8 +80,8 @@ class LLMJudge:
     """A judge behind an OpenAI-compatible server; close it, or use it in a `with` block.
 
     Args:
-        base_url: up to and with "/v1".
-        cache_dir: folder of kept scores; None: nothing is kept. It holds neither texts nor the key.
+        base_url: up to and including "/v1".
+        cache_dir: folder for scores; None: they are not kept. It holds neither texts nor the key.
 
     Raises:
         JudgeError: a base URL that is not plain http(s), a key that no header can carry, or an empty model name.
@@ -111,7 +111,7 @@ class LLMJudge:
         cache_dir: Path | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> LLMJudge:
-        """The judge that the environment describes (see the module's text).
+        """The judge that the environment describes (see the top of this module).
 
         Raises:
             JudgeError: neither a key nor a server is set, or one of them is malformed.
@@ -165,16 +165,18 @@ class LLMJudge:
         completions: Sequence[str],
         progress: OnProgress | None = None,
     ) -> list[JudgeScores | None]:
-        """Judge many completions, equal ones once. None where the judge's answer could not be read.
+        """Judge many completions, equal ones once. None if the judge's answer could not be read.
 
         Args:
             progress: called with (done, all) after each; an exception from it cancels. What is kept stays.
 
         Raises:
-            JudgeError: as `score` does, but for unreadable answers; or there are not as many prompts as completions.
+            JudgeError: as `score`, except for unreadable answers; or the numbers of prompts and completions differ.
         """
         if len(prompts) != len(completions):
-            raise JudgeError(f"{len(prompts)} prompts were given for {len(completions)} completions; give as many.")
+            raise JudgeError(
+                f"{len(prompts)} prompts were given for {len(completions)} completions; give one for each."
+            )
         found: dict[str, JudgeScores | None] = {}
         scores: list[JudgeScores | None] = []
         for done, (prompt, completion) in enumerate(zip(prompts, completions, strict=True), 1):
@@ -189,7 +191,7 @@ class LLMJudge:
         return scores
 
     def ask(self, messages: list[Message], structured: bool = True) -> str:
-        """The model's words, in the best dialect that the server takes; `structured`: as scores, where it can.
+        """The model's answer, with the best settings that the server accepts; `structured`: as scores, if it can.
 
         Raises:
             JudgeError: no answer, a refused request, or a spent budget.
@@ -216,7 +218,7 @@ class LLMJudge:
 
 
 def parse_scores(text: str) -> JudgeScores | None:
-    """The last JSON object of a text that holds all three scores, whole numbers from 1 to 10; None where there is none.
+    """The last JSON object of a text that holds all three scores, whole numbers from 1 to 10; None if there is none.
 
     Tolerates text around it, code fences, and numbers written as "7" or 7.0.
     """
@@ -236,7 +238,7 @@ def _score(value: object) -> int:
 
 
 def _kept(place: Path) -> JudgeScores | None:
-    """Scores from a file; None where there is none or it is damaged."""
+    """Scores from a file; None if it is missing or damaged."""
     try:
         return parse_scores(json.dumps(json.loads(place.read_text(encoding="utf-8"))["scores"]))
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What an LLM judge may cost. Needs no package of the extra that the judge itself needs."""
+"""What an LLM judge may cost. This module imports without the packages that the judge itself needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class JudgeLimits:
     max_requests: int = 2000
     """HTTP requests of one client, retries included."""
     max_tokens: int = 1_000_000
-    """Prompt and answer tokens as the server counts them; 3 bytes of text each where it does not."""
+    """Prompt and answer tokens as the server counts them; if it does not, 3 bytes of text count as one."""
     attempts: int = 5
     """Tries of one request."""
     timeout: float = 60.0

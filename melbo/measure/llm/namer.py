@@ -1,7 +1,7 @@
 """An optional language model that names what a group of vectors does, from its answers beside the unsteered ones.
 
-The server is that of `melbo.measure.llm.judge`, set up by the same environment variables. Answers go to it as one JSON
-object: they are data, not instructions. A name that is empty, too long or more than one line is not taken.
+It uses the server of `melbo.measure.llm.judge`, set up by the same environment variables. Answers go to it as one JSON
+object: they are data, not instructions. A name that is empty, too long or more than one line is dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class LLMNamer:
         self.judge = judge
 
     def __call__(self, steered: Sequence[str], unsteered: Sequence[str]) -> str | None:
-        """A name of at most LONGEST characters, or None where the model gives none.
+        """A name of at most LONGEST characters, or None if the model gives none.
 
         Raises:
             JudgeError: no answer, a refused request, or a spent budget.
