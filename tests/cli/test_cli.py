@@ -278,12 +278,19 @@ def test_ctrl_c_is_one_line_and_saves_nothing(model: Path, tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+def take_signals() -> None:
+    """A shell's background jobs ignore SIGINT, and so would their children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(*args: object) -> subprocess.Popen[str]:
     """The command line as a process of its own, offline."""
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "melbo", *map(str, args)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True, encoding="utf-8")
+    return subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True, encoding="utf-8", preexec_fn=take_signals
+    )
 
 
 def test_libraries_add_nothing_to_stderr(model: Path, tmp_path: Path) -> None:
