@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 
 from melbo.__main__ import app
 from melbo.app.downloads import zip_bank
-from melbo.bank.result_file import ACTIVATING, FORMATS, GEOMETRY, LENS, MAX_SHOWN_BYTES, SAE, find_result
+from melbo.bank.result_file import ACTIVATING, FORMATS, GEOMETRY, LENS, MAX_SHOWN_BYTES, SAE, ResultFile, find_result
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import CorpusError
 from melbo.inspect.geometry.similarity import Geometry
 from melbo.inspect.lens.logit_lens import LensFile, save_lens
+from melbo.inspect.max_activating.report import ActivatingReport
 from melbo.inspect.sae.report import SaeReport
 from melbo.inspect.stored import (
     activating_examples,
@@ -30,8 +31,9 @@ from melbo.inspect.stored import (
     stored_lens,
     stored_sae,
 )
+from melbo.radius_sweep.result import Sweep
 from melbo.runs.digest import bank_digest
-from support.fuzz_values import a_bank, a_geometry, a_lens, a_report, an_sae_report, write_results
+from support.fuzz_values import a_bank, a_geometry, a_lens, a_report, a_sweep, an_sae_report, write_results
 
 BANK = Path(__file__).parents[2] / "vectors" / "organism-bomb"
 READERS: dict[str, Callable[[VectorBank], Any]] = {
@@ -133,6 +135,33 @@ def test_parts_of_another_kind_are_refused(folder: Path, name: str, changes: dic
     bank = VectorBank.load(folder)
     assert name not in present(bank)
     VectorBank.load(folder).save_pretrained(folder)  # the card takes it too
+
+
+KINDS: dict[str, type[ResultFile]] = {
+    ACTIVATING: ActivatingReport, SAE: SaeReport, LENS: LensFile, GEOMETRY: Geometry, "sweep.json": Sweep
+}  # fmt: skip
+
+
+def test_what_is_loaded_and_saved_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name, kind in KINDS.items():
+        assert kind.load(BANK / name).save(tmp_path / name).read_bytes() == (BANK / name).read_bytes(), name
+
+
+def test_keys_of_a_newer_version_survive(folder: Path) -> None:
+    """At the top and in the first object of every list."""
+
+    def with_more(value: Any) -> Any:
+        if isinstance(value, dict):
+            more = {} if "role" in value else {"file": [1], "extra": {"x": None}}
+            return {k: with_more(v) if isinstance(v, list) else v for k, v in value.items()} | more
+        return [with_more(value[0]), *value[1:]] if value and isinstance(value, list) else value
+
+    a_sweep().save(folder / "sweep.json")
+    for name, kind in KINDS.items():
+        path = folder / name
+        raw = json.loads(path.read_text())
+        path.write_text(json.dumps(newer := with_more(raw)))
+        assert newer != raw and json.loads(kind.load(path).save(folder / "again.json").read_text()) == newer, name
 
 
 def test_a_site_is_not_stored_twice(folder: Path) -> None:
