@@ -13,9 +13,9 @@ from melbo.cli.common import plain, resumable, say
 from melbo.cli.defaults import MODEL, PROMPT, SYSTEM
 from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields
-from melbo.inspect.layers.heat_map import check_drawable
 from melbo.inspect.layers.measure import AtlasConfig, layer_atlas
 from melbo.prompts import chat
+from melbo.runs.figures import check_drawable
 from melbo.runs.processes import process_rank
 from melbo.runs.progress import on_bar
 

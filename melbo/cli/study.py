@@ -17,7 +17,6 @@ from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import NONE, Fields
 from melbo.config import DiscoveryConfig
 from melbo.errors import ConfigError
-from melbo.inspect.layers.heat_map import check_drawable
 from melbo.measure.embeddings import load_embedder
 from melbo.organism.judge import judge_for
 from melbo.organism.study import PRESETS, find_preset
@@ -26,6 +25,7 @@ from melbo.reports.replication.finding import Finding
 from melbo.reports.replication.presets import Preset, StudyConfig
 from melbo.reports.replication.report import MARKDOWN
 from melbo.reports.replication.run import Study
+from melbo.runs.figures import check_drawable
 
 _NAMES = ", ".join(PRESETS)
 TRAINING = Fields(("n_vectors", "steps", "seed"), of=DiscoveryConfig, whose="the preset's, for a new bank")

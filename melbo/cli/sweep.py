@@ -17,7 +17,6 @@ from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import NONE, Fields
 from melbo.config import DiscoveryConfig
 from melbo.errors import ConfigError
-from melbo.inspect.layers.heat_map import check_drawable
 from melbo.measure.embeddings import load_embedder
 from melbo.organism.judge import judge_for
 from melbo.prompts import Message, chat
@@ -25,6 +24,7 @@ from melbo.radius_sweep.config import SweepConfig, parse_radii
 from melbo.radius_sweep.plot import plot_sweep
 from melbo.radius_sweep.result import FILE_NAME, Arm
 from melbo.radius_sweep.sweep import Sweep, run_sweep
+from melbo.runs.figures import check_drawable
 from melbo.runs.processes import process_rank
 from melbo.steering.generate import Sampling
 

@@ -1,23 +1,17 @@
-"""The plot of an R sweep, as PNG or SVG: diversity and coherence against R, trained and random vectors.
-
-matplotlib is imported only to draw. Colours are from Okabe and Ito's set, and lines differ in dash and marker, so that
-the plot can be read in grey and by colour-blind people.
-"""
+"""The plot of an R sweep, as PNG or SVG: diversity and coherence against R, trained and random vectors."""
 
 from __future__ import annotations
 
 import importlib
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from melbo.errors import BankError
-from melbo.inspect.layers.heat_map import check_drawable
 from melbo.radius_sweep.result import Arm, Sweep
+from melbo.runs.figures import AUTO, MODES, RANDOM, SUGGESTED, TRAINED, check_drawable, draw, plain_axes, shared_legend
 from melbo.runs.files import write_file
 
-TRAINED, RANDOM, SUGGESTED, AUTO, MODES = "#0072B2", "#555555", "#D55E00", "#000000", "#009E73"
 LOG_FROM = 8.0
 """The R axis is logarithmic if the largest R is this many times the smallest, or more."""
 
@@ -38,12 +32,8 @@ def draw_sweep(sweep: Sweep, ending: str) -> bytes:
     check_drawable(ending)
     if not sweep.rows:
         raise BankError("the sweep holds no R yet; nothing can be drawn.")
-    matplotlib: Any = importlib.import_module("matplotlib")
-    settings = {**matplotlib.rcParamsDefault, "svg.hashsalt": "melbo", "backend": "agg", "font.size": 10}
-    with matplotlib.rc_context(settings):
-        figure = importlib.import_module("matplotlib.figure").Figure(
-            figsize=(7.2, 7.6), layout="constrained", facecolor="white"
-        )
+
+    def fill(figure: Any) -> None:
         panels = figure.subplots(3, 1, sharex=True)
         _draw_line(sweep, panels[0], "diversity", lambda arm: arm.diversity)
         _draw_line(sweep, panels[1], "coherence (0 to 10)", lambda arm: arm.coherence)
@@ -59,12 +49,9 @@ def draw_sweep(sweep: Sweep, ending: str) -> bytes:
         _draw_radii(sweep, panels)
         title = f"R sweep of {sweep.base_model.id}: {sweep.config.n_vectors} vectors at each R"
         figure.suptitle(title, parse_math=False)
-        named = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, frameon=False)
-        buffer = io.BytesIO()
-        metadata = {"Date": None} if ending.lower() == ".svg" else None
-        figure.savefig(buffer, format=ending[1:].lower(), dpi=200, metadata=metadata)
-    return buffer.getvalue()
+        shared_legend(figure, panels, "outside lower center")
+
+    return draw((7.2, 7.6), fill, ending, dpi=200)
 
 
 def _draw_line(sweep: Sweep, axes: Any, name: str, value: Callable[[Arm], float]) -> None:
@@ -90,9 +77,7 @@ def _draw_coherence(sweep: Sweep, axes: Any) -> None:
 
 
 def _draw_axes(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
+    plain_axes(axes, "y")
     low, high = axes.get_ylim()
     axes.set_ylim(min(0.0, low), max(high, 0.1))
 

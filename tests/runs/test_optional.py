@@ -26,7 +26,6 @@ from melbo.elicitation.tasks.load import Task
 from melbo.errors import MissingPackageError
 from melbo.formats.mixture import mix
 from melbo.formats.writers.control_gguf import export_control_gguf
-from melbo.inspect.layers.heat_map import check_drawable
 from melbo.inspect.sae.compare import decompose
 from melbo.measure import text_metrics
 from melbo.measure.embeddings import load_embedder
@@ -34,6 +33,7 @@ from melbo.measure.llm.judge import LLMJudge
 from melbo.measure.text_metrics import language
 from melbo.models.load import LoadedModel
 from melbo.prompts import chat
+from melbo.runs.figures import check_drawable
 from support.saes import random_sae
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from melbo.cli.inspect.everything import read_contrasts
 from melbo.cli.loading import ANYWHERE, Where
 from melbo.inspect.geometry.plot import plot as plot_geometry
 from melbo.inspect.geometry.similarity import measure_geometry
-from melbo.inspect.layers.heat_map import check_drawable
+from melbo.runs.figures import check_drawable
 
 
 def geometry(

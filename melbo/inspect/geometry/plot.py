@@ -1,14 +1,12 @@
-"""Plots of a bank's geometry, readable in print and without colour vision. matplotlib is imported only when drawing."""
+"""Plots of a bank's geometry."""
 
 from __future__ import annotations
 
-import importlib
-import io
 from pathlib import Path
 from typing import Any
 
 from melbo.inspect.geometry.similarity import Geometry, sort_by_cluster
-from melbo.inspect.layers.heat_map import check_drawable
+from melbo.runs.figures import draw
 from melbo.runs.files import write_file
 
 NUMBERED = 24
@@ -21,12 +19,8 @@ def plot(found: Geometry, path: Path) -> Path:
     Raises:
         ConfigError: another ending. MissingPackageError: matplotlib is not installed.
     """
-    check_drawable(path.suffix)
-    matplotlib: Any = importlib.import_module("matplotlib")
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "svg.hashsalt": "melbo", "backend": "agg"}):
-        figure = importlib.import_module("matplotlib.figure").Figure(
-            figsize=(11, 9), layout="constrained", facecolor="white"
-        )
+
+    def fill(figure: Any) -> None:
         figure.suptitle(f"Geometry of {len(found.labels)} vectors for {found.model.id}", parse_math=False)
         axes = figure.subplots(2, 2).flatten()
         order = sort_by_cluster(found)
@@ -34,10 +28,8 @@ def plot(found: Geometry, path: Path) -> Path:
         _cosines(figure, axes[1], "cosines between effects", found.effect_cosines, order)
         _cosines(figure, axes[2], "cosines between what the blocks add", found.added_cosines, order)
         _layers(axes[3], found)
-        buffer = io.BytesIO()
-        svg = path.suffix.lower() == ".svg"
-        figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=150, metadata={"Date": None} if svg else None)
-    return write_file(path, buffer.getvalue())
+
+    return write_file(path, draw((11, 9), fill, path.suffix))
 
 
 def _cosines(figure: Any, axes: Any, title: str, values: tuple[tuple[float, ...], ...], order: list[int]) -> None:

@@ -1,9 +1,7 @@
-"""Heat maps over source and target layers, as PNG or SVG. matplotlib is imported only when one is drawn."""
+"""Heat maps over source and target layers, as PNG or SVG."""
 
 from __future__ import annotations
 
-import importlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melbo.errors import ConfigError
-from melbo.runs.optional import needs
+from melbo.runs import figures
 
-ENDINGS = (".png", ".svg")
 NUMBERED = 16
 """Most layers at which each cell shows its number."""
 MARK = "#d62728"
@@ -33,32 +29,17 @@ def draw(title: str, panels: Sequence[Panel], marked: tuple[int, int], ending: s
     """The panels side by side, with the cell of `marked` (source, target) framed, as a file's content.
 
     Raises:
-        ConfigError: `ending` is not one of ENDINGS. MissingPackageError: matplotlib is not installed.
+        ConfigError: `ending` is neither .png nor .svg. MissingPackageError: matplotlib is not installed.
     """
-    check_drawable(ending)
-    matplotlib: Any = importlib.import_module("matplotlib")
     side = min(max(4.0, 0.42 * len(panels[0].values)), 8.0)  # inches of a panel
-    # Figure without pyplot: no global state and no display. The salt makes an SVG's ids the same each time.
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "svg.hashsalt": "melbo", "backend": "agg"}):
-        figure = importlib.import_module("matplotlib.figure").Figure(
-            figsize=((side + 1) * len(panels), side + 1.1), layout="constrained", facecolor="white"
-        )
+
+    def fill(figure: Any) -> None:
         figure.suptitle(title, parse_math=False)
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _draw_panel(figure, axes, panel, marked)
         figure.legend(handles=axes.lines, loc="outside lower center", frameon=False)
-        buffer = io.BytesIO()
-        metadata = {"Date": None} if ending.lower() == ".svg" else None
-        figure.savefig(buffer, format=ending[1:].lower(), dpi=150, metadata=metadata)
-    return buffer.getvalue()
 
-
-def check_drawable(ending: str) -> None:
-    """Raise ConfigError unless `draw` can write files with this ending here."""
-    if ending.lower() not in ENDINGS:
-        raise ConfigError(f"the plot's name ends with {ending!r}; use one of {', '.join(ENDINGS)}.")
-    with needs("app"):
-        importlib.import_module("matplotlib.figure")
+    return figures.draw(((side + 1) * len(panels), side + 1.1), fill, ending)
 
 
 def short(value: float) -> str:

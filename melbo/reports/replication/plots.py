@@ -5,15 +5,12 @@ Colours are those of the sweep's plot; trained and random also differ in marker,
 
 from __future__ import annotations
 
-import importlib
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from melbo.inspect.layers.heat_map import check_drawable
-from melbo.radius_sweep.plot import RANDOM, SUGGESTED, TRAINED
 from melbo.reports.replication.finding import Finding
+from melbo.runs.figures import RANDOM, SUGGESTED, TRAINED, draw, plain_axes, shared_legend
 
 COLUMNS = 3
 """Panels in a row."""
@@ -47,10 +44,10 @@ def draw_shares(findings: Sequence[Finding]) -> bytes:
         axes.set_xlim(0, 1.12)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
         axes.set_xlabel("share of the prompts that count")
-        _plain(axes, "x")
+        plain_axes(axes, "x")
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
 
-    return _draw((7.2, 1.4 + 0.55 * len(findings)), fill)
+    return draw((7.2, 1.4 + 0.55 * len(findings)), fill, dpi=160, font_size=9)
 
 
 def draw_scales(findings: Sequence[Finding]) -> bytes | None:
@@ -76,30 +73,10 @@ def draw_scales(findings: Sequence[Finding]) -> bytes | None:
             axes.set_title(f"{f.title}: vector {f.vector}", fontsize=9, parse_math=False)
             axes.set_ylim(-0.05, 1.05)
             axes.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"])
-            _plain(axes, "y")
+            plain_axes(axes, "y")
         for axes in panels[len(tried) :]:
             axes.set_visible(False)
-        named = {t: h for axes in panels for h, t in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.supxlabel("scale", fontsize=9)
-        figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=3, frameon=False)
+        shared_legend(figure, panels, "outside upper center")
 
-    return _draw((2.6 * columns, 1.0 + 1.9 * rows), fill)
-
-
-def _plain(axes: Any, grid: str) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis=grid, color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-
-
-def _draw(size: tuple[float, float], fill: Callable[[Any], None]) -> bytes:
-    check_drawable(".png")
-    matplotlib: Any = importlib.import_module("matplotlib")
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", "font.size": 9}):
-        figure = importlib.import_module("matplotlib.figure").Figure(
-            figsize=size, layout="constrained", facecolor="white"
-        )
-        fill(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=160)
-    return buffer.getvalue()
+    return draw((2.6 * columns, 1.0 + 1.9 * rows), fill, dpi=160, font_size=9)
