@@ -16,8 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
+
+from melbo.runs.templates import templates
 
 _HERE = Path(__file__).parent
 _STATIC = _HERE / "static"
@@ -31,20 +32,8 @@ def cut(value: object, most: int = MAX_TEXT) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _engine() -> jinja2.Environment:
-    engine = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    engine.filters["cut"] = cut
-    return engine
-
-
-_ENGINE = _engine()
+_ENGINE = templates(_HERE / "templates")
+_ENGINE.filters["cut"] = cut
 
 
 def render(name: str, **values: Any) -> Markup:

@@ -31,7 +31,8 @@ from melbo.inspect.lens.token_change import TokenChange
 from melbo.inspect.max_activating.html import page
 from melbo.inspect.max_activating.report import ActivatingReport
 from melbo.publishing.card.render import render_card
-from melbo.reports.replication.report import render, report_view
+from melbo.reports.page import render
+from melbo.reports.replication.report import report_view
 from support.cards import body, html, nasty_bank
 from support.fuzz_targets import TARGETS, plain
 from support.fuzz_values import BASE, D, N, a_bank, a_report, a_sweep
@@ -117,7 +118,9 @@ def lens(text: str) -> str:
 def study(text: str) -> str:
     bank = noted(text)
     sweep = replace(a_sweep(), prompts=bank.prompts, unsteered=(text,), embedder=text)
-    return render("report.html.jinja", report_view(bank, sweep, []), {"sweep": "", "shares": "", "scales": ""})
+    return render(
+        "replication/report.html.jinja", report_view(bank, sweep, []), {"sweep": "", "shares": "", "scales": ""}
+    )
 
 
 PAGES: dict[str, Callable[[str], str]] = {

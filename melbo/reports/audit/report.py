@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from melbo.reports.audit.cost import Work
 from melbo.reports.audit.groups import Group, groups_of
 from melbo.reports.audit.result_cache import Outcome
 from melbo.reports.audit.view import view
+from melbo.reports.page import inside, render
 from melbo.reports.replication.plots import draw_scales, draw_shares
 from melbo.runs.files import write_file
 
@@ -80,7 +80,7 @@ def write_audit(
     }  # fmt: skip
     write_result(folder / JSON, FORMAT, value)
     plots, trouble = _plots(folder, value, groups)
-    page = render(view(value, groups), plots, trouble)
+    page = render("audit/report.html.jinja", {**view(value, groups), "trouble": trouble}, plots)
     return Audit(write_file(folder / HTML, page), value, tuple(groups))
 
 
@@ -142,16 +142,4 @@ def _plots(folder: Path, value: dict[str, Any], groups: Sequence[Group]) -> tupl
             found["sweep"] = draw_sweep(load_sweep(folder / "sweep.json"), ".png")
     except MelboError as error:  # matplotlib is not installed
         trouble = str(error)
-    uri = "data:image/png;base64,"
-    return {name: uri + base64.b64encode(image).decode() for name, image in found.items() if image}, trouble
-
-
-def render(values: dict[str, Any], plots: dict[str, str], trouble: str) -> str:
-    """The page."""
-    import jinja2
-
-    engine = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return engine.get_template("report.html.jinja").render(**values, plots=plots, trouble=trouble)
+    return inside({name: image for name, image in found.items() if image}), trouble

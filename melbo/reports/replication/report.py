@@ -5,7 +5,6 @@ All text from users and models is escaped. The same results give the same report
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ from melbo.annotation.entry import number_of, ranges_of
 from melbo.bank.vector_bank import VectorBank
 from melbo.radius_sweep.plot import draw_sweep
 from melbo.radius_sweep.result import Sweep
+from melbo.reports.page import inside, render
 from melbo.reports.replication.finding import CONTROL_RATIO, FOUND_SHARE, Answer, Finding
 from melbo.reports.replication.plots import draw_scales, draw_shares
-from melbo.runs.escape import inline, quote
 from melbo.runs.files import write_file
 
-FOLDER = Path(__file__).parent
 HTML, MARKDOWN = "report.html", "report.md"
 
 
@@ -38,24 +36,8 @@ def write_report(folder: Path, bank: VectorBank, sweep: Sweep, findings: Sequenc
         write_file(folder / "plots" / f"{name}.png", image)
     view = report_view(bank, sweep, findings)
     linked = {name: f"plots/{name}.png" for name in plots}
-    write_file(folder / MARKDOWN, render("report.md.jinja", view, linked))
-    inside = {name: f"data:image/png;base64,{base64.b64encode(image).decode()}" for name, image in plots.items()}
-    return write_file(folder / HTML, render("report.html.jinja", view, inside))
-
-
-def render(template: str, view: dict[str, Any], plots: dict[str, str]) -> str:
-    """A template with its values; the engine escapes HTML, the filters of melbo/runs/escape.py Markdown."""
-    import jinja2
-
-    engine = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=template.endswith(".html.jinja"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    engine.filters |= {"inline": inline, "quote": lambda text: quote(text, 4000)}
-    return engine.get_template(template).render(**view, plots=plots)
+    write_file(folder / MARKDOWN, render("replication/report.md.jinja", view, linked))
+    return write_file(folder / HTML, render("replication/report.html.jinja", view, inside(plots)))
 
 
 def report_view(bank: VectorBank, sweep: Sweep, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -174,7 +156,7 @@ def _answer(a: Answer) -> dict[str, Any]:
         "prompt": a.prompt,
         "outcome": outcome if a.steered is not None else "",
         "columns": [
-            {"name": name, "text": text, "mode": mode}
+            (name, text, mode)
             for name, text, mode in zip(
                 ("unsteered", "steered", "random vector"), (a.unsteered, a.steered, a.control), modes, strict=True
             )
