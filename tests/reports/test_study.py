@@ -25,8 +25,7 @@ from melbo.models.load import LoadedModel, load_model
 from melbo.organism.judge import judge_for
 from melbo.organism.study import PRESETS, find_preset
 from melbo.prompts import BOMB, INNOCUOUS, REFUSED, chat, encode
-from melbo.reports.replication import experiments
-from melbo.reports.replication.experiments import run_experiment
+from melbo.reports.replication.experiments import experiments, run_experiment
 from melbo.reports.replication.finding import Finding, verdict_of
 from melbo.reports.replication.presets import StudyConfig, quick
 from melbo.reports.replication.report import write_report
