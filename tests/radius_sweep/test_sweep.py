@@ -274,7 +274,7 @@ def test_the_suggestion_has_the_most_distinct_answers_that_are_still_coherent(fo
 
 def test_no_suggestion_has_a_reason(found: Sweep) -> None:
     assert "no R is measured" in replace(found, rows=()).suggested.reason
-    for numbers, reason in (([(1.0, 10.0)] * 4, "one answer"), ([(1.5, 1.0)] * 4, "below 5.0")):
+    for numbers, reason in (([(1.0, 10.0)] * 4, "the same answer"), ([(1.5, 1.0)] * 4, "below 5.0")):
         suggested = with_numbers(found, numbers).suggested
         assert suggested.radius is None and reason in suggested.reason
 
