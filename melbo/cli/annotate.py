@@ -14,6 +14,7 @@ from melbo.cli.arguments import Bank, BankModel, Embedder, Tokens
 from melbo.cli.common import plain, resumable, say, stages
 from melbo.cli.defaults import SYSTEM
 from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import Fields
 from melbo.cli.show import table
 from melbo.measure.embeddings import load_embedder
 from melbo.measure.llm.judge import LLMJudge
@@ -22,6 +23,8 @@ from melbo.measure.llm.namer import LLMNamer
 from melbo.organism.judge import judge_for
 from melbo.prompts import chat
 from melbo.runs.progress import titled
+
+LIMITS = JudgeLimits()
 
 
 def annotate_bank(
@@ -45,14 +48,14 @@ def annotate_bank(
     llm_scores: Annotated[
         bool, typer.Option(help="Let a language model score the examples (MELBO_JUDGE_API_KEY).")
     ] = False,
-    llm_requests: Annotated[int, typer.Option(help="Most requests to that model.", min=1)] = JudgeLimits.max_requests,
+    limits: Annotated[JudgeLimits, Fields(("max_requests",), names={"max_requests": "llm_requests"})] = LIMITS,
     keep_edits: Annotated[bool, typer.Option(help="Keep labels and tags that were edited by hand.")] = True,
     where: Where = ANYWHERE,
 ) -> None:
     """Label each vector: what it does, at which scales, with examples and beside random vectors."""
     held = VectorBank.load(bank)
     folder = (out or bank).absolute()
-    asker = _llm_judge(folder, llm_requests) if llm_names or llm_scores else None
+    asker = _llm_judge(folder, limits) if llm_names or llm_scores else None
     system = next((m["content"] for p in held.prompts[:1] for m in p if m["role"] == "system"), None)
     prompts = [chat(p, system if held.prompts else SYSTEM) for p in prompt] if prompt else None
     loaded = where.load_for(held, model)
@@ -81,6 +84,6 @@ def annotate_bank(
     say(f"{table(found)}\nsaved to {plain(folder)}")
 
 
-def _llm_judge(folder: Path, requests: int) -> LLMJudge:
+def _llm_judge(folder: Path, limits: JudgeLimits) -> LLMJudge:
     """The environment's judge; its scores are kept beside the bank, so that a second run does not pay again."""
-    return LLMJudge.from_environment(JudgeLimits(max_requests=requests), folder.with_name(f".{folder.name}.llm-scores"))
+    return LLMJudge.from_environment(limits, folder.with_name(f".{folder.name}.llm-scores"))
