@@ -54,6 +54,9 @@ def watching(loaded: LoadedModel, directions: Tensor, layer: int, tokens: int = 
 
     Args:
         tokens: how many forward passes are recorded, at most: the prompt's last token, then the first answer tokens.
+
+    Raises:
+        ConfigError: directions or layer do not fit the model.
     """
     if directions.ndim != 2 or directions.shape[1] != loaded.d_model or not 0 <= layer < loaded.n_layers:
         raise ConfigError(

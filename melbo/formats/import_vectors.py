@@ -63,9 +63,15 @@ def import_vectors(
     vectors, scales = to_one_norm(foreign.vectors)
     radius = float(vectors.norm(dim=-1).double().mean())
     config = replace(
-        config, method="imported", steps=0, source_layer=layer, n_vectors=len(vectors), radius=radius,
-        radius_unit="absolute", orthogonal=are_orthogonal(vectors),
-    ).resolve(loaded.n_layers, loaded.d_model)  # fmt: skip
+        config,
+        method="imported",
+        steps=0,
+        source_layer=layer,
+        n_vectors=len(vectors),
+        radius=radius,
+        radius_unit="absolute",
+        orthogonal=are_orthogonal(vectors),
+    ).resolve(loaded.n_layers, loaded.d_model)
     bank = _measured(loaded, vectors, radius, config, prompts)
     notes: tuple[dict[str, Any], ...] = () if scales is None else tuple({"scale": s} for s in scales.tolist())
     return replace(bank, annotations=notes, details={"imported": {"format": foreign.format, "source": source}})

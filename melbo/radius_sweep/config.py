@@ -37,7 +37,7 @@ class SweepConfig(Settings):
     """Of the answers."""
 
     def check(self) -> None:
-        """Checks that concern more than one field."""
+        """Check what concerns more than one field; raises ConfigError."""
         if any(b <= a for a, b in zip(self.radii, self.radii[1:], strict=False)):
             raise ConfigError("the radii are not in ascending order, or one comes twice; sort them.")
         if self.base.method == "more-like":

@@ -188,7 +188,7 @@ class _Task:
         return cls(loaded, config, tuple(list(p) for p in prompts), embedder, judge, problem, norms, mean, auto)
 
     def restore(self, checkpoint: Path | None) -> Sweep:
-        """The sweep in the checkpoint, or one without rows."""
+        """The sweep in the checkpoint, or one without rows. Raises BankError if the checkpoint is of another sweep."""
         head = self._head()
         if checkpoint is None or not checkpoint.exists():
             return self._measured(head)

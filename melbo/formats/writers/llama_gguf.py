@@ -22,10 +22,16 @@ from melbo.formats.writers.new_file import write_new
 from melbo.models.load import LoadedModel
 
 _BLOCK = {
-    "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
-}  # fmt: skip
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
 """llama.cpp's name of each weight in a block, and transformers'."""
 _GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 """Tags of a chat template that only transformers understands; they print nothing."""
@@ -65,11 +71,8 @@ def check_plain_llama(loaded: LoadedModel) -> None:
         "attention_bias": getattr(config, "attention_bias", None),
         "mlp_bias": getattr(config, "mlp_bias", None),
     }
-    needed = {
-        "architecture": "LlamaForCausalLM", "hidden_act": "silu", "rope_type": "default", "attention_bias": False,
-        "mlp_bias": False,
-    }  # fmt: skip
-    for name, value in needed.items():
+    needed = ("LlamaForCausalLM", "silu", "default", False, False)
+    for name, value in zip(found, needed, strict=True):
         if found[name] != value:
             raise ExportError(
                 f"{name} of {loaded.name!r} is {found[name]!r}; only plain Llama models ({name} {value!r}) are written "
