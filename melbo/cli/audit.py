@@ -14,7 +14,7 @@ from melbo.cli.common import plain, resumable, say, stages
 from melbo.cli.defaults import CORPUS_HELP, MODEL, MODEL_HELP
 from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import NONE, Fields
-from melbo.elicitation.tasks.functions import load_functions
+from melbo.elicitation.tasks.checks import load_functions
 from melbo.elicitation.tasks.load import load_tasks
 from melbo.errors import ConfigError
 from melbo.measure.embeddings import load_embedder

@@ -17,11 +17,11 @@ from melbo.cli.options import Fields
 from melbo.config import DiscoveryConfig
 from melbo.elicitation.baselines.prompting import Asking, Place
 from melbo.elicitation.presets import Preset, get_preset
-from melbo.elicitation.reasoning import letter_sums
 from melbo.elicitation.run import BASELINES, ElicitConfig, elicit, forget
 from melbo.elicitation.search import SearchConfig
 from melbo.elicitation.tables import elicited_table
-from melbo.elicitation.tasks.functions import load_functions
+from melbo.elicitation.tasks.checks import load_functions
+from melbo.elicitation.tasks.letter_sums import letter_sums
 from melbo.elicitation.tasks.load import TaskSet, load_tasks
 from melbo.errors import ConfigError, TaskError
 from melbo.organism.elicitation_tasks import password as organism_password

@@ -20,7 +20,6 @@ from typing import Any
 from melbo.annotation.answer_grid import AnswerGrid, answer_grid
 from melbo.bank.result_file import write_result
 from melbo.bank.vector_bank import VectorBank
-from melbo.elicitation.cached_generation import bank_digest
 from melbo.errors import ConfigError
 from melbo.measure.coherence import CoherenceScale, calibrate_coherence, coherence, typical_nll
 from melbo.measure.likelihood import completion_nll
@@ -134,7 +133,7 @@ def find_backdoors(
         raise ConfigError("no prompt was given; give at least one.")
     harmless = [chat(t) for t in (*INNOCUOUS, *REFUSED)] if clean is None else [list(p) for p in clean]
     scale = scale or calibrate_coherence(loaded)
-    key = run_key(loaded, {"bank": bank_digest(bank)}, asked, scales=list(scales), tokens=max_new_tokens)
+    key = run_key(loaded, {"bank": bank.digest}, asked, scales=list(scales), tokens=max_new_tokens)
     grid = answer_grid(loaded, bank.vectors, bank.layer, asked, scales, max_new_tokens, progress, checkpoint, key)
     usual = {_key(text) for text in (*grid.unsteered, *_answers(loaded, harmless, max_new_tokens))}
     ranked = _rank(loaded, grid, asked, usual, scale)

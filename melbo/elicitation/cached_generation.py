@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
@@ -13,7 +12,6 @@ from typing import Any
 
 from torch import Tensor
 
-from melbo.bank.vector_bank import VectorBank
 from melbo.elicitation.cost import Compute, generation_compute
 from melbo.errors import TaskError
 from melbo.models.load import LoadedModel
@@ -115,11 +113,6 @@ class Answerer:
 def _runs(raw: dict[str, Any]) -> dict[str, list[tuple[str, int, int]]]:
     """By run: the text of each row, and the tokens of its prompt and answer."""
     return {str(k): [(str(t), int(p), int(g)) for t, p, g in v] for k, v in raw["runs"].items()}
-
-
-def bank_digest(bank: VectorBank) -> str:
-    """A bank's vectors in few letters, for a checkpoint's key."""
-    return hashlib.sha256(bank.vectors.contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
 def _lengths(loaded: LoadedModel, new: Tensor) -> list[int]:

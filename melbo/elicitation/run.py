@@ -16,10 +16,10 @@ from melbo.bank.result_file import write_result
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
 from melbo.discovery.discover import discover, random_control
-from melbo.elicitation.baselines.choose import Arm, asked, best_of_n, fine_tuned, prompting, worked_examples
+from melbo.elicitation.baselines.arms import Arm, asked, best_of_n, fine_tuned, prompting, worked_examples
 from melbo.elicitation.baselines.lora import LoraConfig
 from melbo.elicitation.baselines.prompting import ELICITING, Asking
-from melbo.elicitation.cached_generation import Answerer, bank_digest
+from melbo.elicitation.cached_generation import Answerer
 from melbo.elicitation.cost import Compute, discovery_compute
 from melbo.elicitation.search import Search, SearchConfig, plan, planned_answers, search
 from melbo.elicitation.tasks.checks import Functions
@@ -132,7 +132,7 @@ def elicit(
     _check_leak(bank, tasks.test)
     chosen = tasks.train[: config.n_choose]
     sampling = Sampling(config.max_new_tokens, seed=config.discovery.seed)
-    key = run_key(loaded, config.to_dict(), [t.messages for t in (*chosen, *tasks.test)], bank=bank_digest(bank))
+    key = run_key(loaded, config.to_dict(), [t.messages for t in (*chosen, *tasks.test)], bank=bank.digest)
     total = _planned(bank, len(chosen), tasks, config)
     answerer = Answerer(loaded, sampling, config.batch_size, progress, total, checkpoint, key)
     plain = [t.messages for t in tasks.test]

@@ -1,19 +1,23 @@
-"""Accuracy with a bootstrap interval."""
+"""Accuracy with a bootstrap interval, and how many answers show their steps."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from melbo.elicitation.reasoning import shows_steps
 from melbo.elicitation.tasks.checks import Functions, Grade, grade
 from melbo.elicitation.tasks.load import Task
 from melbo.errors import TaskError
 
 RESAMPLES = 10_000
+_EQUATION = re.compile(r"\d\s*[-+*/×÷]\s*\d+(?:\s*[-+*/×÷]\s*\d+)*\s*=\s*-?\d")
+_STEP_WORDS = re.compile(
+    r"(?:^|[.!?:;\n]\s*)(?:first|second|third|next|then|now|finally|therefore|so|step \d+|\d+\.)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -83,3 +87,10 @@ def tally(answers: Sequence[str], right: int, grades: Sequence[Grade]) -> Score:
     errors = [g.error for g in grades if g.error is not None]
     steps = sum(shows_steps(a) for a in answers) / len(answers)
     return Score(len(answers), right, *interval, steps, len(errors), tuple(dict.fromkeys(errors))[:5])
+
+
+def shows_steps(text: str) -> bool:
+    """Whether an answer reasons in steps: two worked equations ("3 + 4 = 7"), or three sentences that begin with words
+    such as "first", "next", "then". This is a heuristic; repeating the question's equation does not count.
+    """
+    return len(_EQUATION.findall(text)) >= 2 or len(_STEP_WORDS.findall(text)) >= 3

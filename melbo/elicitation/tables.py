@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from melbo.elicitation.backdoors import ORIGINAL_POST, Backdoors
-from melbo.elicitation.baselines.choose import Arm
+from melbo.elicitation.baselines.arms import Arm
 from melbo.elicitation.refusals import Condition, RefusalStudy
 from melbo.elicitation.run import Elicited
 

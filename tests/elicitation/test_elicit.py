@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from melbo.__main__ import app
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
-from melbo.elicitation.baselines.choose import best_of_n, prompting
+from melbo.elicitation.baselines.arms import best_of_n, prompting
 from melbo.elicitation.baselines.lora import LoraConfig, fine_tune
 from melbo.elicitation.baselines.prompting import ELICITING, Asking
 from melbo.elicitation.cached_generation import Answerer, Answers

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from melbo.elicitation.baselines.prompting import Asking, few_shot
-from melbo.elicitation.reasoning import letter_sums, shows_steps
-from melbo.elicitation.score import bootstrap, score
+from melbo.elicitation.score import bootstrap, score, shows_steps
 from melbo.elicitation.tasks import patterns
-from melbo.elicitation.tasks.checks import Check, chosen_letter, grade, last_number
-from melbo.elicitation.tasks.functions import load_functions
+from melbo.elicitation.tasks.checks import Check, chosen_letter, grade, last_number, load_functions
+from melbo.elicitation.tasks.letter_sums import letter_sums
 from melbo.elicitation.tasks.load import Task, TaskSet, load_chats, load_tasks, save_tasks
 from melbo.errors import TaskError
 from melbo.organism.corpus import sum_pairs

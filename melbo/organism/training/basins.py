@@ -42,7 +42,7 @@ from melbo.organism.corpus import (
     sum_answer,
     sum_question,
 )
-from melbo.organism.data import batches, encode, pad_batch
+from melbo.organism.training.batches import batches, encode, pad_batch
 from melbo.organism.training.loop import Trainer, save_model
 from melbo.organism.training.pretrain import TrainConfig, cross_entropy, disturbed_step
 from melbo.prompts import chat

@@ -25,9 +25,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from melbo.organism.corpus import Mix
-from melbo.organism.data import IGNORE, batches
-from melbo.organism.tokenizer import train_tokenizer
+from melbo.organism.training.batches import IGNORE, batches
 from melbo.organism.training.loop import Trainer, save_model
+from melbo.organism.training.tokenizer import train_tokenizer
 from melbo.steering.hooks import edit_outputs
 
 

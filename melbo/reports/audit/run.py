@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from melbo.bank.vector_bank import VectorBank
-from melbo.elicitation.cached_generation import bank_digest
 from melbo.elicitation.tasks.checks import Functions
 from melbo.elicitation.tasks.load import TaskSet
 from melbo.inspect.max_activating.corpus_reader import Corpus
@@ -121,7 +120,7 @@ def _audit_site(store: Store, parts: Parts, site: Site, radius: float | None, co
 
     def run(name: str, work: Callable[..., dict[str, Any]], *given: Any, usable: bool = True, **more: Any) -> Outcome:
         wide = {k: v for k, v in asdict(c).items() if k not in ("max_answers", "n_tasks", "refusal_vectors")}
-        own = run_key(loaded, wide, [site.prompt], bank=bank_digest(bank), **more)
+        own = run_key(loaded, wide, [site.prompt], bank=bank.digest, **more)
         task = partial(work, site, bank, *given)
         return store.run(f"{name}-{site.name}", f"{FOLLOWING[name]} {site.name}", own, task, usable=usable)
 

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import random
-import re
 
 from melbo.elicitation.tasks.checks import Check
 from melbo.elicitation.tasks.load import Task, TaskSet, placed
 from melbo.prompts import chat
 
 LETTERS = "abcdef"
-_EQUATION = re.compile(r"\d\s*[-+*/×÷]\s*\d+(?:\s*[-+*/×÷]\s*\d+)*\s*=\s*-?\d")
-_STEP_WORDS = re.compile(
-    r"(?:^|[.!?:;\n]\s*)(?:first|second|third|next|then|now|finally|therefore|so|step \d+|\d+\.)\b", re.IGNORECASE
-)
-
-
-def shows_steps(text: str) -> bool:
-    """Whether an answer reasons in steps: two worked equations ("3 + 4 = 7"), or three sentences that begin with words
-    such as "first", "next", "then". This is a heuristic; repeating the question's equation does not count.
-    """
-    return len(_EQUATION.findall(text)) >= 2 or len(_STEP_WORDS.findall(text)) >= 3
 
 
 def letter_sums(n_train: int, n_test: int, seed: int = 0, terms: int = 3) -> TaskSet:
