@@ -142,7 +142,6 @@ class Context:
     """The app's own model."""
     banks: BankCache
     limits: Limits = field(default_factory=Limits)
-    default_key: str = DEFAULT_KEY
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while a model runs: a cancelled run can overlap the next one by a token, and its hook with it."""
     models: ModelCache = field(init=False)
@@ -156,7 +155,7 @@ class Context:
     @property
     def own_bank(self) -> VectorBank:
         """The app's own bank."""
-        return self.banks.get(self.default_key)
+        return self.banks.get(DEFAULT_KEY)
 
     def on_device(self, work: Callable[..., T], *given: Any) -> Callable[..., T]:
         """`work` with this context and what is `given` as its first arguments, on a GPU where this is ZeroGPU: see

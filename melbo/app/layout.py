@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
 
 import gradio as gr
 
@@ -26,19 +26,16 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.models.load import LoadedModel
 from melbo.organism.inputs import ORGANISM
 
-__all__ = ["TabContext", "build_demo"]
-
-BUILDERS: dict[str, Any] = {
-    "steer": steer_tab,
-    "strip": strip_tab,
-    "bank": bank_tab,
-    "inspect": inspect_tab,
-    "sweep": sweep_tab,
-    "discover": discover_tab,
-    "models": models_tab,
+BUILDERS: dict[str, Callable[[TabContext], None]] = {
+    "steer": steer_tab.build,
+    "strip": strip_tab.build,
+    "bank": bank_tab.build,
+    "inspect": inspect_tab.build,
+    "sweep": sweep_tab.build,
+    "discover": discover_tab.build,
+    "models": models_tab.build,
 }
-"""Module of each tab: `build`, and `CSS` where it has a style of its own."""
-
+"""What fills each tab of TABS."""
 QUEUE_RECORDS = {"GRADIO_ANALYTICS_MAX_EVENTS": "100", "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000"}
 """Else gradio keeps 10,000 requests, and makes a table of them after each one."""
 MAX_WAITING = 128
@@ -70,9 +67,9 @@ def build_demo(loaded: LoadedModel, bank: VectorBank, limits: Limits | None = No
         head = gr.HTML(head_of(context, DEFAULT_KEY), elem_id="intro", padding=False)
         with gr.Tabs(elem_id="tabs") as tabs:
             tab = TabContext(context, bank_key, pick, tabs, look)
-            for name, module in BUILDERS.items():
+            for name, build in BUILDERS.items():
                 with gr.Tab(TABS[name], id=name, elem_id=f"tab-{name}"):
-                    module.build(tab)
+                    build(tab)
         bank_key.change(
             with_notice(lambda key: head_of(context, key), 1), bank_key, [gr.HTML(visible=False), head], **LOCAL
         )

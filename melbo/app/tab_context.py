@@ -24,7 +24,7 @@ TABS = {
 
 @dataclass(frozen=True)
 class TabContext:
-    """Handed to each tab's `build`, called inside its gr.Tab. A tab's module may hold a style sheet too, `CSS`.
+    """Handed to each tab's `build`, called inside its gr.Tab.
 
     A tab changes the bank by putting a key (`context.banks.put(bank)`) into `bank_key`; tabs that show the bank listen
     to `bank_key.change`. To steer with a vector: outputs [tab.pick, tab.tabs], values tab.steer_with(key, 3,

@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 
-from melbo.app.layout import BUILDERS
 from melbo.app.render import page_styles, script
 
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
@@ -43,7 +42,6 @@ def launch_options() -> dict[str, Any]:
     return {
         "theme": theme(),
         "js": script("page"),
-        "css": "".join(getattr(module, "CSS", "") for module in BUILDERS.values()),
         "css_paths": page_styles(),
         "show_error": False,
         "footer_links": ["api", "gradio"],

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from melbo.app.context import DEFAULT_KEY
 from melbo.app.conversation import MAX_CHARACTERS
 from melbo.app.events import LOCAL, QUIET, SHARED, model_event
 from melbo.app.jobs.device import MODEL_EVENT
@@ -73,7 +74,7 @@ def build(tab: TabContext) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
     act = InspectActions(tab)
     publish(tab.context)
-    _, vectors, *start = act.opened(tab.context.default_key)
+    _, vectors, *start = act.opened(DEFAULT_KEY)
     steer, examples, features, tokens, geometry, own, words, more_features, more_tokens, more_geometry, *_ = start
     said = notice("inspect-notice")
     with gr.Row(elem_id="inspect-head"):
@@ -164,7 +165,7 @@ def _arrivals(
     local: dict[str, Any] = LOCAL | {"cancels": started}
     key = tab.bank_key
     vector.input(with_notice(act.show, len(view)), [key, vector], [said, *view], trigger_mode="always_last", **local)
-    before = gr.State(tab.context.default_key)
+    before = gr.State(DEFAULT_KEY)
     gr.on(
         [key.change, tab.look.change],
         with_notice(act.opened, 2 + len(view)),

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from melbo.app.context import DEFAULT_KEY
 from melbo.app.events import LOCAL, QUIET, SLOW
 from melbo.app.notice import notice, with_notice
 from melbo.app.tab_context import TabContext
@@ -48,8 +49,7 @@ class Repository(NamedTuple):
 def build(tab: TabContext) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
     act = ModelsActions(tab)
-    context = tab.context
-    cards, _, model, device = act.follow(context.default_key, [])
+    cards, _, model, device = act.follow(DEFAULT_KEY, [])
     said = notice("models-notice")
     panel(title_html("Curated banks"), *STYLE)
     local = panel(cards, *STYLE, elem_id="models-local", pick=True)

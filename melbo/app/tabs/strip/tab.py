@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from melbo.app.choices import MAX_SCALE, example_prompts, picker, presets, system_prompt
-from melbo.app.context import Context
+from melbo.app.context import DEFAULT_KEY, Context
 from melbo.app.events import LOCAL, QUIET, model_event
 from melbo.app.jobs.event import updates
 from melbo.app.jobs.waiting import waiting
@@ -102,7 +102,7 @@ def build(tab: TabContext) -> None:
         **model_event(place),
     )
     stop.click(None, cancels=[started], **QUIET)
-    before = gr.State(context.default_key)
+    before = gr.State(DEFAULT_KEY)
     gr.on(
         [tab.bank_key.change, tab.pick.change],
         with_notice(act.show_bank, 3),

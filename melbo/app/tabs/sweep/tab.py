@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from melbo.app.choices import example_prompts
+from melbo.app.context import DEFAULT_KEY
 from melbo.app.downloads import Downloads, bank_name
 from melbo.app.events import LOCAL, model_event
 from melbo.app.jobs.event import JobEvent, updates
@@ -156,7 +157,7 @@ def build(tab: TabContext) -> None:
     """Add the tab's content and events; call inside its gr.Tab."""
     act = SweepActions(tab)
     publish(tab.context)
-    prompt, steps, button, *start = act.open(tab.context.default_key)
+    prompt, steps, button, *start = act.open(DEFAULT_KEY)
     said = notice("sweep-notice")
     settings = _settings(tab, prompt, steps)
     with gr.Row(elem_id="sweep-buttons"):
