@@ -217,11 +217,9 @@ def unsafe(source: str) -> list[str]:
 
 
 def test_no_file_is_unpickled_or_run() -> None:
-    """`read_pt` names pickle's error, and nothing else of it."""
     for line in ("import pickle", "from joblib import load", "torch.load(p)", "torch.load(p, weights_only=False)",
                  "pickle.loads(x)", "np.load(p)", "np.save(p, a, allow_pickle=True)", "eval(x)",
                  "f(x, trust_remote_code=True)"):  # fmt: skip
         assert unsafe(line), line
     files = [*sorted((ROOT / "melbo").rglob("*.py")), ROOT / "app.py"]
-    found = {str(p.relative_to(ROOT)): unsafe(p.read_text(encoding="utf-8")) for p in files}
-    assert {name: what for name, what in found.items() if what} == {"melbo/formats/readers/pt.py": ["pickle"]}
+    assert not {str(p.relative_to(ROOT)): what for p in files if (what := unsafe(p.read_text(encoding="utf-8")))}
