@@ -162,7 +162,7 @@ def test_a_damaged_report_is_refused(report: ActivatingReport, tmp_path: Path, n
     path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
     with pytest.raises(CorpusError):
         ActivatingReport.load(path)
-    with pytest.raises(CorpusError, match="no file"):
+    with pytest.raises(CorpusError, match="no report on activating examples at"):
         ActivatingReport.load(tmp_path / "absent.json")
 
 
