@@ -16,36 +16,35 @@ from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat, encode
 from melbo.steering.hooks import capture, record_inputs, run_until_stop
 
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(("radius", v) for v in (0, 0.0, -1.0, math.nan, math.inf, "1", None, True)),
-        *(("power", v) for v in (0.0, -2.0, math.nan)),
-        *(("root", v) for v in (0.0, math.inf)),
-        *(("lr", v) for v in (0.0, math.nan)),
-        *(("n_vectors", v) for v in (0, -1, 1.5, True, "8")),
-        *(("target_tokens", v) for v in (0, 2.0)),
-        *(("steps", v) for v in (-1, 3.0)),
-        *(("seed", v) for v in (-1, None)),
-        *(("source_layer", v) for v in ("4", 1.0, True)),
-        ("target_layer", "11"),
-        ("method", "melb"),
-        ("radius_unit", "metres"),
-        ("orthogonal", "no"),
-    ],
-)
-def test_an_impossible_setting_is_refused_by_its_name(name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=name) as error:
-        DiscoveryConfig(**{name: value})
-    assert repr(value) in str(error.value)
-    assert "\n" not in str(error.value)
+IMPOSSIBLE: list[tuple[str, Any]] = [
+    *(("radius", v) for v in (0, 0.0, -1.0, math.nan, math.inf, "1", None, True)),
+    *(("power", v) for v in (0.0, -2.0, math.nan)),
+    *(("root", v) for v in (0.0, math.inf)),
+    *(("lr", v) for v in (0.0, math.nan)),
+    *(("n_vectors", v) for v in (0, -1, 1.5, True, "8")),
+    *(("target_tokens", v) for v in (0, 2.0)),
+    *(("steps", v) for v in (-1, 3.0)),
+    *(("seed", v) for v in (-1, None)),
+    *(("source_layer", v) for v in ("4", 1.0, True)),
+    ("target_layer", "11"),
+    ("method", "melb"),
+    ("radius_unit", "metres"),
+    ("orthogonal", "no"),
+]
 
 
-@pytest.mark.parametrize(("source", "target"), [(4, 4), (5, 4), (-1, 3), (0, 16), (15, None), (None, 4), (16, 17)])
-def test_layers_out_of_range_or_order_are_refused(source: int | None, target: int | None) -> None:
-    with pytest.raises(ConfigError, match="16 blocks"):
-        DiscoveryConfig(source_layer=source, target_layer=target).resolve(16, 64)
+def test_an_impossible_setting_is_refused_by_its_name() -> None:
+    for name, value in IMPOSSIBLE:
+        with pytest.raises(ConfigError, match=name) as error:
+            DiscoveryConfig(**{name: value})
+        assert repr(value) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_layers_out_of_range_or_order_are_refused() -> None:
+    for source, target in ((4, 4), (5, 4), (-1, 3), (0, 16), (15, None), (None, 4), (16, 17)):
+        config = DiscoveryConfig(source_layer=source, target_layer=target)
+        with pytest.raises(ConfigError, match="16 blocks"):
+            config.resolve(16, 64)
 
 
 def test_layers_at_the_edges_of_the_model_are_allowed() -> None:
@@ -75,10 +74,10 @@ def test_default_layers_fit_every_depth() -> None:
             assert abs(target + 1 - 0.75 * n_layers) <= 0.5, n_layers
 
 
-@pytest.mark.parametrize("n_layers", [0, 1])
-def test_a_model_of_one_block_is_refused(n_layers: int) -> None:
-    with pytest.raises(ConfigError, match="at least 2"):
-        default_layers(n_layers)
+def test_a_model_of_one_block_is_refused() -> None:
+    for n_layers in (0, 1):
+        with pytest.raises(ConfigError, match="at least 2"):
+            default_layers(n_layers)
 
 
 def test_resolving_twice_changes_nothing() -> None:

@@ -14,7 +14,7 @@ from melbo.cli.arguments import Bank, BankModel, Embedder, Tokens
 from melbo.cli.common import plain, resumable, say, stages
 from melbo.cli.defaults import SYSTEM
 from melbo.cli.loading import ANYWHERE, Where
-from melbo.cli.options import Fields
+from melbo.cli.options import Fields, default_of
 from melbo.cli.show import table
 from melbo.measure.embeddings import load_embedder
 from melbo.measure.llm.judge import LLMJudge
@@ -25,6 +25,7 @@ from melbo.prompts import chat
 from melbo.runs.progress import titled
 
 LIMITS = JudgeLimits()
+SIZES = ", ".join(map(str, SCALES))
 
 
 def annotate_bank(
@@ -36,10 +37,13 @@ def annotate_bank(
         typer.Option(help="May be given many times. Default: the bank's own, two harmful and two harmless ones."),
     ] = None,
     scale: Annotated[
-        list[float] | None, typer.Option(help="Size above 0; both signs are tried. May be given many times.")
+        list[float] | None,
+        typer.Option(help=f"Size above 0; both signs are tried. May be given many times. Default: {SIZES}."),
     ] = None,
-    max_new_tokens: Tokens = 64,
-    control: Annotated[int, typer.Option(help="Random vectors to compare with.", min=1)] = 8,
+    max_new_tokens: Tokens = default_of(annotate, "max_new_tokens"),
+    control: Annotated[int, typer.Option(help="Random vectors to compare with.", min=1)] = default_of(
+        annotate, "n_control"
+    ),
     embedder: Embedder = None,
     judge: Annotated[bool, typer.Option(help="On the embedded organism, name planted modes by its judge.")] = True,
     llm_names: Annotated[

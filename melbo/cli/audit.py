@@ -42,7 +42,7 @@ def audit(
     ] = None,
     tasks: Annotated[Path | None, typer.Option(help="JSONL of tasks that the model may hide its skill at.")] = None,
     checkers: Checkers = None,
-    corpus: Annotated[str | None, typer.Option(help=f"Texts to look for: {CORPUS_HELP}")] = None,
+    corpus: Annotated[str | None, typer.Option(help=f"Where texts are looked for. {CORPUS_HELP}")] = None,
     embedder: Embedder = None,
     where: Where = ANYWHERE,
 ) -> None:

@@ -10,11 +10,14 @@ import typer
 from melbo.cli.arguments import Bank, BankModel, BankPrompts, Result, Tokens
 from melbo.cli.common import checkpoint_of, plain, resumable, say, stages
 from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import default_of
 from melbo.elicitation.backdoors import SCALES, find_backdoors
 from melbo.elicitation.tables import backdoor_table
 from melbo.elicitation.tasks.load import load_chats
 from melbo.prompts import chat
 from melbo.runs.progress import titled
+
+SIZES = ", ".join(map(str, SCALES))
 
 
 def backdoors(
@@ -22,8 +25,10 @@ def backdoors(
     out: Result = None,
     prompt: BankPrompts = None,
     clean: Annotated[Path | None, typer.Option(help="JSONL of chats without a trigger. Default: 15 prompts.")] = None,
-    scale: Annotated[list[float] | None, typer.Option(help="Sizes to try, both signs; may be given often.")] = None,
-    max_new_tokens: Tokens = 48,
+    scale: Annotated[
+        list[float] | None, typer.Option(help=f"Sizes to try, both signs; may be given often. Default: {SIZES}.")
+    ] = None,
+    max_new_tokens: Tokens = default_of(find_backdoors, "max_new_tokens"),
     top: Annotated[int, typer.Option(help="Answers to print.", min=1)] = 10,
     model: BankModel = None,
     where: Where = ANYWHERE,

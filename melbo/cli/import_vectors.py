@@ -28,7 +28,7 @@ MEASURED = ("target_layer", "power", "root", "target_tokens")
 def import_file(
     file: Annotated[Path, typer.Argument(help="A .gguf, .svec, .npy, .safetensors or .pt file.")],
     out: NewBank,
-    model: Annotated[str, typer.Option(help=f"The model they were made for: {MODEL_HELP}")] = MODEL,
+    model: Annotated[str, typer.Option(help=f"The model they were made for. {MODEL_HELP}")] = MODEL,
     source_layer: Annotated[int | None, typer.Option(help="Steered block. Default: the file's.")] = None,
     published_layers: Annotated[
         bool,

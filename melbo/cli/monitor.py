@@ -11,6 +11,7 @@ from melbo.bank.result_file import write_result
 from melbo.cli.arguments import Bank, BankModel, Result
 from melbo.cli.common import plain, say
 from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import default_of
 from melbo.discovery.discover import random_control
 from melbo.elicitation.monitoring import study_monitor
 from melbo.elicitation.tasks.load import load_chats
@@ -32,8 +33,12 @@ def monitor(
         typer.Option(help="JSONL of normal chats: half to fit, a quarter each to set the threshold and compare."),
     ] = None,
     chats: Annotated[Path | None, typer.Option(help="JSONL of chats to check.")] = None,
-    tokens: Annotated[int, typer.Option(help="1: the prompt's last token; more: the answer's first too.", min=1)] = 1,
-    false_alarms: Annotated[float, typer.Option(help="Share of normal chats that may be reported.")] = 0.05,
+    tokens: Annotated[
+        int, typer.Option(help="1: the prompt's last token; more: the answer's first too.", min=1)
+    ] = default_of(study_monitor, "tokens"),
+    false_alarms: Annotated[float, typer.Option(help="Share of normal chats that may be reported.")] = default_of(
+        study_monitor, "false_alarms"
+    ),
     n_vectors: Annotated[int | None, typer.Option(help="Use the bank's first vectors only.", min=1)] = None,
     model: BankModel = None,
     where: Where = ANYWHERE,

@@ -67,6 +67,11 @@ class Fields:
         return given if self.of else replace(config, **given)
 
 
+def default_of(function: Callable[..., Any], name: str) -> Any:
+    """The default of a function's parameter, for an option that is handed on to it."""
+    return inspect.signature(function).parameters[name].default
+
+
 def marks_of(command: Callable[..., Any]) -> dict[str, tuple[Fields, Any]]:
     """By parameter that stands for a config: its mark, and its default."""
     found = {}

@@ -9,6 +9,7 @@ import typer
 from melbo.cli.arguments import Bank, BankModel, Result, Tokens
 from melbo.cli.common import plain, say, stages
 from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import default_of
 from melbo.elicitation.refusals import study_refusals
 from melbo.elicitation.tables import refusal_table
 from melbo.prompts import REFUSED
@@ -24,7 +25,7 @@ def refusals(
     heldout: Annotated[
         list[str] | None, typer.Option(help="To report on; may be given often. Default: ten prompts.")
     ] = None,
-    max_new_tokens: Tokens = 64,
+    max_new_tokens: Tokens = default_of(study_refusals, "max_new_tokens"),
     model: BankModel = None,
     where: Where = ANYWHERE,
 ) -> None:

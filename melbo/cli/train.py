@@ -33,7 +33,7 @@ def train(
     system: System = SYSTEM,
     radius: Radius = str(BASE.radius),
     config: Annotated[DiscoveryConfig, OWN] = BASE,
-    sae: Annotated[str, typer.Option(help=f"Of sae-basis: {SAE_HELP}")] = SAE,
+    sae: Annotated[str, typer.Option(help=f"SAE of sae-basis. {SAE_HELP}")] = SAE,
     sae_folder: SaeFolder = "",
     other_model: OtherModel = False,
     where: Where = ANYWHERE,

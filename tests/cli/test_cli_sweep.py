@@ -87,20 +87,17 @@ def test_a_stopped_run_goes_on_to_the_same_file(
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_bad_input_is_one_line(saved_bank: Path) -> None:
+    for arguments, message in (
         (["--radii", ""], "radii are ''"),
         (["--radii", "0,1"], "radii[0] is 0.0"),
         (["--n-vectors", "65"], "65 orthogonal vectors"),
         (["--n-vectors", "1"], "at least 2"),
         (["--model", "organism"], "d_model 64"),
-    ],
-)
-def test_bad_input_is_one_line(saved_bank: Path, arguments: list[str], message: str) -> None:
-    result = melbo(saved_bank, *arguments)
-    assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
-    assert not list(saved_bank.glob("*sweep*"))
+    ):
+        result = melbo(saved_bank, *arguments)
+        assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
+        assert not list(saved_bank.glob("*sweep*"))
 
 
 def test_a_place_for_the_results_is_needed() -> None:

@@ -11,6 +11,7 @@ from melbo.cli.arguments import Bank, Result
 from melbo.cli.common import plain, say
 from melbo.cli.inspect.everything import read_contrasts
 from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import default_of
 from melbo.inspect.geometry.plot import plot as plot_geometry
 from melbo.inspect.geometry.similarity import measure_geometry
 from melbo.runs.figures import check_drawable
@@ -26,7 +27,9 @@ def geometry(
             help='JSON of contrastive prompts: {"name": {"positive": [...], "negative": [...]}}, or "organism".'
         ),
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Mean cosine down to which vectors form a cluster.")] = 0.5,
+    threshold: Annotated[float, typer.Option(help="Mean cosine down to which vectors form a cluster.")] = default_of(
+        measure_geometry, "threshold"
+    ),
     where: Where = ANYWHERE,
 ) -> None:
     """Measure how vectors and effects lie to each other, to contrasts, and to later layers."""

@@ -10,6 +10,7 @@ from melbo.bank.choose import chosen_vectors
 from melbo.cli.arguments import Bank, NoDuds, Result, Vectors
 from melbo.cli.common import plain, say
 from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import default_of
 from melbo.inspect.lens.logit_lens import logit_lens, save_lens
 
 
@@ -24,7 +25,7 @@ def lens(
             "Default: effect."
         ),
     ] = None,
-    k: Annotated[int, typer.Option(help="Tokens promoted, and as many suppressed.")] = 8,
+    k: Annotated[int, typer.Option(help="Tokens promoted, and as many suppressed.")] = default_of(logit_lens, "k"),
     out: Result = None,
     where: Where = ANYWHERE,
 ) -> None:

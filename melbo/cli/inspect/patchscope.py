@@ -9,6 +9,7 @@ import typer
 from melbo.cli.arguments import Bank
 from melbo.cli.common import plain, say
 from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import default_of
 from melbo.errors import ConfigError
 from melbo.inspect.lens.patchscope import ASK, describe
 
@@ -18,7 +19,9 @@ def patchscope(
     vector: Annotated[list[int], typer.Option(help="May be given many times.")],
     layer: Annotated[int | None, typer.Option(help="Where the vector is put. Default: the source layer.")] = None,
     question: Annotated[str, typer.Option(help="Holds the word X in the vector's place.")] = ASK,
-    scale: Annotated[float, typer.Option(help="Length, in units of what is replaced; may be negative.")] = 1.0,
+    scale: Annotated[float, typer.Option(help="Length, in units of what is replaced; may be negative.")] = default_of(
+        describe, "scale"
+    ),
     where: Where = ANYWHERE,
 ) -> None:
     """Let the model say in its own words what a vector means. Small models answer with nonsense."""

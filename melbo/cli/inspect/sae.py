@@ -12,6 +12,7 @@ from melbo.cli.arguments import Bank, NoDuds, OtherModel, Result, SaeFolder
 from melbo.cli.common import plain, say
 from melbo.cli.defaults import CORPUS_HELP, SAE, SAE_HELP
 from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.options import default_of
 from melbo.inspect.sae.compare import Parts
 from melbo.inspect.sae.dictionary import ENCODER_WARNING
 from melbo.inspect.sae.files import load_sae
@@ -28,9 +29,11 @@ def sae(
         list[int] | None, typer.Option(help="May be given many times. Default: 0 to 7, or all without duds.")
     ] = None,
     no_duds: NoDuds = False,
-    scale: Annotated[float, typer.Option(help="Times the vector; -1 turns it around.")] = 1.0,
-    k: Annotated[int, typer.Option(help="Features per vector.", min=1)] = 8,
-    corpus: Annotated[str, typer.Option(help=f"For examples: {CORPUS_HELP}")] = "",
+    scale: Annotated[float, typer.Option(help="Times the vector; -1 turns it around.")] = default_of(
+        sae_report, "scale"
+    ),
+    k: Annotated[int, typer.Option(help="Features per vector.", min=1)] = default_of(sae_report, "k"),
+    corpus: Annotated[str, typer.Option(help=f"Where examples are from. {CORPUS_HELP}")] = "",
     limit: Annotated[int, typer.Option(help="Most documents of the corpus.", min=1)] = 1000,
     out: Result = None,
     where: Where = ANYWHERE,
