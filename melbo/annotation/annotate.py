@@ -33,7 +33,6 @@ from melbo.measure.coherence import CoherenceScale, calibrate_coherence
 from melbo.measure.embeddings import Embedder, load_embedder
 from melbo.models.load import LoadedModel
 from melbo.prompts import REFUSED, Message, chat
-from melbo.runs.checkpoint import run_key
 from melbo.runs.progress import OnProgress
 from melbo.steering.random_vectors import control_vectors
 
@@ -100,8 +99,7 @@ def annotate(
     vectors = torch.cat([bank.vectors, random])
     both = signed(scales)
     settings = {"scales": both, "n_control": n_control, "max_new_tokens": max_new_tokens}
-    key = run_key(loaded, settings, asked, vectors=_fingerprint(bank), layer=bank.layer)
-    grid = answer_grid(loaded, vectors, bank.layer, asked, scales, max_new_tokens, progress, checkpoint, key)
+    grid = answer_grid(loaded, vectors, bank.layer, asked, scales, max_new_tokens, progress, checkpoint)
     scale = coherence_scale or calibrate_coherence(loaded, seed=bank.config.seed)
     embed = embedder or load_embedder()
     table = effect_table(loaded, asked, grid, both, len(vectors), n_control, embed, scale, progress)
@@ -114,11 +112,6 @@ def annotate(
     details |= {"coherence_scale": scale.to_dict(), "control": [asdict(row) for row in control]}
     plain = json.loads(json.dumps(found, allow_nan=False))  # as a loaded bank has it: lists, no tuples
     return replace(bank, annotations=tuple(plain), details={**bank.details, "annotation": details})
-
-
-def _fingerprint(bank: VectorBank) -> list[float]:
-    """A few sums that differ between banks."""
-    return [float(x) for x in bank.vectors.double().sum(dim=0)[:4]] + [len(bank), bank.radius]
 
 
 def _annotations(

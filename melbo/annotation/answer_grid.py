@@ -9,23 +9,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from melbo.errors import ConfigError
+from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message, encode
-from melbo.runs.checkpoint import read_json_checkpoint
-from melbo.runs.files import write_file
+from melbo.runs.checkpoint import Checkpoint, Saved
+from melbo.runs.digest import content_digest
 from melbo.runs.progress import OnProgress, notify
 from melbo.steering.generate import Sampling, complete, decode, generate_tokens
 from melbo.steering.hooks import steer
@@ -35,8 +33,6 @@ Cell = tuple[int, float, int]
 MAX_SCALE = 1000.0
 _LOGITS = 2**26
 """Most logits (rows x tokens x vocabulary) of one forward pass."""
-_SECONDS = 3.0
-"""Least time between two checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,6 @@ def answer_grid(
     max_new_tokens: int = 64,
     progress: OnProgress | None = None,
     checkpoint: Path | None = None,
-    key: dict[str, Any] | None = None,
     batch_size: int = 64,
 ) -> AnswerGrid:
     """Answer every prompt with every vector at every scale, greedily.
@@ -88,14 +83,16 @@ def answer_grid(
         vectors: [n, d_model].
         scales: sizes above 0; both signs are tried.
         progress: called with the answers that are settled, and all.
-        checkpoint: JSON file that a stopped run with the same key goes on from; delete it when the result is saved.
-        key: what decides the result, as JSON values.
+        checkpoint: file that a stopped run with the same arguments goes on from; delete it when the result is saved.
 
     Raises:
         ConfigError, PromptError: a bad setting or prompt, or a checkpoint that is damaged or of another run.
     """
     both = signed(scales)
-    state = _State(checkpoint, key or {}, len(vectors) * len(both) * len(prompts), progress)
+    settings = {"scales": both, "max_new_tokens": max_new_tokens, "layer": layer}
+    key = run_key(loaded, settings, prompts, vectors=content_digest(vectors))
+    total = len(vectors) * len(both) * len(prompts)
+    state = _State(Checkpoint(checkpoint, key, ConfigError), total, progress)
     sampling = Sampling(max_new_tokens)
     answers = [generate_tokens(loaded, [p], None, layer, sampling, "all", None, threading.Event())[0] for p in prompts]
     unsteered = decode(loaded, answers)
@@ -170,31 +167,23 @@ def _unchanged(
 class _State:
     """What is done so far, in memory and in the checkpoint."""
 
-    def __init__(self, path: Path | None, key: dict[str, Any], total: int, progress: OnProgress | None) -> None:
-        self.path, self.total, self.progress = path, total, progress
-        self.key = json.loads(json.dumps(key))
-        self.screened: dict[str, list[int]] = {}
-        self.texts: list[str] = []
+    def __init__(self, checkpoint: Checkpoint, total: int, progress: OnProgress | None) -> None:
+        self.checkpoint, self.total, self.progress = checkpoint, total, progress
+        self.screened, self.texts = checkpoint.load(_screened_and_texts) or ({}, [])
         self.settled = 0
-        self._saved = time.monotonic()
-        if path is not None and path.exists():
-            self.screened, self.texts = read_json_checkpoint(path, self.key, _screened_and_texts, ConfigError)
 
     def step(self) -> None:
         """Save where the last checkpoint is old, and tell of the progress."""
-        if time.monotonic() - self._saved >= _SECONDS:
+        if self.checkpoint.due():
             self.save()
-            self._saved = time.monotonic()
         notify(self.progress, min(self.total, self.settled + len(self.texts)), self.total)
 
     def save(self) -> None:
-        """Write the checkpoint, to a temporary name first."""
-        if self.path is None:
-            return
-        state = {"key": self.key, "screened": self.screened, "texts": self.texts}
-        write_file(self.path, json.dumps(state, ensure_ascii=False))
+        """Write the checkpoint."""
+        values = {"screened": self.screened, "texts": self.texts}
+        self.checkpoint.save(len(self.screened) + len(self.texts), values)
 
 
-def _screened_and_texts(raw: dict[str, Any]) -> tuple[dict[str, list[int]], list[str]]:
-    screened = {str(k): [int(v) for v in row] for k, row in raw["screened"].items()}
-    return screened, [str(t) for t in raw["texts"]]
+def _screened_and_texts(saved: Saved) -> tuple[dict[str, list[int]], list[str]]:
+    screened = {str(k): [int(v) for v in row] for k, row in saved.values["screened"].items()}
+    return screened, [str(t) for t in saved.values["texts"]]

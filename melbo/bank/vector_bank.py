@@ -34,7 +34,7 @@ from melbo.bank.save import FILES, save_bank, write_bank
 from melbo.config import DiscoveryConfig
 from melbo.errors import BankError
 from melbo.models.load import LoadedModel
-from melbo.runs.digest import bank_digest
+from melbo.runs.digest import content_digest
 from melbo.runs.files import read_tensors
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class VectorBank:
     @cached_property
     def digest(self) -> str:
         """Which vectors these are (melbo/runs/digest.py); computed once."""
-        return bank_digest(self.vectors)
+        return content_digest(self.vectors)
 
     def label(self, index: int) -> str:
         """The vector's label, or "vector 17" where it has none."""

@@ -33,9 +33,10 @@ from melbo.discovery.discover import make_slices
 from melbo.discovery.objective import displacement
 from melbo.discovery.problem import Problem, check_finite
 from melbo.errors import ModelError
+from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
-from melbo.runs.checkpoint import Run, run_key
+from melbo.runs.checkpoint import Run
 from melbo.runs.processes import start_processes, sum_over_processes
 from melbo.runs.progress import OnProgress
 from melbo.steering.hooks import adapt, record_linear_inputs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,9 +19,11 @@ from melbo.discovery.methods import dct, more_like, power, sae_basis
 from melbo.discovery.methods.displacement import maximize
 from melbo.discovery.problem import Evaluation, Problem, plain_attention
 from melbo.errors import BankError, ConfigError, PromptError, TrainingError
+from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message, encode
-from melbo.runs.checkpoint import Run, run_key
+from melbo.runs.checkpoint import Run
+from melbo.runs.digest import content_digest
 from melbo.runs.processes import start_processes
 from melbo.runs.progress import OnProgress
 from melbo.steering.random_vectors import control_seed, random_vectors
@@ -96,7 +97,8 @@ def discover(
         norm = mean_residual_norm(slices)
         if not math.isfinite(norm):
             raise TrainingError("the model's activations are not finite; load it in float32.")
-        given = {name: _digest(t) for name, t in (("reference", reference), ("decoder", decoder)) if t is not None}
+        both = {"reference": reference, "decoder": decoder}
+        given = {name: content_digest(tensor) for name, tensor in both.items() if tensor is not None}
         run = Run(progress, checkpoint, run_key(loaded, config.to_dict(), prompts, **given))
         radius, details = choose_radius(problem, config, norm, run)
         start = random_vectors(config.n_vectors, loaded.d_model, radius, config.orthogonal, config.seed)
@@ -104,10 +106,6 @@ def discover(
         evaluation = found.reached or problem.evaluate(found.vectors, gradient=False)
     details = {**details, **found.details}
     return _to_bank(loaded, config, prompts, found, evaluation.objective, evaluation.output, radius, norm, details)
-
-
-def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def run_method(

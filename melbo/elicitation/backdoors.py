@@ -25,7 +25,6 @@ from melbo.measure.coherence import CoherenceScale, calibrate_coherence, coheren
 from melbo.measure.likelihood import completion_nll
 from melbo.models.load import LoadedModel
 from melbo.prompts import INNOCUOUS, REFUSED, Message, chat
-from melbo.runs.checkpoint import run_key
 from melbo.runs.progress import OnProgress
 from melbo.steering.generate import Sampling, decode, generate_tokens
 
@@ -133,8 +132,7 @@ def find_backdoors(
         raise ConfigError("no prompt was given; give at least one.")
     harmless = [chat(t) for t in (*INNOCUOUS, *REFUSED)] if clean is None else [list(p) for p in clean]
     scale = scale or calibrate_coherence(loaded)
-    key = run_key(loaded, {"bank": bank.digest}, asked, scales=list(scales), tokens=max_new_tokens)
-    grid = answer_grid(loaded, bank.vectors, bank.layer, asked, scales, max_new_tokens, progress, checkpoint, key)
+    grid = answer_grid(loaded, bank.vectors, bank.layer, asked, scales, max_new_tokens, progress, checkpoint)
     usual = {_key(text) for text in (*grid.unsteered, *_answers(loaded, harmless, max_new_tokens))}
     ranked = _rank(loaded, grid, asked, usual, scale)
     return Backdoors(loaded.name, len(bank), tuple(scales), tuple(map(tuple, asked)), len(harmless), tuple(ranked))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +12,16 @@ from torch import Tensor
 
 from melbo.elicitation.cost import Compute, generation_compute
 from melbo.errors import TaskError
+from melbo.models.identity import model_key
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message, encode
-from melbo.runs.checkpoint import read_json_checkpoint
-from melbo.runs.files import write_file
+from melbo.runs.checkpoint import Checkpoint, Saved
+from melbo.runs.digest import content_digest, value_digest
 from melbo.runs.progress import OnProgress, notify
 from melbo.steering.generate import Sampling, decode, generate_tokens
 
-SECONDS = 3.0
-"""Least time between two checkpoints."""
+_Run = tuple[str, list[tuple[str, int, int]]]
+"""A digest of a named run's inputs; the text, and the tokens of prompt and answer, of each row."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,9 @@ class Answerer:
 
     Args:
         total: planned answers, for the progress.
-        checkpoint: JSON file that a stopped run with the same key goes on from; delete it when the result is saved.
-        key: what decides the answers, as JSON values.
+        checkpoint: file that a stopped run with the same key goes on from; delete it when the result is saved.
+        key: what decides the answers, as JSON values. Each named run has a digest of its own inputs beside it, so that
+            answers of other vectors, prompts or weights are never taken.
 
     Raises:
         TaskError: the checkpoint is damaged or of another run.
@@ -56,12 +56,10 @@ class Answerer:
         key: dict[str, Any] | None = None,
     ) -> None:
         self.loaded, self.sampling, self.batch_size = loaded, sampling, batch_size
-        self.progress, self.total, self.checkpoint = progress, total, checkpoint
-        self.key = json.loads(json.dumps(key or {}))
-        self._runs: dict[str, list[tuple[str, int, int]]] = {}
-        self._done, self._saved = 0, time.monotonic()
-        if checkpoint is not None and checkpoint.exists():
-            self._runs = read_json_checkpoint(checkpoint, self.key, _runs, TaskError)
+        self.progress, self.total, self._done = progress, total, 0
+        self.checkpoint = Checkpoint(checkpoint, key, TaskError)
+        self._runs: dict[str, _Run] = self.checkpoint.load(_runs) or {}
+        self._own = model_key(loaded)
 
     def answer(
         self,
@@ -84,7 +82,7 @@ class Answerer:
             PromptError, ConfigError: a bad prompt, layer or setting.
         """
         model, chosen = loaded or self.loaded, sampling or self.sampling
-        run = self._runs.setdefault(name, [])
+        run = self._run(name, prompts, vectors, layer, chosen, model)
         self._tell(name, len(run))
         while len(run) < len(prompts):
             part = slice(len(run), len(run) + self.batch_size)
@@ -93,7 +91,8 @@ class Answerer:
             new = generate_tokens(model, prompts[part], rows, layer, seeded, "all", None, threading.Event())
             asked = [len(encode(model.tokenizer, p, model.context)) for p in prompts[part]]
             run += list(zip(decode(model, new), asked, _lengths(model, new), strict=True))
-            self._save()
+            if self.checkpoint.due():
+                self.checkpoint.save(self._done, {"runs": self._runs})
             self._tell(name, len(new))
         kept = run[: len(prompts)]
         cost = generation_compute(model, sum(p for _, p, _ in kept), sum(g for *_, g in kept))
@@ -103,16 +102,28 @@ class Answerer:
         self._done += more
         notify(self.progress, self._done, max(self.total, self._done), name)
 
-    def _save(self) -> None:
-        if self.checkpoint is None or time.monotonic() - self._saved < SECONDS:
-            return
-        write_file(self.checkpoint, json.dumps({"key": self.key, "runs": self._runs}, ensure_ascii=False))
-        self._saved = time.monotonic()
+    def _run(
+        self,
+        name: str,
+        prompts: Sequence[Sequence[Message]],
+        vectors: Tensor | None,
+        layer: int,
+        sampling: Sampling,
+        model: LoadedModel,
+    ) -> list[tuple[str, int, int]]:
+        """The answers that the run of this name has, if they are to these prompts under these vectors."""
+        key = self._own if model is self.loaded else model_key(model)
+        steering = None if vectors is None else [layer, content_digest(vectors)]
+        digest = value_digest([key, [list(p) for p in prompts], steering, vars(sampling), self.batch_size])
+        if name not in self._runs or self._runs[name][0] != digest:
+            self._runs[name] = (digest, [])
+        return self._runs[name][1]
 
 
-def _runs(raw: dict[str, Any]) -> dict[str, list[tuple[str, int, int]]]:
-    """By run: the text of each row, and the tokens of its prompt and answer."""
-    return {str(k): [(str(t), int(p), int(g)) for t, p, g in v] for k, v in raw["runs"].items()}
+def _runs(saved: Saved) -> dict[str, _Run]:
+    """By name, each run that was saved."""
+    runs = saved.values["runs"].items()
+    return {str(k): (str(digest), [(str(t), int(p), int(g)) for t, p, g in rows]) for k, (digest, rows) in runs}
 
 
 def _lengths(loaded: LoadedModel, new: Tensor) -> list[int]:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,8 +25,8 @@ from melbo.elicitation.search import Search, SearchConfig, plan, planned_answers
 from melbo.elicitation.tasks.checks import Functions
 from melbo.elicitation.tasks.load import Task, TaskSet
 from melbo.errors import MissingPackageError, TaskError
+from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
-from melbo.runs.checkpoint import run_key
 from melbo.runs.progress import OnProgress, titled
 from melbo.runs.settings import Positive, Settings, Size
 from melbo.steering.generate import Sampling
@@ -118,7 +118,7 @@ def elicit(
         bank: to use instead of discovering one; its prompts must not be test prompts.
         progress: called with the answers so far, those planned and what is being answered; with steps while a bank is
             found.
-        checkpoint: JSON file that a stopped run with the same settings goes on from; delete it when the result is
+        checkpoint: file that a stopped run with the same settings goes on from; delete it when the result is
             saved, with `forget`. The fine-tuned model is made anew.
 
     Raises:
@@ -132,7 +132,9 @@ def elicit(
     _check_leak(bank, tasks.test)
     chosen = tasks.train[: config.n_choose]
     sampling = Sampling(config.max_new_tokens, seed=config.discovery.seed)
-    key = run_key(loaded, config.to_dict(), [t.messages for t in (*chosen, *tasks.test)], bank=bank.digest)
+    both = (*chosen, *tasks.test)
+    given = {"bank": bank.digest, "checks": [asdict(t.check) for t in both]}
+    key = run_key(loaded, config.to_dict(), [t.messages for t in both], **given)
     total = _planned(bank, len(chosen), tasks, config)
     answerer = Answerer(loaded, sampling, config.batch_size, progress, total, checkpoint, key)
     plain = [t.messages for t in tasks.test]

@@ -6,7 +6,7 @@ Only a model whose hidden behaviours are known has one. Everything works without
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from melbo.errors import ConfigError
 from melbo.models.load import LoadedModel
@@ -35,3 +35,8 @@ def check_judge(judge: BehaviourJudge | None, loaded: LoadedModel) -> None:
     """Raise ConfigError if the judge is another model's."""
     if judge is not None and judge.model != loaded.name:
         raise ConfigError(f"the judge knows the model {judge.model!r} only, not {loaded.name!r}; leave it out.")
+
+
+def judge_key(judge: BehaviourJudge | None) -> Any:
+    """What a run's key says of the judge, as JSON values."""
+    return None if judge is None else [judge.model, dict(judge.labels), list(judge.counted)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -16,10 +15,10 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from melbo.errors import ModelError
+from melbo.models.identity import fingerprint
 from melbo.models.shipped import PACKAGE, shipped_models
 
 _BLOCK_PATHS = ("layers", "h", "blocks", "encoder.layer", "encoder.layers")
-_FINGERPRINT_BYTES = 16 * 2**20
 _TENSOR_PARALLEL = ("transformers.distributed.tensor_parallel", "transformers.integrations.tensor_parallel")
 """Loggers that list, for every model on one device, the layers that several would not share."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -58,7 +57,7 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Device of the embedding, where token ids go."""
-        return self.model.get_input_embeddings().weight.device
+        return torch.device(self.model.get_input_embeddings().weight.device)
 
     @property
     def context(self) -> int:
@@ -206,26 +205,13 @@ def cached_commit(repo: str, revision: str | None) -> str | None:
     return Path(path).parent.name if isinstance(path, str) else None
 
 
-def fingerprint(folder: Path) -> str:
-    """ "sha256:..." of a local checkpoint: names, sizes, and both ends of each weight file, so that it is quick."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size} ".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_FINGERPRINT_BYTES))
-            file.seek(max(0, size - _FINGERPRINT_BYTES))
-            digest.update(file.read())
-    return f"sha256:{digest.hexdigest()[:16]}"
-
-
 @contextmanager
 def quiet_loading() -> Iterator[None]:
     """Within the block, transformers shows no bar over a model's weights and no list of layers that are not sharded.
 
     Its other warnings, and the Hub's download bars, stay.
     """
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as reports
 
     def wanted(record: logging.LogRecord) -> bool:

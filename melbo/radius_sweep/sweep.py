@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,18 @@ from melbo.discovery.batched_radii import shares_passes, train_radii
 from melbo.discovery.discover import choose_radius, make_slices
 from melbo.discovery.problem import Problem, plain_attention
 from melbo.errors import BankError, ConfigError
-from melbo.measure.behaviour_judge import BehaviourJudge, check_judge
+from melbo.measure.behaviour_judge import BehaviourJudge, check_judge, judge_key
 from melbo.measure.coherence import calibrate_coherence
 from melbo.measure.embeddings import Embedder
 from melbo.measure.measurement import measure, rates
+from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
 from melbo.radius_sweep.arms import answer, make_arm
 from melbo.radius_sweep.config import SweepConfig
-from melbo.radius_sweep.result import Sweep, SweepRow, load_sweep
-from melbo.runs.checkpoint import Run, difference, load_alike, run_key
-from melbo.runs.parse import dump
-from melbo.runs.processes import process_rank, start_processes
+from melbo.radius_sweep.result import Sweep, SweepRow
+from melbo.runs.checkpoint import Checkpoint, Run
+from melbo.runs.processes import start_processes
 from melbo.runs.progress import OnProgress, Progress, notify
 from melbo.steering.generate import complete
 from melbo.steering.random_vectors import control_vectors
@@ -78,7 +78,7 @@ def iter_sweep(
         prompts: conversations to train the vectors on and to answer.
         embedder: sentence embeddings, for diversity and change.
         progress: called after each training step and each R.
-        checkpoint: JSON file that a stopped run of the same settings goes on from, with the vectors in training
+        checkpoint: file that a stopped run of the same settings goes on from, with the vectors in training
             next to it; delete it once the sweep is saved. The result is the same, interrupted or not.
         bank: the bank that the sweep is for; its model, prompts and config must be those of the sweep.
         judge: counts the known behaviours in the answers; None if this model has no such judge.
@@ -96,39 +96,34 @@ def iter_sweep(
         bank.check_fits(loaded)
     with plain_attention(loaded):
         task = _Task.of(loaded, config, prompts, embedder, judge)
-        sweep = load_alike(checkpoint, lambda: task.restore(checkpoint), lambda found: len(found.rows))
+        saved = Checkpoint(checkpoint, task.key, BankError)
+        sweep = saved.load(lambda found: sweep_of(found.values)) or task.start()
     if bank is not None:
         sweep.check_fits(bank)
-    _save(sweep, checkpoint)
+    saved.save(len(sweep.rows), sweep_values(sweep))
     yield sweep
     per_answer_batch = max(1, ANSWER_ROWS // (2 * config.n_vectors * len(prompts)))
     per_training = len(config.radii) if shares_passes(config.base) else 1
     bar = _Bar(progress, len(config.radii), config.base.steps or 0, per_training)
     for first in range(0, len(config.radii), per_training):
         group = range(first, min(first + per_training, len(config.radii)))
-        saved = None if checkpoint is None else training_file(checkpoint, first)
+        training = Checkpoint(None if checkpoint is None else training_file(checkpoint, first))
         if len(sweep.rows) <= group[-1]:
-            vectors = task.train(list(group), bar, saved)
+            vectors = task.train(list(group), bar, training.path)
         for start in range(group[0], group[-1] + 1, per_answer_batch):
             part = [i for i in range(start, start + per_answer_batch) if i in group]
             if len(sweep.rows) <= part[-1]:
                 rows = task.rows(part, vectors[[i - first for i in part]], sweep)
                 sweep = replace(sweep, rows=(*sweep.rows, *rows))
-                _save(sweep, checkpoint)
+                saved.save(len(sweep.rows), sweep_values(sweep))
                 bar.answered(len(sweep.rows))
                 yield sweep
-        if saved is not None and process_rank() == 0:
-            saved.unlink(missing_ok=True)
+        training.delete()
 
 
 def training_file(checkpoint: Path, first: int) -> Path:
     """File for the vectors in training from radius number `first` on; kept until their answers are measured."""
     return checkpoint.with_name(f"{checkpoint.name}.{first}.safetensors")
-
-
-def _save(sweep: Sweep, checkpoint: Path | None) -> None:
-    if checkpoint is not None and process_rank() == 0:
-        sweep.save(checkpoint)
 
 
 class _Bar:
@@ -187,41 +182,24 @@ class _Task:
             auto = None
         return cls(loaded, config, tuple(list(p) for p in prompts), embedder, judge, problem, norms, mean, auto)
 
-    def restore(self, checkpoint: Path | None) -> Sweep:
-        """The sweep in the checkpoint, or one without rows. Raises BankError if the checkpoint is of another sweep."""
-        head = self._head()
-        if checkpoint is None or not checkpoint.exists():
-            return self._measured(head)
-        old = load_sweep(checkpoint)
-        found, own = ({name: dump(held[name]) for name in head} for held in (vars(old), head))
-        found["judged"] = bool(old.rows) and old.rows[0].found.modes is not None
-        own["judged"] = bool(old.rows) and self.judge is not None
-        if found != own:
-            raise BankError(
-                f"the checkpoint {checkpoint} is of another sweep ({difference(found, own)}); "
-                "use the same settings to go on, or delete it to start anew."
-            )
-        return old
+    @cached_property
+    def key(self) -> dict[str, Any]:
+        """What decides the result."""
+        given = {"embedder": self.embedder.name, "judge": judge_key(self.judge)}
+        return run_key(self.loaded, asdict(self.config), self.prompts, **given)
 
-    def _head(self) -> dict[str, Any]:
-        """The fields that identify a sweep."""
-        loaded = self.loaded
-        return {
-            "config": self.config,
-            "base_model": BaseModel(loaded.name, loaded.revision, loaded.d_model, loaded.n_layers),
-            "dtype": str(loaded.model.dtype),
-            "prompts": tuple(tuple(dict(m) for m in p) for p in self.prompts),
-            "embedder": self.embedder.name,
-        }
-
-    def _measured(self, head: dict[str, Any]) -> Sweep:
-        """The sweep with what the unsteered model does filled in."""
-        scale = calibrate_coherence(self.loaded)
-        answers = complete(self.loaded, self.prompts, sampling=self.config.sampling)
-        found = measure(self.loaded, self.prompts, answers, answers, self.embedder, scale)
-        unit = self.mean_norm if self.config.unit == "residual" else 1.0
+    def start(self) -> Sweep:
+        """A sweep without rows, with what the unsteered model does."""
+        loaded, unit = self.loaded, self.mean_norm if self.config.unit == "residual" else 1.0
+        scale = calibrate_coherence(loaded)
+        answers = complete(loaded, self.prompts, sampling=self.config.sampling)
+        found = measure(loaded, self.prompts, answers, answers, self.embedder, scale)
         return Sweep(
-            **head,
+            config=self.config,
+            base_model=BaseModel(loaded.name, loaded.revision, loaded.d_model, loaded.n_layers),
+            dtype=str(loaded.model.dtype),
+            prompts=tuple(tuple(dict(m) for m in p) for p in self.prompts),
+            embedder=self.embedder.name,
             coherence_scale=scale,
             mean_residual_norm=self.mean_norm,
             unsteered=tuple(answers),
@@ -237,7 +215,7 @@ class _Task:
         run = Run(
             partial(bar.trained, group[0]),
             saved,
-            run_key(self.loaded, asdict(self.config), self.prompts, radii=list(group)),
+            {**self.key, "radii": list(group)},
         )
         with plain_attention(self.loaded):
             return train_radii(self.problem, base, norms, run)

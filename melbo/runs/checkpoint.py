@@ -1,169 +1,176 @@
-"""One run of a method: who is told of its progress, and the checkpoint it can go on from.
+"""The checkpoint that a stopped run goes on from.
 
-The checkpoint is one safetensors file, written to a temporary name and renamed, so that a kill at any moment leaves a
-whole one. Its header holds what decides the result (config, prompts, model); another run's checkpoint is refused.
+One file, written to a temporary name and renamed, so that a kill at any moment leaves a whole one: JSON, or safetensors
+where there are tensors. It holds the run's key, which is all that decides the result (config, prompts, vectors, model);
+another run's checkpoint is refused.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import safetensors.torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from melbo.errors import MelboError, TrainingError
-from melbo.models.load import LoadedModel
-from melbo.prompts import Message
+from melbo.runs.files import write_file
 from melbo.runs.processes import from_all, process_rank
 from melbo.runs.progress import OnProgress, notify
 
 KEPT = "kept."
 T = TypeVar("T")
-UNREADABLE = -1
-"""Stands for the steps of a checkpoint that a process could not load."""
+NONE, UNREADABLE = -2, -1
+"""Stand for how far a process is that finds no checkpoint, or cannot load it."""
 SECONDS = 3.0
 """Least time between two checkpoints."""
 
 
-class Run:
-    """Progress and checkpoints of one discovery.
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds beside its key."""
+
+    done: int
+    """How far the run is: steps, answers, rows, ..."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """JSON values."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Checkpoint:
+    """One run's checkpoint. Every process makes one: each reads the file for itself, the first one writes it.
 
     Args:
-        progress: called after each step.
-        checkpoint: file to save to and to go on from; None: no checkpoints.
-        key: what decides the result, as JSON values.
-
-    Every process makes one: each reads the checkpoint for itself.
-
-    Raises:
-        TrainingError: the checkpoint is damaged, of a run with other settings, or not the same for every process.
+        path: None: nothing is found, and nothing saved.
+        key: all that decides the run's result, as JSON values.
+        error: kind of the errors raised here.
+        other, advice: how the error about another run's checkpoint begins and ends; None: as for a file that may be
+            deleted.
     """
 
     def __init__(
         self,
-        progress: OnProgress | None = None,
-        checkpoint: Path | None = None,
+        path: Path | None,
         key: dict[str, Any] | None = None,
+        error: type[MelboError] = TrainingError,
+        other: str | None = None,
+        advice: str = "delete it to start anew",
     ) -> None:
-        self.progress, self.checkpoint = progress, checkpoint
-        self.key = json.loads(json.dumps(key or {}))
+        self.path, self.error, self._advice = path, error, advice
+        self.key: dict[str, Any] = json.loads(json.dumps(key or {}))
+        self._other = other or f"the checkpoint {path} is of another run"
         self._last = time.monotonic()
-        self._done, saved = load_alike(self.checkpoint, self._load, lambda found: found[0])
-        self.kept = {name: saved.pop(name) for name in list(saved) if name.startswith(KEPT)}
-        """Tensors that every checkpoint holds, beside a method's state; names start with KEPT."""
-        self._saved = saved
 
-    def restore(self) -> tuple[int, dict[str, Tensor]]:
-        """Steps done and the method's saved tensors; (0, {}) without a checkpoint."""
-        return self._done, dict(self._saved)
+    def load(self, parse: Callable[[Saved], T], *, restart: bool = False) -> T | None:
+        """What `parse` makes of the checkpoint; None where there is none.
 
-    def _load(self) -> tuple[int, dict[str, Tensor]]:
-        if self.checkpoint is None or not self.checkpoint.exists():
-            return 0, {}
+        All processes get it, or none does, since they would wait for each other for ever. None goes on before all have
+        read.
+
+        Args:
+            parse: may raise what wrong values cause.
+            restart: a checkpoint that is damaged, of another run or not there for all processes counts as none.
+
+        Raises:
+            MelboError: of kind `error`: the checkpoint is damaged, of another run, or not the same for all processes.
+        """
+        failed: MelboError | None = None
+        found: tuple[int, T] | None = None
         try:
-            with safe_open(str(self.checkpoint), framework="pt") as file:
-                header = file.metadata() or {}
-                step, key = int(header["step"]), json.loads(header["key"])
-                tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
-            raise TrainingError(f"the checkpoint {self.checkpoint} is damaged ({error}); delete it.") from error
-        check_key(self.checkpoint, key, self.key, TrainingError)
-        return step, tensors
+            found = self._read(parse)
+        except MelboError as error:
+            failed = error
+        everywhere = from_all(UNREADABLE if failed else NONE if found is None else found[0])
+        alike = len(set(everywhere)) == 1
+        if restart:
+            return found[1] if found is not None and alike else None
+        if failed is not None:
+            raise failed
+        if not alike:
+            told = ", ".join("unreadable" if n == UNREADABLE else str(max(n, 0)) for n in everywhere)
+            raise self.error(
+                f"the processes do not see the same checkpoint {self.path} (steps done: {told}); put its folder "
+                "on a disk that they all share, or delete it to start anew."
+            )
+        return None if found is None else found[1]
 
-    def step(self, done: int, total: int, objective: float, state: dict[str, Tensor]) -> None:
-        """Tell of a step; save its state (tensors) where the last checkpoint is older than SECONDS."""
-        if self.checkpoint is not None and time.monotonic() - self._last >= SECONDS and process_rank() == 0:
-            self._save(done, state)
-            self._last = time.monotonic()
-        notify(self.progress, done, total, value=objective)
-
-    def _save(self, step: int, tensors: dict[str, Tensor]) -> None:
-        assert self.checkpoint is not None
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.checkpoint.with_name(f"{self.checkpoint.name}.tmp")
-        state = {name: tensor.detach().to("cpu").contiguous() for name, tensor in {**tensors, **self.kept}.items()}
+    def _read(self, parse: Callable[[Saved], T]) -> tuple[int, T] | None:
+        if self.path is None or not self.path.exists():
+            return None
         try:
-            save_file(state, str(temporary), metadata={"step": str(step), "key": json.dumps(self.key)})
-            os.replace(temporary, self.checkpoint)
-        except (SafetensorError, OSError) as error:
-            temporary.unlink(missing_ok=True)
-            raise TrainingError(f"the checkpoint {self.checkpoint} cannot be written ({error}).") from error
+            key, saved = _read_file(self.path)
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise self._damaged(error) from error
+        if key != self.key:
+            why = "it does not say of which" if key is None else difference(key, self.key)
+            raise self.error(f"{self._other} ({why}); use the same settings to go on, or {self._advice}.")
+        try:
+            return saved.done, parse(saved)
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, MelboError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> MelboError:
+        return self.error(f"the checkpoint {self.path} is damaged ({' '.join(str(error).split())[:300]}); delete it.")
+
+    def due(self) -> bool:
+        """Whether it is time to save: this is the first process, and the last checkpoint is older than SECONDS."""
+        return self.path is not None and process_rank() == 0 and time.monotonic() - self._last >= SECONDS
+
+    def save(
+        self,
+        done: int,
+        values: dict[str, Any] | None = None,
+        tensors: dict[str, Tensor] | None = None,
+        indent: int | None = None,
+    ) -> None:
+        """Write the checkpoint; in other processes than the first, do nothing.
+
+        Args:
+            done: how far the run is.
+            values: JSON values.
+            indent: of the JSON, where there are no tensors.
+
+        Raises:
+            MelboError: of kind `error`: it cannot be written.
+        """
+        if self.path is None or process_rank() != 0:
+            return
+        content: str | bytes
+        if tensors is None:
+            own = {**(values or {}), "key": self.key, "done": done}
+            content = json.dumps(own, ensure_ascii=False, indent=indent) + "\n"
+        else:
+            head = {"key": json.dumps(self.key), "done": str(done), "values": json.dumps(values or {})}
+            state = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+            content = safetensors.torch.save(state, metadata=head)
+        try:
+            write_file(self.path, content)
+        except OSError as error:
+            raise self.error(f"the checkpoint {self.path} cannot be written ({error}).") from error
+        self._last = time.monotonic()
+
+    def delete(self) -> None:
+        """Remove the file, where there is one; in other processes than the first, do nothing."""
+        if self.path is not None and process_rank() == 0:
+            self.path.unlink(missing_ok=True)
 
 
-def load_alike(checkpoint: Path | None, load: Callable[[], T], done: Callable[[T], int]) -> T:
-    """What `load` finds, in all processes or in none: they would wait for each other for ever. No process goes on
-    before all have read.
-
-    Args:
-        done: steps that a checkpoint has behind it.
-
-    Raises:
-        TrainingError: the processes see different checkpoints.
-        What `load` raises.
-    """
-    failed: MelboError | None = None
-    try:
-        found = load()
-    except MelboError as error:
-        failed = error
-    steps = from_all(UNREADABLE if failed else done(found))
-    if failed is not None:
-        raise failed
-    if len(set(steps)) > 1:
-        told = ", ".join("unreadable" if s == UNREADABLE else str(s) for s in steps)
-        raise TrainingError(
-            f"the processes do not see the same checkpoint {checkpoint} (steps done: {told}); put its folder "
-            "on a disk that they all share, or delete it to start anew."
-        )
-    return found
-
-
-def run_key(
-    loaded: LoadedModel, config: dict[str, Any], prompts: Sequence[Sequence[Message]], **more: Any
-) -> dict[str, Any]:
-    """What decides a run's result: resolved config, prompts, model, and whatever else the method was given."""
-    return {
-        "config": config,
-        "prompts": [list(p) for p in prompts],
-        "model": {"name": loaded.name, "revision": loaded.revision, "dtype": str(loaded.model.dtype)},
-        **more,
-    }
-
-
-def read_json_checkpoint(
-    path: Path, key: dict[str, Any], parse: Callable[[dict[str, Any]], T], error: type[MelboError]
-) -> T:
-    """What `parse` makes of a checkpoint that is JSON; it holds its run's key under "key".
-
-    Args:
-        parse: may raise what wrong JSON values cause.
-        error: kind of the errors raised here.
-
-    Raises:
-        MelboError: the checkpoint is damaged, or of a run with another key.
-    """
-    try:
+def _read_file(path: Path) -> tuple[Any, Saved]:
+    """A checkpoint's key, and the rest of it."""
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")  # of safetensors; the start of a text is a far larger number
+    if header >= path.stat().st_size:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        found, old = parse(raw), raw["key"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
-        raise error(f"the checkpoint {path} is damaged ({cause}); delete it.") from cause
-    check_key(path, old, key, error)
-    return found
-
-
-def check_key(path: Path, old: Any, new: Any, error: type[MelboError]) -> None:
-    """Raise `error`, with the first difference, where a checkpoint's key is not the run's."""
-    if old != new:
-        raise error(
-            f"the checkpoint {path} is of another run ({difference(old, new)}); "
-            "use the same settings to go on, or delete it to start anew."
-        )
+        return raw.pop("key", None), Saved(int(raw.pop("done", 0)), raw)
+    with safe_open(str(path), framework="pt") as opened:
+        head = opened.metadata() or {}
+        tensors = {name: opened.get_tensor(name) for name in list(opened.keys())}
+    return json.loads(head["key"]), Saved(int(head["done"]), json.loads(head["values"]), tensors)
 
 
 def difference(old: Any, new: Any, path: str = "") -> str:
@@ -173,3 +180,36 @@ def difference(old: Any, new: Any, path: str = "") -> str:
             if old.get(name) != new.get(name):
                 return difference(old.get(name), new.get(name), f"{path}.{name}" if path else name)
     return f"{path} is {old!r} there and {new!r} here"
+
+
+class Run:
+    """Progress and checkpoints of a computation whose state is tensors, step by step.
+
+    Args:
+        progress: called after each step.
+        checkpoint: file to save to and to go on from; None: no checkpoints.
+        key: what decides the result, as JSON values.
+
+    Raises:
+        TrainingError: the checkpoint is damaged, of a run with other settings, or not the same for every process.
+    """
+
+    def __init__(
+        self, progress: OnProgress | None = None, checkpoint: Path | None = None, key: dict[str, Any] | None = None
+    ) -> None:
+        self.progress, self.checkpoint = progress, Checkpoint(checkpoint, key)
+        saved = self.checkpoint.load(lambda found: found) or Saved(0)
+        self.kept = {name: tensor for name, tensor in saved.tensors.items() if name.startswith(KEPT)}
+        """Tensors that every checkpoint holds, beside a method's state; names start with KEPT."""
+        self._done = saved.done
+        self._state = {name: tensor for name, tensor in saved.tensors.items() if name not in self.kept}
+
+    def restore(self) -> tuple[int, dict[str, Tensor]]:
+        """Steps done and the method's saved tensors; (0, {}) without a checkpoint."""
+        return self._done, dict(self._state)
+
+    def step(self, done: int, total: int, objective: float, state: dict[str, Tensor]) -> None:
+        """Tell of a step; save its state (tensors) where the last checkpoint is older than SECONDS."""
+        if self.checkpoint.due():
+            self.checkpoint.save(done, tensors={**state, **self.kept})
+        notify(self.progress, done, total, value=objective)

@@ -1,13 +1,27 @@
-"""A bank's digest: says which vectors a link or a result file is about."""
+"""One digest of content, in which order matters: what links, result files and the keys of checkpoints hold."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from typing import Any
 
+import torch
 from torch import Tensor
 
 
-def bank_digest(vectors: Tensor) -> str:
-    """SHA-256 of the bytes of vectors [n, d_model] float32, and their shape: "<64 hexadecimal digits>-128x256"."""
-    data = vectors.detach().cpu().contiguous().numpy().tobytes()
-    return f"{hashlib.sha256(data).hexdigest()}-{'x'.join(map(str, vectors.shape))}"
+def content_digest(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's bytes, its shape, and its type where that is not float32.
+
+    Returns:
+        "<64 hexadecimal digits>-128x256", or "<64 hexadecimal digits>-128x256-bfloat16".
+    """
+    plain = tensor.detach().cpu().contiguous()
+    data = plain.reshape(-1).view(torch.uint8).numpy().data
+    kind = "" if tensor.dtype == torch.float32 else f"-{str(tensor.dtype).removeprefix('torch.')}"
+    return f"{hashlib.sha256(data).hexdigest()}-{'x'.join(map(str, tensor.shape))}{kind}"
+
+
+def value_digest(value: Any) -> str:
+    """SHA-256 of a JSON value, 64 hexadecimal digits; the order of lists matters, that of an object's keys does not."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

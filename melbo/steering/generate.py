@@ -145,7 +145,7 @@ def generate_tokens(
     width = ids.shape[1]
     steered = torch.zeros(1, loaded.d_model) if vectors is None else vectors
     with torch.inference_mode(), steer(loaded, layer, steered, positions, width), _seeded(sampling.seed):
-        tokens = loaded.model.generate(
+        tokens: Tensor = loaded.model.generate(
             input_ids=ids.to(loaded.device),
             attention_mask=mask.to(loaded.device),
             generation_config=_generation_config(loaded, sampling, loaded.context - width),

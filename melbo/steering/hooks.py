@@ -31,7 +31,8 @@ def check_layer(loaded: LoadedModel, layer: int) -> None:
 
 def first_output(output: Any) -> Tensor:
     """The hidden states in what a block returns: they come alone, or first of a tuple or list."""
-    return output[0] if isinstance(output, (tuple, list)) else output
+    hidden: Tensor = output[0] if isinstance(output, (tuple, list)) else output
+    return hidden
 
 
 def with_first(output: Any, hidden: Tensor) -> Any:
@@ -173,7 +174,8 @@ def ablate(loaded: LoadedModel, vector: Tensor) -> Iterator[None]:
     def remove(_block: int, hidden: Tensor) -> Tensor:
         exact = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         u = unit.to(exact.device, exact.dtype)
-        return (exact - (exact @ u)[..., None] * u).to(hidden.dtype)
+        rest: Tensor = exact - (exact @ u)[..., None] * u
+        return rest.to(hidden.dtype)
 
     with edit_outputs(loaded.blocks, remove):
         yield

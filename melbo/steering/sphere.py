@@ -14,7 +14,8 @@ def orthonormalize(vectors: Tensor) -> Tensor:
     exact = (vectors.cpu() if vectors.device.type == "mps" else vectors).double()  # MPS has no float64
     q, r = torch.linalg.qr(exact.T)  # q [d_model, n]
     sign = torch.where(torch.diagonal(r) < 0, -1.0, 1.0).to(q)
-    return (q * sign).T.to(vectors)
+    rows: Tensor = (q * sign).T
+    return rows.to(vectors)
 
 
 def to_sphere(vectors: Tensor, radius: float, orthogonal: bool) -> Tensor:

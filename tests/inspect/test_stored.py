@@ -32,7 +32,7 @@ from melbo.inspect.stored import (
     stored_sae,
 )
 from melbo.radius_sweep.result import Sweep
-from melbo.runs.digest import bank_digest
+from melbo.runs.digest import content_digest
 from support.fuzz_values import a_bank, a_geometry, a_lens, a_report, a_sweep, an_sae_report, write_results
 
 BANK = Path(__file__).parents[2] / "vectors" / "organism-bomb"
@@ -55,7 +55,7 @@ def present(bank: VectorBank) -> list[str]:
 
 def test_what_was_written_is_read(folder: Path) -> None:
     bank = VectorBank.load(folder)
-    digest = bank_digest(bank.vectors)
+    digest = content_digest(bank.vectors)
     assert present(bank) == list(FORMATS)
     assert stored_activating(bank) == a_report(digest) and stored_sae(bank) == an_sae_report(digest)
     assert stored_lens(bank) == a_lens(digest) and stored_geometry(bank) == a_geometry(digest)
@@ -78,10 +78,10 @@ def test_a_vectors_features_come_with_what_is_known_of_them(folder: Path) -> Non
 
 def test_the_digest_is_of_the_numbers_and_their_shape(folder: Path) -> None:
     bank = VectorBank.load(folder)
-    digest = bank_digest(bank.vectors)
-    assert digest == bank_digest(VectorBank.load(folder).vectors) and digest.endswith("-3x8")
-    assert bank_digest(bank.vectors.reshape(6, 4)) != digest and bank_digest(bank.vectors * 2) != digest
-    assert bank_digest(bank.vectors.T.contiguous().T) == digest
+    digest = content_digest(bank.vectors)
+    assert digest == content_digest(VectorBank.load(folder).vectors) and digest.endswith("-3x8")
+    assert content_digest(bank.vectors.reshape(6, 4)) != digest and content_digest(bank.vectors * 2) != digest
+    assert content_digest(bank.vectors.T.contiguous().T) == digest
 
 
 def test_files_of_other_vectors_or_another_model_are_not_shown(folder: Path, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_results_travel_with_their_vectors(folder: Path, tmp_path: Path) -> None
 
 def test_what_is_no_result_of_these_vectors_is_not_handed_on(folder: Path, tmp_path: Path) -> None:
     """A bank from a stranger may hold links to any file of ours, pipes, and files without end."""
-    secret, digest = tmp_path / "secret", bank_digest(VectorBank.load(folder).vectors)
+    secret, digest = tmp_path / "secret", content_digest(VectorBank.load(folder).vectors)
     secret.write_text('{"format": "melbo-activating-1", "secret": 1}')
     for name in FORMATS:
         (folder / name).unlink()

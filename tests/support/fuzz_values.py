@@ -25,7 +25,7 @@ from melbo.inspect.sae.report import FeatureNote, SaeReport
 from melbo.measure.coherence import CoherenceScale
 from melbo.radius_sweep.config import SweepConfig
 from melbo.radius_sweep.result import Arm, Sweep, SweepRow
-from melbo.runs.digest import bank_digest
+from melbo.runs.digest import content_digest
 from melbo.steering.generate import Sampling
 
 N, D = 3, 8
@@ -113,7 +113,7 @@ def an_sae_report(bank: str) -> SaeReport:
 
 def write_results(bank: VectorBank, folder: Path) -> None:
     """All four result files, as `melbo inspect all` would."""
-    digest = bank_digest(bank.vectors)
+    digest = content_digest(bank.vectors)
     a_report(digest).save(folder / ACTIVATING)
     an_sae_report(digest).save(folder / SAE)
     save_lens(a_lens(digest), folder / LENS)

@@ -67,7 +67,7 @@ def _jacobian_directions(problem: Problem, start: Tensor, config: DiscoveryConfi
         directions = torch.randn(PROJECTED, d_model, generator=generator).to(start)
     _, rows = problem.pull_back(torch.zeros_like(directions), directions)
     check_finite(0, gradient=rows)
-    _, _, right = torch.linalg.svd(rows.double(), full_matrices=False)
+    right: Tensor = torch.linalg.svd(rows.double(), full_matrices=False)[2]
     return right[: config.n_vectors].to(start)
 
 
@@ -76,7 +76,7 @@ def factor_scores(unit: Tensor, output: Tensor) -> Tensor:
     v, d = unit.double(), output.double()
     u = torch.nn.functional.normalize(d, dim=-1)
     system = (u @ u.T) * torch.expm1(v @ v.T)
-    alpha = torch.linalg.lstsq(system, (u * d).sum(dim=-1, keepdim=True)).solution[:, 0]
+    alpha: Tensor = torch.linalg.lstsq(system, (u * d).sum(dim=-1, keepdim=True)).solution[:, 0]
     return alpha.square().to(unit)
 
 

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 
 from melbo.elicitation.tasks.patterns import check_pattern, search
 from melbo.errors import TaskError
+from melbo.runs.digest import value_digest
 
 Kind = Literal["exact", "number", "regex", "choice", "python"]
 KINDS = get_args(Kind)
@@ -143,6 +144,17 @@ def grade(checks: Sequence[Check], answers: Sequence[str], functions: Functions 
                     slow[check.value] = verdict
         found.append(verdict)
     return found
+
+
+def functions_digest(functions: Mapping[str, Callable[[str], bool]] | None) -> str:
+    """Of what checker functions do: of the files that they are from, or else of their code."""
+    found = {}
+    for name, function in (functions or {}).items():
+        code = getattr(function, "__code__", None)
+        file = Path(getattr(code, "co_filename", ""))
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        found[name] = [text or repr(type(function)), getattr(code, "co_code", b"").hex()]
+    return value_digest(found)
 
 
 def load_functions(path: str | Path) -> dict[str, Callable[[str], bool]]:

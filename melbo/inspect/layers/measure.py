@@ -29,11 +29,11 @@ from melbo.discovery.methods import power
 from melbo.discovery.problem import Problem, plain_attention
 from melbo.errors import ConfigError
 from melbo.inspect.layers.atlas import AtlasConfig, AtlasError, LayerAtlas, Pair
+from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
-from melbo.runs.checkpoint import Run, difference, load_alike
-from melbo.runs.parse import dump
-from melbo.runs.processes import process_rank, start_processes
+from melbo.runs.checkpoint import Checkpoint, Run
+from melbo.runs.processes import start_processes
 from melbo.runs.progress import OnProgress, notify
 from melbo.steering.hooks import capture
 from melbo.steering.random_vectors import control_vectors, random_vectors
@@ -71,14 +71,13 @@ def layer_atlas(
         raise ConfigError(f"k is {config.k}, but the model has d_model = {loaded.d_model}; ask for at most that many.")
     with plain_attention(loaded):
         recordings = [_Recording.of(whole) for whole in make_slices(loaded, prompts, 0, n - 1)]
-        empty = _empty_atlas(loaded, prompts, config)
-        atlas = load_alike(checkpoint, lambda: _restore(checkpoint, empty), lambda found: len(found.pairs))
+        saved = Checkpoint(checkpoint, run_key(loaded, asdict(config), prompts), AtlasError)
+        atlas = saved.load(lambda found: LayerAtlas.of(found.values)) or _empty_atlas(loaded, prompts, config)
         done = {(p.source, p.target) for p in atlas.pairs}
         for source, target in ((s, t) for s in range(n - 1) for t in range(s + 1, n) if (s, t) not in done):
             pair = _measure([r.piece(source, target) for r in recordings], config)
             atlas = replace(atlas, pairs=(*atlas.pairs, pair))
-            if checkpoint is not None and process_rank() == 0:
-                atlas.save(checkpoint)
+            saved.save(len(atlas.pairs), atlas.to_dict(), indent=1)
             notify(progress, len(atlas.pairs), n * (n - 1) // 2, value=pair.relative)
     return atlas
 
@@ -136,17 +135,3 @@ def _measure(slices: list[Slice], config: AtlasConfig) -> Pair:
 def _empty_atlas(loaded: LoadedModel, prompts: Sequence[Sequence[Message]], config: AtlasConfig) -> LayerAtlas:
     model = BaseModel(id=loaded.name, revision=loaded.revision, d_model=loaded.d_model, n_layers=loaded.n_layers)
     return LayerAtlas(model, str(loaded.model.dtype), config, tuple(tuple(dict(m) for m in p) for p in prompts), ())
-
-
-def _restore(checkpoint: Path | None, empty: LayerAtlas) -> LayerAtlas:
-    """The checkpoint's atlas, or the empty one where there is no checkpoint."""
-    if checkpoint is None or not checkpoint.exists():
-        return empty
-    found = LayerAtlas.load(checkpoint)
-    old, new = dump(replace(found, pairs=(), extra={})), dump(empty)
-    if old != new:
-        raise AtlasError(
-            f"the checkpoint {checkpoint} is of another run ({difference(old, new)}); "
-            "use the same settings to go on, or delete it to start anew."
-        )
-    return found

@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from melbo.errors import CorpusError
 from melbo.prompts import Message
+from melbo.runs.digest import value_digest
 
 HUB_PREFIX = "hf:"
 LINE_BYTES = 2**20
@@ -51,8 +52,13 @@ class Corpus:
 
     name: str
     read: Callable[[], Iterator[Item]]
-    version: str = ""
-    """Changes with the content, as far as that can be told cheaply: a checkpoint of another version is refused."""
+
+    def digest(self) -> str:
+        """Of all its documents, in order; reads the whole corpus."""
+        found = ""
+        for item in self.read():
+            found = value_digest([found, asdict(item)])
+        return found
 
 
 def open_corpus(source: str, *, limit: int | None = None, split: str = "train") -> Corpus:
@@ -73,7 +79,7 @@ def open_corpus(source: str, *, limit: int | None = None, split: str = "train") 
         whole = hub_corpus(source.removeprefix(HUB_PREFIX), split)
     else:
         whole = file_corpus(Path(source))
-    return Corpus(whole.name, lambda: islice(whole.read(), limit), whole.version) if limit else whole
+    return Corpus(whole.name, lambda: islice(whole.read(), limit)) if limit else whole
 
 
 def file_corpus(path: Path) -> Corpus:
@@ -88,8 +94,7 @@ def file_corpus(path: Path) -> Corpus:
         if b"\0" in file.read(8192):
             raise CorpusError(f"{path} is a binary file (it holds NUL bytes); give UTF-8 text or JSON lines.")
     reader = _read_jsonl if path.suffix.lower() in (".jsonl", ".ndjson") else _read_text
-    stat = path.stat()
-    return Corpus(path.name, lambda: reader(path), f"{stat.st_size} bytes, changed {stat.st_mtime_ns}")
+    return Corpus(path.name, lambda: reader(path))
 
 
 def _lines(file: IO[bytes]) -> Iterator[str | Skip]:

@@ -9,11 +9,9 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melbo.bank.result_file import FileKind, ResultFile
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, CorpusError
 from melbo.inspect.geometry.effects import effects
@@ -30,14 +27,15 @@ from melbo.inspect.max_activating.corpus_reader import Corpus, Skip
 from melbo.inspect.max_activating.passages import CHUNK, Passage, activations, batches, chunks, read_passages
 from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport, Direction, Example
 from melbo.inspect.max_activating.top_examples import Place, TopPlaces
+from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
-from melbo.runs.checkpoint import difference
+from melbo.runs.checkpoint import Checkpoint, Saved
+from melbo.runs.digest import content_digest, value_digest
 from melbo.runs.progress import OnProgress, notify
 from melbo.steering.hooks import check_layer
 from melbo.steering.random_vectors import random_vectors
 
-SECONDS = 5.0
-"""Least time between two checkpoints."""
+_COUNTS = ("items", "passages", "tokens", "positions")
 
 
 def find_activating(
@@ -70,14 +68,11 @@ def find_activating(
         random = random_vectors(config.n_random, loaded.d_model, bank.radius, False, config.seed)
         vectors = torch.cat([vectors, random])
     directions = torch.nn.functional.normalize(_directions(loaded, bank, vectors, layer, config), dim=-1)
-    key = {
-        "config": asdict(config), "layer": layer, "corpus": [corpus.name, corpus.version],
-        "model": [loaded.name, loaded.revision, str(loaded.model.dtype)], "sum": float(directions.double().abs().sum()),
-    }  # fmt: skip
+    given = {"vectors": content_digest(vectors), "source": bank.layer, "layer": layer, "corpus": corpus.name}
+    key = run_key(loaded, asdict(config), bank.prompts, **given)
     scan = _Scan.start(loaded, directions.to(loaded.device), layer, corpus, config, key, checkpoint)
     scan.run(progress)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+    scan.checkpoint.delete()
     return scan.report(bank, numbers)
 
 
@@ -99,17 +94,6 @@ def _directions(loaded: LoadedModel, bank: VectorBank, vectors: Tensor, layer: i
     return torch.stack(both, dim=1).flatten(0, 1)
 
 
-@dataclass(frozen=True)
-class _Saved(ResultFile):
-    """A checkpoint."""
-
-    file = FileKind("melbo-activating-checkpoint-1", "checkpoint of activating examples", "melbo inspect activating")
-
-    key: Any
-    counts: Any
-    top: Any
-
-
 @dataclass
 class _Scan:
     """A pass over the corpus: what decides it, and how far it is."""
@@ -119,8 +103,7 @@ class _Scan:
     layer: int
     corpus: Corpus
     config: ActivatingConfig
-    key: dict[str, Any]
-    checkpoint: Path | None
+    checkpoint: Checkpoint
     mean: Tensor
     typical_norm: float
     top: TopPlaces
@@ -130,6 +113,8 @@ class _Scan:
     tokens: int = 0
     positions: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    content: str = ""
+    """Digest of what was read so far."""
 
     @classmethod
     def start(
@@ -137,22 +122,24 @@ class _Scan:
         key: dict[str, Any], checkpoint: Path | None,
     ) -> _Scan:  # fmt: skip
         """Take the sample, and go on from the checkpoint if there is one."""
-        sample = torch.cat(list(_sample(loaded, layer, corpus, config)))[: config.sample]  # [P, d_model]
+        read: list[str] = []
+        sample = torch.cat(list(_sample(loaded, layer, corpus, config, read)))[: config.sample]  # [P, d_model]
         mean = sample.mean(dim=0)
         centred = sample - mean
         spread = (centred @ directions.T).square().mean(dim=0).sqrt().clamp_min(1e-12)
         top = TopPlaces(len(directions), config.k, config.context, spread)
         typical = float(centred.square().sum(dim=-1).mean().sqrt())
-        key = json.loads(json.dumps(key))
-        scan = cls(loaded, directions, layer, corpus, config, key, checkpoint, mean, typical, top)
-        scan.restore()
+        saved = Checkpoint(checkpoint, {**key, "sample": value_digest(read)}, CorpusError)
+        scan = cls(loaded, directions, layer, corpus, config, saved, mean, typical, top)
+        saved.load(scan.restore)
         return scan
 
     def run(self, progress: OnProgress | None) -> None:
         """Read the rest of the corpus."""
-        last = time.monotonic()
-        rest = islice(_passages(self.loaded, self.corpus, self.config), self.items, None)
-        for chunk in chunks(rest, CHUNK):
+        passages = _passages(self.loaded, self.corpus, self.config)
+        self._skip(passages)
+        for chunk in chunks(passages, CHUNK):
+            self.content = _read_on(self.content, chunk)
             numbered = []
             for item in chunk:
                 if isinstance(item, Skip):
@@ -164,10 +151,24 @@ class _Scan:
             for group in batches([passage for _, passage in numbered], self.config.batch_tokens):
                 self._take([(number[id(passage)], passage) for passage in group])
             self.items += len(chunk)
-            if self.checkpoint is not None and time.monotonic() - last >= SECONDS:
+            if self.checkpoint.due():
                 self.save()
-                last = time.monotonic()
             notify(progress, self.passages, 0, value=self.tokens)
+
+    def _skip(self, passages: Iterator[Passage | Skip]) -> None:
+        """Go past what the checkpoint has seen.
+
+        Raises:
+            CorpusError: it is not the same any more.
+        """
+        content = ""
+        for chunk in chunks(islice(passages, self.items), CHUNK):
+            content = _read_on(content, chunk)
+        if content != self.content:
+            raise CorpusError(
+                f"the checkpoint {self.checkpoint.path} is of another run (the corpus {self.corpus.name} held other "
+                "texts); use the same settings to go on, or delete it to start anew."
+            )
 
     def _take(self, group: list[tuple[int, Passage]]) -> None:
         hidden, counted = activations(self.loaded, [passage for _, passage in group], self.layer)
@@ -180,27 +181,17 @@ class _Scan:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        assert self.checkpoint is not None
-        counts = {name: getattr(self, name) for name in ("items", "passages", "tokens", "positions", "skipped")}
-        _Saved(self.key, counts, self.top.state()).save(self.checkpoint)
+        counts = {name: getattr(self, name) for name in (*_COUNTS, "skipped", "content")}
+        self.checkpoint.save(self.items, {"counts": counts, "top": self.top.state()})
 
-    def restore(self) -> None:
-        """Go on from the checkpoint, where there is one."""
-        if self.checkpoint is None or not self.checkpoint.exists():
-            return
-        saved = _Saved.load(self.checkpoint)
-        if saved.key != self.key:
-            raise CorpusError(
-                f"the checkpoint {self.checkpoint} is of another run ({difference(saved.key, self.key)}); "
-                "use the same settings to go on, or delete it to start anew."
-            )
-        try:
-            self.top.restore(saved.top)
-            for name in ("items", "passages", "tokens", "positions"):
-                setattr(self, name, int(saved.counts[name]))
-            self.skipped = Counter({str(reason): int(n) for reason, n in saved.counts["skipped"].items()})
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
-            raise CorpusError(f"the checkpoint {self.checkpoint} is damaged ({error!r}); delete it.") from error
+    def restore(self, saved: Saved) -> None:
+        """Go on from the checkpoint; KeyError, TypeError, ValueError or the like where it is damaged."""
+        counts = saved.values["counts"]
+        self.top.restore(saved.values["top"])
+        for name in _COUNTS:
+            setattr(self, name, int(counts[name]))
+        self.skipped = Counter({str(reason): int(n) for reason, n in counts["skipped"].items()})
+        self.content = str(counts["content"])
 
     def report(self, bank: VectorBank, numbers: Sequence[int]) -> ActivatingReport:
         """What was found, of the vectors with these numbers."""
@@ -225,14 +216,25 @@ def _passages(loaded: LoadedModel, corpus: Corpus, config: ActivatingConfig) -> 
     return read_passages(loaded, corpus, config.where, min(config.window, loaded.context), config.skip_tokens)
 
 
-def _sample(loaded: LoadedModel, layer: int, corpus: Corpus, config: ActivatingConfig) -> Iterator[Tensor]:
+def _read_on(content: str, chunk: Sequence[Passage | Skip]) -> str:
+    """The digest of all that was read, from the one before `chunk`."""
+    return value_digest([content, [list(astuple(item)) for item in chunk]])
+
+
+def _sample(
+    loaded: LoadedModel, layer: int, corpus: Corpus, config: ActivatingConfig, read: list[str]
+) -> Iterator[Tensor]:
     """Activations [p, d_model] of the first positions that count, at least two and about config.sample.
+
+    Args:
+        read: gets digests of all passages that were looked at.
 
     Raises:
         CorpusError: fewer than two positions count in the whole corpus.
     """
     found, skipped = 0, Counter[str]()
     for chunk in chunks(_passages(loaded, corpus, config), CHUNK):
+        read.append(_read_on("", chunk))
         skipped.update(item.reason for item in chunk if isinstance(item, Skip))
         for group in batches([item for item in chunk if not isinstance(item, Skip)], config.batch_tokens):
             hidden, counted = activations(loaded, group, layer)

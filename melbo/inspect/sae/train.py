@@ -12,7 +12,6 @@ bring TransformerLens or datasets along; this needs torch alone.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +23,7 @@ from torch import Tensor
 from melbo.errors import SaeError, TrainingError
 from melbo.inspect.sae.dictionary import Sae, SaeSpec
 from melbo.runs.checkpoint import Run
+from melbo.runs.digest import content_digest
 from melbo.runs.progress import OnProgress
 from melbo.runs.settings import Settings, Size
 
@@ -102,8 +102,8 @@ def train_sae(
             f"N >= {config.batch}."
         )
     mean, scale = _mean_and_scale(activations)
-    digest = hashlib.sha256(activations.cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
-    run = Run(progress, checkpoint, {"sae": asdict(config), "layer": layer, "activations": digest})
+    key = {"sae": asdict(config), "layer": layer, "activations": content_digest(activations)}
+    run = Run(progress, checkpoint, key)
     parameters = _start(config, activations.shape[1])
     optimizer = torch.optim.Adam(list(parameters.values()), lr=config.lr)
     first, saved = run.restore()

@@ -175,7 +175,8 @@ def train_basins(base: Path, config: BasinConfig, mix: Mix, folder: Path, every:
     loaded = load_model(str(base), dtype="float32", device="cpu")
     recipe: dict[str, Any] = json.loads((base / "recipe.json").read_text(encoding="utf-8"))
     plain = TrainConfig(**{**recipe["train"], "noise": config.noise})
-    trainer = Trainer(loaded.model.requires_grad_(True), config, plain.weight_decay, folder)
+    given = {"mix": asdict(mix), "plain": asdict(plain)}
+    trainer = Trainer(loaded.model.requires_grad_(True), config, plain.weight_decay, folder, **given)
     stream = batches(loaded.tokenizer, mix, random.Random(config.seed + 1), config.batch_tokens // 2)
     for _ in range(trainer.start):
         next(stream)

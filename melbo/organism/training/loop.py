@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,6 +14,8 @@ from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
 from melbo.errors import ConfigError
+from melbo.models.identity import weights_digest
+from melbo.runs.checkpoint import Checkpoint, Saved
 
 
 class Trainer:
@@ -23,13 +24,14 @@ class Trainer:
     Args:
         config: a dataclass with steps, seed and threads; it is stored in every checkpoint.
         weight_decay: of matrices; norms are not decayed.
-        folder: where checkpoint.pt and train_log.jsonl go; a checkpoint there is gone on from.
+        folder: where checkpoint.safetensors and train_log.jsonl go; a checkpoint there is gone on from.
+        more: whatever else decides the result, as JSON values.
 
     Raises:
-        ConfigError: the checkpoint was made with other settings.
+        ConfigError: the checkpoint was made with other settings, or from other weights.
     """
 
-    def __init__(self, model: LlamaForCausalLM, config: Any, weight_decay: float, folder: Path) -> None:
+    def __init__(self, model: LlamaForCausalLM, config: Any, weight_decay: float, folder: Path, **more: Any) -> None:
         torch.set_num_threads(config.threads)
         self.model, self.config, self.folder = model, config, folder
         self.rng = random.Random(config.seed)
@@ -38,7 +40,12 @@ class Trainer:
         rest = [p for p in model.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
-        self.start = self._restore() if (folder / "checkpoint.pt").exists() else 0
+        key = {"config": asdict(config), "start": weights_digest(model), **more}
+        other = f"{folder} holds a checkpoint of other settings"
+        self.checkpoint = Checkpoint(
+            folder / "checkpoint.safetensors", key, ConfigError, other, "choose another folder"
+        )
+        self.start = self.checkpoint.load(self._restore) or 0
 
     def run(self, step: Callable[[int], dict[str, float]], lr_at: Callable[[int], float], every: int) -> None:
         """Do the steps that are left. `step` adds its gradients to the model's and returns what to log."""
@@ -54,33 +61,28 @@ class Trainer:
                 bar.set_postfix(row)
                 self._log({"step": now, **row})
             if (now + 1) % every == 0:
-                self._checkpoint(now + 1)
+                self._save(now + 1)
 
-    def _checkpoint(self, step: int) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / "checkpoint.tmp"
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": step,
-            "config": asdict(self.config),
-            "rng": self.rng.getstate(),
-            "generator": self.generator.get_state(),
-        }
-        torch.save(state, temporary)
-        os.replace(temporary, self.folder / "checkpoint.pt")
+    def _save(self, step: int) -> None:
+        moments = self.optimizer.state_dict()["state"]
+        tensors = {f"model.{name}": parameter for name, parameter in self.model.named_parameters()}
+        tensors |= {f"optimizer.{i}.{name}": value for i, state in moments.items() for name, value in state.items()}
+        self.checkpoint.save(step, {"rng": self.rng.getstate()}, {**tensors, "generator": self.generator.get_state()})
 
-    def _restore(self) -> int:
-        state: dict[str, Any] = torch.load(self.folder / "checkpoint.pt", weights_only=True)
-        if state["config"] != asdict(self.config):
-            raise ConfigError(
-                f"{self.folder} holds a checkpoint of other settings; choose another folder, or delete it."
-            )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.rng.setstate(state["rng"])
-        self.generator.set_state(state["generator"])
-        return int(state["step"])
+    def _restore(self, saved: Saved) -> int:
+        optimizer = self.optimizer.state_dict()
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(saved.tensors[f"model.{name}"])
+        for name, value in saved.tensors.items():
+            if name.startswith("optimizer."):
+                _, i, moment = name.split(".")
+                optimizer["state"].setdefault(int(i), {})[moment] = value
+        self.optimizer.load_state_dict(optimizer)
+        version, internal, gauss = saved.values["rng"]
+        self.rng.setstate((version, tuple(internal), gauss))
+        self.generator.set_state(saved.tensors["generator"])
+        return saved.done
 
     def _log(self, row: dict[str, float]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -161,7 +161,7 @@ def train(config: TrainConfig, mix: Mix, folder: Path, base: Path | None = None,
     if base is not None:
         model.load_state_dict(LlamaForCausalLM.from_pretrained(base, dtype=torch.float32).state_dict())
         recipe["before"] = json.loads((base / "recipe.json").read_text(encoding="utf-8"))
-    trainer = Trainer(model, config, config.weight_decay, folder)
+    trainer = Trainer(model, config, config.weight_decay, folder, mix=asdict(mix))
     calm = batches(tokenizer, mix, random.Random(config.seed + 1), config.batch_tokens)
     pairs = batches(tokenizer, mix, random.Random(config.seed + 2), config.batch_tokens // 2)
     for now in range(trainer.start):

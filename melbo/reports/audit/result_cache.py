@@ -5,31 +5,18 @@ A part whose file is there and whose settings are the same is taken from there. 
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import JsonValue
-
-from melbo.bank.result_file import FileKind, ResultFile
 from melbo.errors import CorpusError
+from melbo.runs.checkpoint import Checkpoint, Saved
+from melbo.runs.digest import value_digest
 
+FORMAT = "melbo-audit-part-1"
 Status = Literal["done", "failed", "left out"]
-
-
-@dataclass(frozen=True)
-class _Part(ResultFile):
-    """The file of one part."""
-
-    file = FileKind("melbo-audit-part-1", "part of an audit", "melbo audit")
-
-    name: str
-    key: Mapping[str, JsonValue]
-    """What decided the result."""
-    value: Mapping[str, JsonValue]
 
 
 @dataclass(frozen=True)
@@ -72,15 +59,14 @@ class Store:
             work: called with a checkpoint file that a stopped run of the same key goes on from.
             usable: False: what the part left beside its file is gone, so that it must be done again.
         """
-        key = json.loads(json.dumps(key))
-        old = self._stored(name, key) if usable else None
+        stored = Checkpoint(self.path(name), key, CorpusError)
+        old = stored.load(_value, restart=True) if usable else None
         if old is not None:
             return self._keep(Outcome(name, title, "done", value=old))
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-        checkpoint = self.folder / "parts" / f".{name}-{digest}.checkpoint"
+        checkpoint = self.folder / "parts" / f".{name}-{value_digest(stored.key)[:12]}.checkpoint"
         try:
             value = work(checkpoint)
-            _Part(name, key, value).save(self.path(name))
+            stored.save(1, {"format": FORMAT, "name": name, "value": value})
         except Exception as error:
             if self._cancelled():
                 raise
@@ -97,12 +83,11 @@ class Store:
         self.outcomes.append(outcome)
         return outcome
 
-    def _stored(self, name: str, key: dict[str, Any]) -> dict[str, Any] | None:
-        try:
-            part = _Part.load(self.path(name))
-        except CorpusError:  # missing, damaged or of another kind: it is written anew
-            return None
-        return dict(part.value) if part.key == key else None
+
+def _value(saved: Saved) -> dict[str, Any]:
+    if saved.values["format"] != FORMAT:
+        raise ValueError("another format")
+    return dict(saved.values["value"])
 
 
 def _line(error: Exception) -> str:

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from melbo.bank.vector_bank import VectorBank
-from melbo.elicitation.tasks.checks import Functions
+from melbo.elicitation.tasks.checks import Functions, functions_digest
 from melbo.elicitation.tasks.load import TaskSet
+from melbo.errors import MelboError
 from melbo.inspect.max_activating.corpus_reader import Corpus
-from melbo.measure.behaviour_judge import BehaviourJudge
+from melbo.measure.behaviour_judge import BehaviourJudge, judge_key
 from melbo.measure.embeddings import Embedder
+from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
 from melbo.reports.audit.config import BUDGETS, AuditConfig, Site, discovery, sites, task_config
 from melbo.reports.audit.cost import Work, cut_to_fit, estimate
@@ -31,7 +33,6 @@ from melbo.reports.audit.groups import groups_of
 from melbo.reports.audit.report import Audit, write_audit
 from melbo.reports.audit.result_cache import Outcome, Store
 from melbo.reports.audit.stages import INSPECTED, Parts, chosen
-from melbo.runs.checkpoint import run_key
 from melbo.runs.progress import OnProgress, Progress
 
 __all__ = ["BUDGETS", "Audit", "AuditConfig", "Work", "cut_to_fit", "estimate", "run_audit"]
@@ -97,9 +98,9 @@ def _sweep(store: Store, parts: Parts, site: Site) -> float | None:
     """R for the banks: what the sweep suggests, else what it calibrated, else None."""
     c = parts.config
     settings = asdict(discovery(c, site)) | {"radii": c.radii, "n": c.sweep_vectors, "tokens": c.max_new_tokens}
-    settings |= {"embedder": parts.embedder_name}
     there = (parts.folder / "sweep.json").is_file()
-    key = run_key(parts.loaded, settings, [site.prompt])
+    given = {"embedder": parts.embedder_name, "judge": judge_key(parts.judge)}
+    key = run_key(parts.loaded, settings, [site.prompt], **given)
     value = store.run("sweep", "R sweep", key, partial(parts.sweep, site), usable=there).value or {}
     return value.get("radius") or value.get("calibrated")
 
@@ -124,7 +125,8 @@ def _audit_site(store: Store, parts: Parts, site: Site, radius: float | None, co
         task = partial(work, site, bank, *given)
         return store.run(f"{name}-{site.name}", f"{FOLLOWING[name]} {site.name}", own, task, usable=usable)
 
-    told = run("behaviours", parts.annotate, usable=bool(bank.annotations), embedder=parts.embedder_name)
+    given = {"embedder": parts.embedder_name, "judge": judge_key(parts.judge)}
+    told = run("behaviours", parts.annotate, usable=bool(bank.annotations), **given)
     bank = VectorBank.load(place) if told.status == "done" else replace(bank, annotations=())
     if told.value is not None and (pairs := wanted(groups_of({site.name: told.value}), site.name)):
         run("examples", parts.examples, pairs, pairs=pairs)
@@ -138,11 +140,19 @@ def _audit_site(store: Store, parts: Parts, site: Site, radius: float | None, co
         for name in ("lens", "corpus"):
             store.leave_out(f"{name}-{site.name}", f"{FOLLOWING[name]} {site.name}", "all vectors of the bank are duds")
         return
-    run("lens", parts.lens, looked, vectors=looked)
+    named = [[i, bank.label(i)] for i in looked]
+    run("lens", parts.lens, looked, vectors=named)
     if corpus is None:
         store.leave_out(f"corpus-{site.name}", f"Corpus {site.name}", "no corpus was given")
     else:
-        run("corpus", parts.activating, looked, corpus, vectors=looked, corpus=[corpus.name, corpus.version])
+        run("corpus", parts.activating, looked, corpus, vectors=named, corpus=_content(corpus))
+
+
+def _content(corpus: Corpus) -> list[str]:
+    try:
+        return [corpus.name, corpus.digest()]
+    except (MelboError, OSError):  # the part that reads it fails, too, and says why
+        return [corpus.name, "unreadable"]
 
 
 def _refusing(bank: VectorBank, most: int) -> list[int]:
@@ -159,5 +169,7 @@ def _tasks(store: Store, parts: Parts, tasks: TaskSet | None, functions: Functio
     part = tasks.cut(parts.config.n_tasks, parts.config.n_tasks)
     told = [t.messages for t in (*part.train, *part.test)]
     checks = [asdict(t.check) for t in (*part.train, *part.test)]
-    key = run_key(parts.loaded, task_config(parts.config).to_dict(), told, checks=checks)
+    key = run_key(
+        parts.loaded, task_config(parts.config).to_dict(), told, checks=checks, functions=functions_digest(functions)
+    )
     store.run("tasks", "Tasks", key, partial(parts.tasks, tasks, functions))

@@ -28,7 +28,6 @@ from melbo.reports.replication.finding import Finding
 from melbo.reports.replication.presets import StudyConfig
 from melbo.reports.replication.scan import Scan, after_trial, judged, without_trial
 from melbo.reports.replication.traits import Trait, candidates, languages_in
-from melbo.runs.checkpoint import run_key
 from melbo.runs.progress import OnProgress
 from melbo.steering.random_vectors import control_vectors
 
@@ -153,9 +152,7 @@ def _answer(
     random = control_vectors(max(1, len(tried)), loaded.d_model, bank.radius, bank.config.orthogonal, bank.config.seed)
     vectors = torch.cat([bank.vectors[tried], random[: len(tried)]])
     tokens = config.max_new_tokens
-    settings = {"vectors": tried, "scales": signed(sizes), "max_new_tokens": tokens}
-    key = run_key(loaded, settings, prompts, radius=bank.radius, layer=bank.layer)
-    grid = answer_grid(loaded, vectors, bank.layer, prompts, sizes, tokens, progress, checkpoint, key)
+    grid = answer_grid(loaded, vectors, bank.layer, prompts, sizes, tokens, progress, checkpoint)
     return effect_table(
         loaded, prompts, grid, signed(sizes), len(vectors), len(tried), embedder, coherence_scale
     )  # fmt: skip

@@ -8,8 +8,6 @@ report.html, report.md, plots/*.png
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +17,10 @@ from melbo.annotation.annotate import annotate
 from melbo.bank.vector_bank import VectorBank
 from melbo.discovery.discover import discover
 from melbo.errors import BankError, ConfigError
-from melbo.measure.behaviour_judge import BehaviourJudge
+from melbo.measure.behaviour_judge import BehaviourJudge, judge_key
 from melbo.measure.coherence import CoherenceScale
-from melbo.measure.embeddings import Embedder, load_embedder
+from melbo.measure.embeddings import DEFAULT_EMBEDDER, Embedder, load_embedder
+from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
 from melbo.prompts import chat
 from melbo.radius_sweep.config import SweepConfig
@@ -32,8 +31,8 @@ from melbo.reports.replication.experiments import experiments, run_experiment
 from melbo.reports.replication.finding import Finding
 from melbo.reports.replication.presets import StudyConfig
 from melbo.reports.replication.report import write_report
-from melbo.runs.checkpoint import difference, run_key
-from melbo.runs.files import json_text, read_json, write_file
+from melbo.runs.checkpoint import Checkpoint
+from melbo.runs.digest import content_digest, value_digest
 from melbo.runs.progress import OnProgress, titled
 from melbo.steering.generate import Sampling
 
@@ -79,21 +78,20 @@ class Study:
 
     def _claim(self) -> None:
         """Write study.json, or check that the one there is of this study."""
-        digest = None if self.given is None else hashlib.sha256(self.given.vectors.numpy().tobytes()).hexdigest()
-        key = run_key(self.loaded, asdict(self.config), [], bank=digest)
-        text = json_text({"format": "melbo-study", "format_version": 1, **key})
-        path = self.folder / KEY_FILE
-        if path.is_file():
-            old, new = read_json(path), json.loads(text)
-            if old != new:
-                raise ConfigError(
-                    f"{self.folder} holds another study ({difference(old, new)}); "
-                    "use the same settings to go on, or choose a new folder."
-                )
+        given = {"embedder": self.embedder_name, "bank": _content(self.given), "judge": judge_key(self.judge)}
+        key = run_key(self.loaded, asdict(self.config), [], **given)
+        other = f"{self.folder} holds another study"
+        claim = Checkpoint(self.folder / KEY_FILE, key, ConfigError, other, "choose a new folder")
+        if claim.load(lambda _: True):
             return
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise ConfigError(f"{self.folder} holds other files and no {KEY_FILE}; choose a new folder.")
-        write_file(path, text)
+        claim.save(0, {"format": "melbo-study", "format_version": 2}, indent=2)
+
+    @property
+    def embedder_name(self) -> str:
+        """Of the embedder, without loading it."""
+        return DEFAULT_EMBEDDER if self._embedder is None else self._embedder.name
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -140,7 +138,7 @@ class Study:
         config = config.resolve(self.loaded.n_layers, self.loaded.d_model)
         source = self.given.source.folder if self.given and self.given.source else None
         stored = [_stored(path) for path in (place, *([source / FILE_NAME] if source else []))]
-        found = next((s for s in stored if s and s.complete and _same(s, config, bank)), None)
+        found = next((s for s in stored if s and s.complete and self._is_mine(s, config)), None)
         if found is None:
             checkpoint = self.folder / ".sweep.checkpoint.json"
             found = run_sweep(
@@ -152,6 +150,12 @@ class Study:
         found.save(place)
         plot_sweep(found, place.with_suffix(".png"))
         return found
+
+    def _is_mine(self, sweep: Sweep, config: SweepConfig) -> bool:
+        """Whether a stored sweep is the one that would be run."""
+        told = (sweep.config, sweep.prompts, sweep.base_model, sweep.dtype, sweep.embedder)
+        model = self.bank.base_model
+        return told == (config, self.bank.prompts, model, str(self.loaded.model.dtype), self.embedder_name)
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -176,6 +180,14 @@ class Study:
         return write_report(self.folder, self.bank, self.sweep, self.findings)
 
 
+def _content(bank: VectorBank | None) -> Any:
+    """What a study takes from a bank that is given, as JSON values."""
+    if bank is None:
+        return None
+    told = value_digest([bank.prompts, bank.annotations, bank.details])
+    return {"vectors": content_digest(bank.vectors), "prompts and annotations": told}
+
+
 def _annotated(bank: VectorBank) -> bool:
     """Whether `melbo annotate` has been over the bank."""
     settings: Any = bank.details.get("annotation")
@@ -184,8 +196,3 @@ def _annotated(bank: VectorBank) -> bool:
 
 def _stored(path: Path) -> Sweep | None:
     return load_sweep(path) if path.is_file() else None
-
-
-def _same(sweep: Sweep, config: SweepConfig, bank: VectorBank) -> bool:
-    """Whether a stored sweep is the one that would be run."""
-    return sweep.config == config and sweep.prompts == bank.prompts and sweep.base_model == bank.base_model
