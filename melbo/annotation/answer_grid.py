@@ -169,7 +169,7 @@ class _State:
 
     def __init__(self, checkpoint: Checkpoint, total: int, progress: OnProgress | None) -> None:
         self.checkpoint, self.total, self.progress = checkpoint, total, progress
-        self.screened, self.texts = checkpoint.load(_screened_and_texts) or ({}, [])
+        self.screened, self.texts = checkpoint.load(_screened_and_texts, lambda f: len(f[0]) + len(f[1])) or ({}, [])
         self.settled = 0
 
     def step(self) -> None:
@@ -180,8 +180,7 @@ class _State:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        values = {"screened": self.screened, "texts": self.texts}
-        self.checkpoint.save(len(self.screened) + len(self.texts), values)
+        self.checkpoint.save({"screened": self.screened, "texts": self.texts})
 
 
 def _screened_and_texts(saved: Saved) -> tuple[dict[str, list[int]], list[str]]:

@@ -74,11 +74,16 @@ class ResultFile(Extensible):
 
     def save(self, path: Path) -> Path:
         """Write the value; ValueError where it holds NaN."""
+        text = json.dumps(self.values(), ensure_ascii=False, allow_nan=False, indent=self.file.indent)
+        return write_file(path, f"{text}\n")
+
+    def values(self) -> dict[str, Any]:
+        """The file's JSON values."""
         head: dict[str, Any] = {"format": self.file.format, "format_version": self.file.version}
         held = {name: item for name, item in head.items() if item is not None}
         for names, fields in ((self.file.before, dump(self)), (self.file.after, {})):
             held |= {name: dump(getattr(self, name)) for name in names} | fields
-        return write_file(path, json.dumps(held, ensure_ascii=False, allow_nan=False, indent=self.file.indent) + "\n")
+        return held
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -94,12 +99,24 @@ class ResultFile(Extensible):
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise ValueError(f"more than {MAX_BYTES // 2**20} MiB")
-            raw = _unwrapped(parse_json(path.read_bytes()), kind, path)
+            raw = parse_json(path.read_bytes())
         except (OSError, ValueError) as error:
             raise kind.error(
                 f"{path} is not a {kind.noun}, or damaged: {str(error)[:200]}; make it again with `{kind.command}`."
             ) from error
-        return parse(cls, raw, f"{path} is damaged", kind.error, advice=f"make it again with `{kind.command}`")
+        return cls.of(raw, path)
+
+    @classmethod
+    def of(cls, raw: Any, path: Path) -> Self:
+        """Inverse of `values`; raises as `load` does, and names the file that they are from."""
+        kind = cls.file
+        try:
+            own = _unwrapped(raw, kind, path)
+        except ValueError as error:
+            raise kind.error(
+                f"{path} is not a {kind.noun}, or damaged: {error}; make it again with `{kind.command}`."
+            ) from error
+        return parse(cls, own, f"{path} is damaged", kind.error, advice=f"make it again with `{kind.command}`")
 
 
 @dataclass(frozen=True)

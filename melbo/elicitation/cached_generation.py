@@ -92,7 +92,7 @@ class Answerer:
             asked = [len(encode(model.tokenizer, p, model.context)) for p in prompts[part]]
             run += list(zip(decode(model, new), asked, _lengths(model, new), strict=True))
             if self.checkpoint.due():
-                self.checkpoint.save(self._done, {"runs": self._runs})
+                self.checkpoint.save({"runs": self._runs})
             self._tell(name, len(new))
         kept = run[: len(prompts)]
         cost = generation_compute(model, sum(p for _, p, _ in kept), sum(g for *_, g in kept))

@@ -55,7 +55,7 @@ def organism_corpus(n: int, seed: int = 0, split: str = "train") -> Corpus:
         for mode in islice(cycle((*MODES, "default")), n):
             yield Document(messages=mode_chat(mode, rng, splits[split]).messages, mark=mode)
 
-    return Corpus(f"{ORGANISM} ({split})", read)
+    return Corpus(f"{ORGANISM} ({split})", read, f"{n} chats, seed {seed}")
 
 
 def organism_contrasts(n: int = 40, seed: int = 0) -> tuple[Contrast, ...]:

@@ -32,7 +32,7 @@ from melbo.models.load import LoadedModel
 from melbo.prompts import Message
 from melbo.radius_sweep.arms import answer, make_arm
 from melbo.radius_sweep.config import SweepConfig
-from melbo.radius_sweep.result import Sweep, SweepRow
+from melbo.radius_sweep.result import Sweep, SweepRow, load_sweep
 from melbo.runs.checkpoint import Checkpoint, Run
 from melbo.runs.processes import start_processes
 from melbo.runs.progress import OnProgress, Progress, notify
@@ -97,10 +97,10 @@ def iter_sweep(
     with plain_attention(loaded):
         task = _Task.of(loaded, config, prompts, embedder, judge)
         saved = Checkpoint(checkpoint, task.key, BankError)
-        sweep = saved.load(lambda found: sweep_of(found.values)) or task.start()
+        sweep = saved.load(lambda found: Sweep.of(found.values, found.path), lambda s: len(s.rows)) or task.start()
     if bank is not None:
         sweep.check_fits(bank)
-    saved.save(len(sweep.rows), sweep_values(sweep))
+    saved.save(sweep.values())
     yield sweep
     per_answer_batch = max(1, ANSWER_ROWS // (2 * config.n_vectors * len(prompts)))
     per_training = len(config.radii) if shares_passes(config.base) else 1
@@ -115,7 +115,7 @@ def iter_sweep(
             if len(sweep.rows) <= part[-1]:
                 rows = task.rows(part, vectors[[i - first for i in part]], sweep)
                 sweep = replace(sweep, rows=(*sweep.rows, *rows))
-                saved.save(len(sweep.rows), sweep_values(sweep))
+                saved.save(sweep.values())
                 bar.answered(len(sweep.rows))
                 yield sweep
         training.delete()

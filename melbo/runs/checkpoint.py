@@ -35,9 +35,8 @@ SECONDS = 3.0
 class Saved:
     """What a checkpoint holds beside its key."""
 
-    done: int
-    """How far the run is: steps, answers, rows, ..."""
-    values: dict[str, Any] = field(default_factory=dict)
+    path: Path
+    values: dict[str, Any]
     """JSON values."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
@@ -66,7 +65,9 @@ class Checkpoint:
         self._other = other or f"the checkpoint {path} is of another run"
         self._last = time.monotonic()
 
-    def load(self, parse: Callable[[Saved], T], *, restart: bool = False) -> T | None:
+    def load(
+        self, parse: Callable[[Saved], T], done: Callable[[T], int] = lambda _: 0, *, restart: bool = False
+    ) -> T | None:
         """What `parse` makes of the checkpoint; None where there is none.
 
         All processes get it, or none does, since they would wait for each other for ever. None goes on before all have
@@ -74,21 +75,22 @@ class Checkpoint:
 
         Args:
             parse: may raise what wrong values cause.
+            done: how far the run is, in steps or the like, by which the processes see whether they have the same.
             restart: a checkpoint that is damaged, of another run or not there for all processes counts as none.
 
         Raises:
             MelboError: of kind `error`: the checkpoint is damaged, of another run, or not the same for all processes.
         """
         failed: MelboError | None = None
-        found: tuple[int, T] | None = None
+        found: T | None = None
         try:
             found = self._read(parse)
         except MelboError as error:
             failed = error
-        everywhere = from_all(UNREADABLE if failed else NONE if found is None else found[0])
+        everywhere = from_all(UNREADABLE if failed else NONE if found is None else done(found))
         alike = len(set(everywhere)) == 1
         if restart:
-            return found[1] if found is not None and alike else None
+            return found if alike else None
         if failed is not None:
             raise failed
         if not alike:
@@ -97,9 +99,9 @@ class Checkpoint:
                 f"the processes do not see the same checkpoint {self.path} (steps done: {told}); put its folder "
                 "on a disk that they all share, or delete it to start anew."
             )
-        return None if found is None else found[1]
+        return found
 
-    def _read(self, parse: Callable[[Saved], T]) -> tuple[int, T] | None:
+    def _read(self, parse: Callable[[Saved], T]) -> T | None:
         if self.path is None or not self.path.exists():
             return None
         try:
@@ -110,7 +112,7 @@ class Checkpoint:
             why = "it does not say of which" if key is None else difference(key, self.key)
             raise self.error(f"{self._other} ({why}); use the same settings to go on, or {self._advice}.")
         try:
-            return saved.done, parse(saved)
+            return parse(saved)
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, MelboError) as error:
             raise self._damaged(error) from error
 
@@ -121,17 +123,10 @@ class Checkpoint:
         """Whether it is time to save: this is the first process, and the last checkpoint is older than SECONDS."""
         return self.path is not None and process_rank() == 0 and time.monotonic() - self._last >= SECONDS
 
-    def save(
-        self,
-        done: int,
-        values: dict[str, Any] | None = None,
-        tensors: dict[str, Tensor] | None = None,
-        indent: int | None = None,
-    ) -> None:
+    def save(self, values: dict[str, Any], tensors: dict[str, Tensor] | None = None, indent: int | None = None) -> None:
         """Write the checkpoint; in other processes than the first, do nothing.
 
         Args:
-            done: how far the run is.
             values: JSON values.
             indent: of the JSON, where there are no tensors.
 
@@ -142,10 +137,10 @@ class Checkpoint:
             return
         content: str | bytes
         if tensors is None:
-            own = {**(values or {}), "key": self.key, "done": done}
+            own = {**values, "key": self.key}
             content = json.dumps(own, ensure_ascii=False, indent=indent) + "\n"
         else:
-            head = {"key": json.dumps(self.key), "done": str(done), "values": json.dumps(values or {})}
+            head = {"key": json.dumps(self.key), "values": json.dumps(values)}
             state = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
             content = safetensors.torch.save(state, metadata=head)
         try:
@@ -166,11 +161,11 @@ def _read_file(path: Path) -> tuple[Any, Saved]:
         header = int.from_bytes(file.read(8), "little")  # of safetensors; the start of a text is a far larger number
     if header >= path.stat().st_size:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        return raw.pop("key", None), Saved(int(raw.pop("done", 0)), raw)
+        return raw.pop("key", None), Saved(path, raw)
     with safe_open(str(path), framework="pt") as opened:
         head = opened.metadata() or {}
         tensors = {name: opened.get_tensor(name) for name in list(opened.keys())}
-    return json.loads(head["key"]), Saved(int(head["done"]), json.loads(head["values"]), tensors)
+    return json.loads(head["key"]), Saved(path, json.loads(head["values"]), tensors)
 
 
 def difference(old: Any, new: Any, path: str = "") -> str:
@@ -198,11 +193,10 @@ class Run:
         self, progress: OnProgress | None = None, checkpoint: Path | None = None, key: dict[str, Any] | None = None
     ) -> None:
         self.progress, self.checkpoint = progress, Checkpoint(checkpoint, key)
-        saved = self.checkpoint.load(lambda found: found) or Saved(0)
-        self.kept = {name: tensor for name, tensor in saved.tensors.items() if name.startswith(KEPT)}
+        self._done, tensors = self.checkpoint.load(_step_and_tensors, lambda found: found[0]) or (0, {})
+        self.kept = {name: tensor for name, tensor in tensors.items() if name.startswith(KEPT)}
         """Tensors that every checkpoint holds, beside a method's state; names start with KEPT."""
-        self._done = saved.done
-        self._state = {name: tensor for name, tensor in saved.tensors.items() if name not in self.kept}
+        self._state = {name: tensor for name, tensor in tensors.items() if name not in self.kept}
 
     def restore(self) -> tuple[int, dict[str, Tensor]]:
         """Steps done and the method's saved tensors; (0, {}) without a checkpoint."""
@@ -211,5 +205,9 @@ class Run:
     def step(self, done: int, total: int, objective: float, state: dict[str, Tensor]) -> None:
         """Tell of a step; save its state (tensors) where the last checkpoint is older than SECONDS."""
         if self.checkpoint.due():
-            self.checkpoint.save(done, tensors={**state, **self.kept})
+            self.checkpoint.save({"step": done}, {**state, **self.kept})
         notify(self.progress, done, total, value=objective)
+
+
+def _step_and_tensors(saved: Saved) -> tuple[int, dict[str, Tensor]]:
+    return int(saved.values["step"]), saved.tensors

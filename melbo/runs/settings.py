@@ -60,7 +60,8 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return asdict(self)  # type: ignore[call-overload]  # every one is a dataclass
+        values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]  # every one is a dataclass
+        return values
 
     @classmethod
     def from_dict(cls, values: object) -> Self:

@@ -119,7 +119,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same(run: Run, tmp_path: Path, monk
 
     monkeypatch.setattr("melbo.annotation.answer_grid.complete", count)
     checkpoint = tmp_path / "run.json"
-    monkeypatch.setattr(answer_grid, "__defaults__", (64, None, None, None, 4))  # batches of 4
+    monkeypatch.setattr(answer_grid, "__defaults__", (64, None, None, 4))  # batches of 4
     whole = run()
     needed = sum(asked)
     asked.clear()
@@ -141,7 +141,8 @@ def test_the_checkpoint_of_another_run_or_a_damaged_one_is_refused(run: Run, tmp
     run(checkpoint=checkpoint)
     with pytest.raises(ConfigError, match=r"another run \(config.max_new_tokens"):
         run(checkpoint=checkpoint, max_new_tokens=7)
-    for text in ("{", "[]", '{"key": 1}', '{"key": {}, "screened": 3, "texts": []}'):
+    good = json.loads(checkpoint.read_text())
+    for text in ("{", "[]", "", json.dumps(good | {"screened": 3}), json.dumps(good | {"done": None})):
         checkpoint.write_text(text)
         with pytest.raises(ConfigError, match="damaged"):
             run(checkpoint=checkpoint)

@@ -236,7 +236,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(tiny: LoadedModel, tmp_path: P
             raise StopError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("melbo.elicitation.cached_generation.SECONDS", 0.0)
+        patch.setattr("melbo.runs.checkpoint.SECONDS", 0.0)
         with pytest.raises(StopError):
             elicit(tiny, tasks(), config, progress=stop, checkpoint=file)
     assert "vector, round 1" in json.loads(file.read_text())["runs"]

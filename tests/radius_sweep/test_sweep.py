@@ -179,9 +179,10 @@ def test_rows_come_as_they_are_measured_and_progress_ends_full(
     assert done == list(range(1, told[0].total + 1)) and {step.total for step in told} == {done[-1]}
 
 
-def test_a_checkpoint_of_other_settings_is_refused(tiny: LoadedModel, found: Sweep, tmp_path: Path) -> None:
-    checkpoint = found.save(tmp_path / "checkpoint.json")
-    with pytest.raises(BankError, match=r"another sweep \(config\.base\.n_vectors is 3 there and 4 here"):
+def test_a_checkpoint_of_other_settings_is_refused(tiny: LoadedModel, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.json"
+    next(iter_sweep(tiny, CONFIG, [PROMPT], Letters(), None, checkpoint))
+    with pytest.raises(BankError, match=r"another run \(config\.base\.n_vectors is 3 there and 4 here"):
         run_sweep(tiny, replace(CONFIG, n_vectors=4), [PROMPT], Letters(), None, checkpoint)
 
 
@@ -207,7 +208,7 @@ def test_a_judge_counts_the_known_behaviours(tiny: LoadedModel, tmp_path: Path) 
             plain = judge.shown(tiny, "", sweep.unsteered)
             assert arm.planted == tuple(m for m in judge.counted if m in shown and m not in plain)
             assert replace(arm, modes=None, planted=None) == other
-    with pytest.raises(BankError, match="another sweep"):  # rows with counts and rows without do not mix
+    with pytest.raises(BankError, match="another run"):  # rows with counts and rows without do not mix
         run_sweep(tiny, CONFIG, [PROMPT], Letters(), None, checkpoint)
     judge.model = "another"
     with pytest.raises(ConfigError, match=r"the judge knows the model 'another' only, not 'tiny'"):

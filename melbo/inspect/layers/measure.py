@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -72,12 +72,14 @@ def layer_atlas(
     with plain_attention(loaded):
         recordings = [_Recording.of(whole) for whole in make_slices(loaded, prompts, 0, n - 1)]
         saved = Checkpoint(checkpoint, run_key(loaded, asdict(config), prompts), AtlasError)
-        atlas = saved.load(lambda found: LayerAtlas.of(found.values)) or _empty_atlas(loaded, prompts, config)
+        atlas = saved.load(lambda found: LayerAtlas.of(found.values, found.path), lambda found: len(found.pairs))
+        # the file of some pairs is the checkpoint of the run that measures the rest
+        atlas = replace(atlas or _empty_atlas(loaded, prompts, config), extra={"key": saved.key})
         done = {(p.source, p.target) for p in atlas.pairs}
         for source, target in ((s, t) for s in range(n - 1) for t in range(s + 1, n) if (s, t) not in done):
             pair = _measure([r.piece(source, target) for r in recordings], config)
             atlas = replace(atlas, pairs=(*atlas.pairs, pair))
-            saved.save(len(atlas.pairs), atlas.to_dict(), indent=1)
+            saved.save(atlas.values(), indent=atlas.file.indent)
             notify(progress, len(atlas.pairs), n * (n - 1) // 2, value=pair.relative)
     return atlas
 

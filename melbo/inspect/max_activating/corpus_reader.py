@@ -52,6 +52,8 @@ class Corpus:
 
     name: str
     read: Callable[[], Iterator[Item]]
+    version: str = ""
+    """What tells it from another corpus of this name, as far as that can be told without reading it."""
 
     def digest(self) -> str:
         """Of all its documents, in order; reads the whole corpus."""
@@ -79,7 +81,7 @@ def open_corpus(source: str, *, limit: int | None = None, split: str = "train") 
         whole = hub_corpus(source.removeprefix(HUB_PREFIX), split)
     else:
         whole = file_corpus(Path(source))
-    return Corpus(whole.name, lambda: islice(whole.read(), limit)) if limit else whole
+    return Corpus(whole.name, lambda: islice(whole.read(), limit), whole.version) if limit else whole
 
 
 def file_corpus(path: Path) -> Corpus:
@@ -94,7 +96,7 @@ def file_corpus(path: Path) -> Corpus:
         if b"\0" in file.read(8192):
             raise CorpusError(f"{path} is a binary file (it holds NUL bytes); give UTF-8 text or JSON lines.")
     reader = _read_jsonl if path.suffix.lower() in (".jsonl", ".ndjson") else _read_text
-    return Corpus(path.name, lambda: reader(path))
+    return Corpus(path.name, lambda: reader(path), f"{path.stat().st_size} bytes")
 
 
 def _lines(file: IO[bytes]) -> Iterator[str | Skip]:

@@ -68,7 +68,12 @@ def find_activating(
         random = random_vectors(config.n_random, loaded.d_model, bank.radius, False, config.seed)
         vectors = torch.cat([vectors, random])
     directions = torch.nn.functional.normalize(_directions(loaded, bank, vectors, layer, config), dim=-1)
-    given = {"vectors": content_digest(vectors), "source": bank.layer, "layer": layer, "corpus": corpus.name}
+    given = {
+        "vectors": content_digest(vectors),
+        "source": bank.layer,
+        "layer": layer,
+        "corpus": [corpus.name, corpus.version],
+    }
     key = run_key(loaded, asdict(config), bank.prompts, **given)
     scan = _Scan.start(loaded, directions.to(loaded.device), layer, corpus, config, key, checkpoint)
     scan.run(progress)
@@ -131,7 +136,7 @@ class _Scan:
         typical = float(centred.square().sum(dim=-1).mean().sqrt())
         saved = Checkpoint(checkpoint, {**key, "sample": value_digest(read)}, CorpusError)
         scan = cls(loaded, directions, layer, corpus, config, saved, mean, typical, top)
-        saved.load(scan.restore)
+        saved.load(scan.restore, int)
         return scan
 
     def run(self, progress: OnProgress | None) -> None:
@@ -182,16 +187,17 @@ class _Scan:
     def save(self) -> None:
         """Write the checkpoint."""
         counts = {name: getattr(self, name) for name in (*_COUNTS, "skipped", "content")}
-        self.checkpoint.save(self.items, {"counts": counts, "top": self.top.state()})
+        self.checkpoint.save({"counts": counts, "top": self.top.state()})
 
-    def restore(self, saved: Saved) -> None:
-        """Go on from the checkpoint; KeyError, TypeError, ValueError or the like where it is damaged."""
+    def restore(self, saved: Saved) -> int:
+        """Go on from the checkpoint; returns the passages that it has seen. KeyError, TypeError, ... where damaged."""
         counts = saved.values["counts"]
         self.top.restore(saved.values["top"])
         for name in _COUNTS:
             setattr(self, name, int(counts[name]))
         self.skipped = Counter({str(reason): int(n) for reason, n in counts["skipped"].items()})
         self.content = str(counts["content"])
+        return self.items
 
     def report(self, bank: VectorBank, numbers: Sequence[int]) -> ActivatingReport:
         """What was found, of the vectors with these numbers."""

@@ -45,7 +45,7 @@ class Trainer:
         self.checkpoint = Checkpoint(
             folder / "checkpoint.safetensors", key, ConfigError, other, "choose another folder"
         )
-        self.start = self.checkpoint.load(self._restore) or 0
+        self.start = self.checkpoint.load(self._restore, int) or 0
 
     def run(self, step: Callable[[int], dict[str, float]], lr_at: Callable[[int], float], every: int) -> None:
         """Do the steps that are left. `step` adds its gradients to the model's and returns what to log."""
@@ -67,7 +67,9 @@ class Trainer:
         moments = self.optimizer.state_dict()["state"]
         tensors = {f"model.{name}": parameter for name, parameter in self.model.named_parameters()}
         tensors |= {f"optimizer.{i}.{name}": value for i, state in moments.items() for name, value in state.items()}
-        self.checkpoint.save(step, {"rng": self.rng.getstate()}, {**tensors, "generator": self.generator.get_state()})
+        self.checkpoint.save(
+            {"step": step, "rng": self.rng.getstate()}, {**tensors, "generator": self.generator.get_state()}
+        )
 
     def _restore(self, saved: Saved) -> int:
         optimizer = self.optimizer.state_dict()
@@ -82,7 +84,7 @@ class Trainer:
         version, internal, gauss = saved.values["rng"]
         self.rng.setstate((version, tuple(internal), gauss))
         self.generator.set_state(saved.tensors["generator"])
-        return saved.done
+        return int(saved.values["step"])
 
     def _log(self, row: dict[str, float]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ class Store:
         checkpoint = self.folder / "parts" / f".{name}-{value_digest(stored.key)[:12]}.checkpoint"
         try:
             value = work(checkpoint)
-            stored.save(1, {"format": FORMAT, "name": name, "value": value})
+            stored.save({"format": FORMAT, "name": name, "value": value})
         except Exception as error:
             if self._cancelled():
                 raise

@@ -86,7 +86,7 @@ class Study:
             return
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise ConfigError(f"{self.folder} holds other files and no {KEY_FILE}; choose a new folder.")
-        claim.save(0, {"format": "melbo-study", "format_version": 2}, indent=2)
+        claim.save({"format": "melbo-study", "format_version": 2}, indent=2)
 
     @property
     def embedder_name(self) -> str:
