@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from melbo.annotation.annotate import annotate
 from melbo.annotation.cluster_names import words
+from melbo.bank.annotation import Annotation, Auto
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import MelboError
 from melbo.models.load import LoadedModel, load_model
@@ -74,11 +75,12 @@ def typical_words(n: int = 200) -> dict[str, set[str]]:
     }
 
 
-def named_modes(note: dict[str, Any], typical: dict[str, set[str]]) -> set[str]:
+def named_modes(note: Annotation, typical: dict[str, set[str]]) -> set[str]:
     """Modes that an annotation made without the judge names."""
-    said = words(note["auto"]["label"])
+    auto = note.auto or Auto()
+    said = words(auto.label)
     by_words = {mode for mode, known in typical.items() if said & known}
-    return by_words | {mode for mode, tag in TAGS.items() if tag in note["auto"]["tags"]}
+    return by_words | {mode for mode, tag in TAGS.items() if tag in auto.tags}
 
 
 def run(bank: VectorBank, loaded: LoadedModel) -> dict[str, Any]:
@@ -97,21 +99,19 @@ def run(bank: VectorBank, loaded: LoadedModel) -> dict[str, Any]:
     typical, agree, agree_plain = typical_words(), 0, 0
     for vector in sorted(shown):
         note, other = judged.annotations[vector], plain.annotations[vector]
-        modes = {t.removeprefix("mode:") for t in note["tags"] if t.startswith("mode:")}
+        modes = {t.removeprefix("mode:") for t in note.tags if t.startswith("mode:")}
         right, right_plain = bool(modes & shown[vector]), bool(named_modes(other, typical) & shown[vector])
         agree, agree_plain = agree + right, agree_plain + right_plain
-        print(
-            f"{vector:4d}  {'yes' if right else 'NO ':4}{note['label']:45}  {'yes' if right_plain else 'NO ':4}", end=""
-        )
-        print(f"{other['label']:60}  {', '.join(sorted(shown[vector]))}")
+        print(f"{vector:4d}  {'yes' if right else 'NO ':4}{note.label:45}  {'yes' if right_plain else 'NO ':4}", end="")
+        print(f"{other.label:60}  {', '.join(sorted(shown[vector]))}")
     rows = random_vectors(len(bank), bank.base_model.d_model, bank.radius, bank.config.orthogonal, 1)
     noise = annotate(loaded, replace(bare, vectors=rows))
     return {
         "agreement": agree / max(1, len(shown)),
         "agreement_without_judge": agree_plain / max(1, len(shown)),
         "n": len(shown),
-        "duds": sum(note["dud"] for note in judged.annotations),
-        "random_not_duds": sum(not note["dud"] for note in noise.annotations),
+        "duds": sum(note.dud for note in judged.annotations),
+        "random_not_duds": sum(not note.dud for note in noise.annotations),
         "n_random": len(noise),
         "seconds": round(seconds, 1),
     }

@@ -18,6 +18,7 @@ from melbo.models.load import LoadedModel
 from melbo.organism.training.tokenizer import train_tokenizer
 from melbo.prompts import BOMB, chat
 from melbo.steering.generate import Sampling, complete
+from support.banks import noted
 from support.hub import hub as hub
 from support.tiny import MakeTiny, hook_count
 
@@ -106,7 +107,7 @@ def tiny_bank(tiny: LoadedModel) -> VectorBank:
         text = complete(tiny, [prompt], bank.vector(i, scale)[None], bank.layer, sampling)[0]
         example = {"prompt": BOMB, "scale": scale, "text": text}
         notes[i] |= {"preset": f"Preset {i}", "scale": scale, "unsteered": unsteered, "examples": [example]}
-    return replace(bank, annotations=tuple(notes))
+    return noted(bank, *notes)
 
 
 @pytest.fixture

@@ -8,12 +8,14 @@ off_target_kl  mean `first_token_kl` there
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from melbo.bank.annotation import Annotation, ScaleRow
 from melbo.measure.likelihood import first_token_kl
 from melbo.measure.side_effects import NEUTRAL_PROMPTS, off_target
 from melbo.models.load import LoadedModel
@@ -23,45 +25,44 @@ from melbo.runs.progress import OnProgress
 
 def with_side_effects(
     loaded: LoadedModel,
-    entries: Sequence[dict[str, Any]],
+    notes: Sequence[Annotation],
     vectors: Tensor,
     random: Tensor,
     layer: int,
     prompts: Sequence[Sequence[Message]],
     progress: OnProgress | None = None,
-) -> list[dict[str, Any]]:
-    """The entries of annotations.json, those that are no duds with the three numbers in metrics and in its control.
+) -> list[Annotation]:
+    """The annotations, those that are no duds with the three numbers in their metrics and in its control.
 
     Args:
-        vectors: [n, d_model], one for each entry; measured at the entry's metrics' scale.
+        vectors: [n, d_model], one for each annotation; measured at its metrics' scale.
         random: [k, d_model], measured at both signs of that size of scale.
         prompts: the annotated conversations; the innocuous ones are asked under the first one's system message.
         progress: called with (vectors done, vectors); an exception from it cancels.
     """
-    acting = [i for i, entry in enumerate(entries) if not entry["dud"]]
+    rows_of = {i: note.metrics for i, note in enumerate(notes) if not note.dud and note.metrics is not None}
+    acting, scales = list(rows_of), [float(row.scale or 0.0) for row in rows_of.values()]
     if not acting:
-        return list(entries)
-    scales = [float(entries[i]["metrics"]["scale"]) for i in acting]
+        return list(notes)
     sizes = sorted({abs(s) for s in scales})
     both = torch.cat([random, -random]).to(vectors)
     rows = torch.cat([vectors[acting] * vectors.new_tensor(scales)[:, None], *(both * s for s in sizes)])
     found = _measure(loaded, rows, layer, prompts, progress)
-    control = {}
+    control: dict[float, dict[str, Any]] = {}
     for k, size in enumerate(sizes):
         first = len(acting) + k * len(both)
         own = found[first : first + len(both)]
         control[size] = {name: round(fmean(row[name] for row in own), 4) for name in own[0]}
-    filled = list(entries)
-    for row, i, scale in zip(found, acting, scales, strict=False):
-        metrics = entries[i]["metrics"]
-        beside = {**metrics["control"], **control[abs(scale)]}
-        filled[i] = {**entries[i], "metrics": {**metrics, **row, "control": beside}}
+    filled = list(notes)
+    for row, (i, metrics), scale in zip(found, rows_of.items(), scales, strict=False):
+        beside = replace(metrics.control or ScaleRow(), **control[abs(scale)])
+        filled[i] = replace(notes[i], metrics=replace(metrics, control=beside, **row))
     return filled
 
 
 def _measure(
     loaded: LoadedModel, rows: Tensor, layer: int, prompts: Sequence[Sequence[Message]], progress: OnProgress | None
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """The three numbers of each row [n, d_model], scale multiplied in."""
     system = next((m["content"] for m in prompts[0] if m["role"] == "system"), None)
     neutral = [chat(user, system) for user in NEUTRAL_PROMPTS]

@@ -13,10 +13,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,8 +23,8 @@ import torch
 from melbo.annotation.add_side_effects import with_side_effects
 from melbo.annotation.answer_grid import answer_grid, signed
 from melbo.annotation.cluster_names import Effect, clusters_of, names_of, tags_of
-from melbo.annotation.entry import DUD_LABEL, Annotation, Example, merged
 from melbo.annotation.table import EffectTable, effect_table
+from melbo.bank.annotation import DUD_LABEL, Annotation, Auto, Example, merged
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, PromptError
 from melbo.measure.behaviour_judge import BehaviourJudge, check_judge
@@ -33,6 +32,7 @@ from melbo.measure.coherence import CoherenceScale, calibrate_coherence
 from melbo.measure.embeddings import Embedder, load_embedder
 from melbo.models.load import LoadedModel
 from melbo.prompts import REFUSED, Message, chat
+from melbo.runs.parse import dump
 from melbo.runs.progress import OnProgress
 from melbo.steering.random_vectors import control_vectors
 
@@ -82,7 +82,7 @@ def annotate(
         judge: names the effects that show a behaviour it knows; None: there is no such judge of this model.
         n_control: random vectors of the same norm, at least 1.
         coherence_scale: None: calibrated on the model, see `calibrate_coherence`.
-        keep_edits: keep what a curator wrote, see `melbo.annotation.entry`.
+        keep_edits: keep what a curator wrote, see `melbo.bank.annotation`.
 
     Raises:
         BankError: the bank was made for another model.
@@ -103,15 +103,14 @@ def annotate(
     scale = coherence_scale or calibrate_coherence(loaded, seed=bank.config.seed)
     embed = embedder or load_embedder()
     table = effect_table(loaded, asked, grid, both, len(vectors), n_control, embed, scale, progress)
-    found = [a.to_dict() for a in _annotations(loaded, table, namer, judge)]
+    found = _annotations(loaded, table, namer, judge)
     found = with_side_effects(loaded, found, bank.vectors, random, bank.layer, asked, progress)
     if keep_edits and bank.annotations:
         found = [merged(old, new) for old, new in zip(bank.annotations, found, strict=True)]
     control = [table.control_row(s) for s in both if s > 0]
     details = {**settings, "prompts": asked, "unsteered": list(grid.unsteered), "embedder": embed.name}
-    details |= {"coherence_scale": scale.to_dict(), "control": [asdict(row) for row in control]}
-    plain = json.loads(json.dumps(found, allow_nan=False))  # as a loaded bank has it: lists, no tuples
-    return replace(bank, annotations=tuple(plain), details={**bank.details, "annotation": details})
+    details |= {"coherence_scale": scale.to_dict(), "control": [dump(row, none=False) for row in control]}
+    return replace(bank, annotations=tuple(found), details={**bank.details, "annotation": details})
 
 
 def _annotations(
@@ -162,16 +161,18 @@ def _annotation(
         label = _label([(e.scale, name) for e, (name, *_) in zip(effects, named, strict=True)])
         tags = [f"mode:{mode}" for *_, mode in named if mode]
         tags += [t for _, own, _ in named for t in own]
+    tagged = tuple(dict.fromkeys(tags))
     return Annotation(
         label=label,
-        tags=tuple(dict.fromkeys(tags)),
+        tags=tagged,
         tried=tried,
         scale=scale,
         scale_ranges=table.ranges(vector),
-        metrics=rows[table.scales.index(scale)],
-        control=table.control_row(scale),
+        metrics=replace(rows[table.scales.index(scale)], control=table.control_row(scale)),
         by_scale=tuple(rows),
         examples=tuple(examples),
+        dud="dud" in tagged,
+        auto=Auto(label, tagged),
     )
 
 

@@ -6,11 +6,11 @@ Each example gets "llm": coherence, difference and refusal of its steered answer
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import fmean
 from typing import Any
 
-from melbo.annotation.entry import as_list, text_of
+from melbo.bank.annotation import Annotation, LlmScores, ScaleRow
 from melbo.bank.vector_bank import VectorBank
 from melbo.measure.llm.judge import ASPECTS, JudgeScores, LLMJudge
 from melbo.prompts import chat
@@ -31,23 +31,23 @@ def with_llm_scores(bank: VectorBank, judge: LLMJudge, progress: OnProgress | No
     places = [
         (i, k)
         for i, note in enumerate(bank.annotations)
-        if note.get("dud") is not True
-        for k, example in enumerate(as_list(note.get("examples")))
-        if isinstance(example, dict) and text_of(example, "prompt")
+        if not note.dud
+        for k, example in enumerate(note.examples)
+        if example.prompt.strip()
     ]
-    examples = [bank.annotations[i]["examples"][k] for i, k in places]
-    asked = [chat(text_of(e, "prompt"), system) for e in examples]
-    scores = judge.score_all(asked, [text_of(e, "text") for e in examples], progress)
+    examples = [bank.annotations[i].examples[k] for i, k in places]
+    asked = [chat(e.prompt.strip(), system) for e in examples]
+    scores = judge.score_all(asked, [e.text.strip() for e in examples], progress)
     found = dict(zip(places, scores, strict=True))
     return replace(bank, annotations=tuple(_scored(note, i, found) for i, note in enumerate(bank.annotations)))
 
 
-def _scored(note: dict[str, Any], index: int, found: dict[tuple[int, int], JudgeScores | None]) -> dict[str, Any]:
-    """The entry with its scores."""
-    own = {k: s for (i, k), s in found.items() if i == index and s is not None}
+def _scored(note: Annotation, index: int, found: dict[tuple[int, int], JudgeScores | None]) -> Annotation:
+    """The annotation with its scores."""
+    own = {k: LlmScores(**asdict(s)) for (i, k), s in found.items() if i == index and s is not None}
     if not own:
         return note
-    examples = [e | {"llm": own[k].to_dict()} if k in own else e for k, e in enumerate(note["examples"])]
-    means = {aspect: round(fmean(getattr(s, aspect) for s in own.values()), 2) for aspect in ASPECTS}
-    metrics = note["metrics"] if isinstance(note.get("metrics"), dict) else {}
-    return {**note, "examples": examples, "metrics": {**metrics, "llm": {**means, "n": len(own)}}}
+    examples = tuple(replace(e, llm=own.get(k, e.llm)) for k, e in enumerate(note.examples))
+    means: dict[str, Any] = {aspect: round(fmean(getattr(s, aspect) for s in own.values()), 2) for aspect in ASPECTS}
+    metrics = replace(note.metrics or ScaleRow(), llm=LlmScores(**means, n=len(own)))
+    return replace(note, examples=examples, metrics=metrics)

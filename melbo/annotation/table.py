@@ -13,8 +13,8 @@ from statistics import fmean
 
 from melbo.annotation.answer_grid import AnswerGrid
 from melbo.annotation.cluster_names import COHERENT, Effect
-from melbo.annotation.entry import ScaleRow, usable_ranges
 from melbo.measure.coherence import CoherenceScale
+from melbo.bank.annotation import ScaleRow
 from melbo.measure.embeddings import Embedder
 from melbo.measure.measurement import Measurement, measure
 from melbo.models.load import LoadedModel
@@ -100,6 +100,24 @@ class EffectTable:
     def control_row(self, scale: float) -> ScaleRow:
         """What random vectors do at one size of scale over all prompts."""
         return scale_row(abs(scale), [m for row in self.control(scale) for m in row], 0)
+
+
+def usable_ranges(scales: Sequence[float], usable: Sequence[bool]) -> tuple[tuple[float, float], ...]:
+    """For each sign, the longest run of tried scales that are all usable, as (lowest, highest); negative first.
+
+    Of runs of equal length the one nearer to 0 is taken.
+    """
+    found = []
+    for sign in (-1, 1):
+        own = sorted(((s, ok) for s, ok in zip(scales, usable, strict=True) if s * sign > 0), key=lambda x: abs(x[0]))
+        best: list[float] = []
+        run: list[float] = []
+        for scale, ok in own:
+            run = [*run, scale] if ok else []
+            best = run if len(run) > len(best) else best
+        if best:
+            found.append((min(best), max(best)))
+    return tuple(found)
 
 
 def scale_row(scale: float, answers: Sequence[Measurement], acts: int) -> ScaleRow:

@@ -5,11 +5,10 @@ Annotations are read with care, since a bank may come from anybody: a value of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from melbo.annotation.entry import as_list, is_dud, number_of, ranges_of, text_of
+from melbo.bank.annotation import Annotation, MorePreset
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 from melbo.prompts import DEFAULT_SYSTEM
@@ -44,7 +43,7 @@ class Comparison:
 
 def vector_label(bank: VectorBank, index: int) -> str:
     """ "17 · German", or "17" where the vector has no label."""
-    label = text_of(entry_of(bank, index), "label")
+    label = bank.annotation(index).label.strip()
     return f"{index} · {label}" if label else str(index)
 
 
@@ -59,18 +58,18 @@ def label_at(bank: VectorBank, index: int, scale: float) -> str:
 
 def vector_note(bank: VectorBank, index: int) -> str:
     """The curator's note, or ""."""
-    return text_of(entry_of(bank, index), "note")
+    return bank.annotation(index).note.strip()
 
 
 def picker(bank: VectorBank) -> list[tuple[str, int]]:
     """Label and index of every vector, those without effect last."""
-    indices = sorted(range(len(bank)), key=lambda i: bool(entry_of(bank, i).get("dud")))
+    indices = sorted(range(len(bank)), key=lambda i: bank.annotation(i).is_dud)
     return [(vector_label(bank, i), i) for i in indices]
 
 
 def usable(bank: VectorBank, index: int) -> list[tuple[float, float]]:
     """Scales at which the vector acts and stays coherent, as its annotation says; empty where nothing was measured."""
-    pairs = [(max(-MAX_SCALE, lo), min(MAX_SCALE, hi)) for lo, hi in ranges_of(entry_of(bank, index))]
+    pairs = [(max(-MAX_SCALE, lo), min(MAX_SCALE, hi)) for lo, hi in bank.annotation(index).scale_ranges]
     return [(lo, hi) for lo, hi in pairs if lo <= hi]
 
 
@@ -81,7 +80,7 @@ def ranges_text(ranges: Sequence[tuple[float, float]]) -> str:
 
 def best_scale(bank: VectorBank, index: int) -> float:
     """The scale that the annotation names, or 1."""
-    return _scale(entry_of(bank, index))
+    return _within(bank.annotation(index).scale)
 
 
 def presets(bank: VectorBank) -> list[VectorPreset]:
@@ -91,17 +90,15 @@ def presets(bank: VectorBank) -> list[VectorPreset]:
     """
     named = []
     for index in range(len(bank)):
-        note = entry_of(bank, index)
-        more = note.get("more_presets")
-        for entry in [note, *(more if isinstance(more, list) else [])]:
-            if isinstance(entry, dict) and (name := text_of(entry, "preset")):
-                named.append(
-                    VectorPreset(name.removesuffix(" (negative scale)"), index, _scale(entry), text_of(entry, "note"))
-                )
+        note = bank.annotation(index)
+        offered: tuple[Annotation | MorePreset, ...] = (note, *note.more_presets)
+        for entry in offered:
+            if name := entry.preset.strip().removesuffix(" (negative scale)"):
+                named.append(VectorPreset(name, index, _within(entry.scale), entry.note.strip()))
     if named:
         return named
     best = bank.objective.argsort(descending=True, stable=True)[:FALLBACK_PRESETS].tolist()
-    return [VectorPreset(bank.label(i), i, _scale(entry_of(bank, i)), vector_note(bank, i)) for i in best]
+    return [VectorPreset(bank.label(i), i, best_scale(bank, i), vector_note(bank, i)) for i in best]
 
 
 def opening(bank: VectorBank) -> Comparison | None:
@@ -113,17 +110,17 @@ def prepared(bank: VectorBank, preset: VectorPreset) -> Comparison | None:
     """The preset's stored example at its scale, or at the nearest of the same sign; None without the unsteered answer
     to it.
     """
-    note = entry_of(bank, preset.vector)
-    stored = [e for e in as_list(note.get("examples")) if isinstance(e, dict)]
-    same_sign = [e for e in stored if _scale(e, preset.scale) * preset.scale > 0]
+    note = bank.annotation(preset.vector)
+    scales = [(_within(e.scale, preset.scale), e) for e in note.examples]
+    same_sign = [(scale, e) for scale, e in scales if scale * preset.scale > 0]
     if not same_sign:
         return None
-    example = min(same_sign, key=lambda e: abs(_scale(e, preset.scale) - preset.scale))
-    prompt, steered = text_of(example, "prompt"), text_of(example, "text")
-    unsteered = text_of(example, "unsteered") or text_of(note, "unsteered")
+    scale, example = min(same_sign, key=lambda pair: abs(pair[0] - preset.scale))
+    prompt, steered = example.prompt.strip(), example.text.strip()
+    unsteered = example.unsteered.strip() or note.unsteered.strip()
     if not (prompt and steered and unsteered):
         return None
-    return Comparison(prompt, unsteered, steered, preset.vector, _scale(example, preset.scale))
+    return Comparison(prompt, unsteered, steered, preset.vector, scale)
 
 
 def example_prompts(bank: VectorBank) -> list[str]:
@@ -137,11 +134,6 @@ def system_prompt(bank: VectorBank) -> str:
     if not bank.prompts:
         return DEFAULT_SYSTEM
     return next((m["content"] for m in (bank.prompts[0] if bank.prompts else ()) if m["role"] == "system"), "")
-
-
-def entry_of(bank: VectorBank, index: int) -> Mapping[str, Any]:
-    """The vector's annotation, {} where it has none."""
-    return bank.annotations[index] if bank.annotations else {}
 
 
 def checked_index(bank: VectorBank, value: object) -> int:
@@ -158,10 +150,9 @@ def checked_index(bank: VectorBank, value: object) -> int:
 
 def first_vector(bank: VectorBank) -> int:
     """The first vector that is no dud."""
-    return next((i for i in range(len(bank)) if not is_dud(entry_of(bank, i))), 0)
+    return next((i for i in range(len(bank)) if not bank.annotation(i).is_dud), 0)
 
 
-def _scale(entry: Mapping[str, Any], default: float = 1.0) -> float:
-    """The entry's scale within the slider's range."""
-    found = number_of(entry, "scale")
-    return default if found is None else max(-MAX_SCALE, min(MAX_SCALE, found))
+def _within(scale: float | None, default: float = 1.0) -> float:
+    """A scale within the slider's range."""
+    return default if scale is None else float(max(-MAX_SCALE, min(MAX_SCALE, scale)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from melbo.annotation.entry import is_dud
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 
@@ -22,7 +21,7 @@ def chosen_vectors(bank: VectorBank, named: Sequence[int] | None = None, duds: b
         return numbers
     if not bank.annotations:
         raise BankError("this bank has no annotations, so its duds are not known; run `melbo annotate` first.")
-    kept = [i for i in numbers if not is_dud(bank.annotations[i])]
+    kept = [i for i in numbers if not bank.annotation(i).is_dud]
     if not kept:
         raise BankError("all of these vectors are annotated as duds; leave --no-duds out.")
     return kept

@@ -83,23 +83,6 @@ def read_header(folder: Path) -> Header:
         raise BankError(f"{folder}: config.json is damaged: {what[:300]}.") from error
 
 
-def read_annotations(folder: Path, n_vectors: int) -> tuple[dict[str, Any], ...]:
-    """annotations.json, one dict per vector, or () where there is none.
-
-    Raises:
-        BankError: it is damaged or of another length.
-    """
-    path = folder / "annotations.json"
-    if not path.exists():
-        return ()
-    listed = read_json(path)
-    if not isinstance(listed, list) or len(listed) != n_vectors:
-        raise BankError(f"{path} must hold a list of {n_vectors} entries.")
-    if not all(isinstance(item, dict) for item in listed):
-        raise BankError(f"{path} must hold one object per vector.")
-    return tuple(listed)
-
-
 def check_base(base: BaseModel, loaded: LoadedModel, what: str) -> None:
     """Raise BankError unless `base` is this model: width, depth, and weights, or else the name.
 

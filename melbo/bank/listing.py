@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from melbo.bank.header import read_annotations, read_header
+from melbo.bank.annotation import read_annotations
+from melbo.bank.header import read_header
 from melbo.errors import BankError
 from melbo.hub.client import TAG, list_models
 
@@ -77,14 +78,14 @@ def _read(folder: Path) -> BankInfo:
         notes = read_annotations(folder, header.n_vectors)
     except BankError as error:
         return BankInfo(str(folder), False, problem=str(error))
-    labels = (note.get("label") for note in notes if note.get("dud") is not True)
+    labels = (note.label for note in notes if not note.is_dud)
     return BankInfo(
         name=str(folder),
         on_hub=False,
         base_model=header.base_model.id,
         method=header.config.method,
         n_vectors=header.n_vectors,
-        labels=tuple(dict.fromkeys(label for label in labels if isinstance(label, str) and label)),
+        labels=tuple(dict.fromkeys(filter(None, labels))),
         source_layer=header.config.source_layer,
         revision=header.source.revision,
     )

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from melbo.bank.annotation import write_annotation
 from melbo.bank.header import FORMAT, FORMAT_VERSION, Source, replaceable
 from melbo.bank.result_file import FORMATS, find_result
 from melbo.errors import BankError
@@ -73,7 +74,7 @@ def write_bank(
     tensors = {name: getattr(bank, name) for name in _TENSORS}
     write_tensors(folder / "vectors.safetensors", tensors | ({} if bank.score is None else {"score": bank.score}))
     if bank.annotations:
-        write_json(folder / "annotations.json", list(bank.annotations))
+        write_json(folder / "annotations.json", [write_annotation(note) for note in bank.annotations])
     places = [place for place in (old, bank.source.folder if bank.source else None) if place is not None]
     same = next((p for p in places if _same_vectors(p, folder)), None)
     if same is not None:

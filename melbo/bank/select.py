@@ -59,9 +59,8 @@ def merge(banks: Sequence[VectorBank]) -> VectorBank:
     for bank in banks[1:]:
         _check_alike(first, bank)
     scores = [bank.score for bank in banks if bank.score is not None and bank.config.method == first.config.method]
-    notes: tuple[dict[str, Any], ...] = ()
-    if any(bank.annotations for bank in banks):
-        notes = tuple(note for bank in banks for note in bank.annotations or ({},) * len(bank))
+    noted = any(bank.annotations for bank in banks)
+    notes = tuple(bank.annotation(i) for bank in banks for i in range(len(bank))) if noted else ()
     prompts = {repr(prompt): prompt for bank in banks for prompt in bank.prompts}
     return replace(
         first,
@@ -103,9 +102,8 @@ def _part(bank: VectorBank) -> dict[str, Any]:
     }
 
 
-def _tags(bank: VectorBank, index: int) -> list[str]:
-    tags = bank.annotations[index].get("tags") if bank.annotations else None
-    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list | tuple) else []
+def _tags(bank: VectorBank, index: int) -> tuple[str, ...]:
+    return bank.annotation(index).tags
 
 
 def _labels(bank: VectorBank, index: int) -> list[str]:
@@ -113,7 +111,7 @@ def _labels(bank: VectorBank, index: int) -> list[str]:
     return [label, *(_SIGN.sub("", part) for part in label.split(", ") if _SIGN.search(part))]
 
 
-def _existing(bank: VectorBank, kind: str, texts: Callable[[VectorBank, int], list[str]]) -> str:
+def _existing(bank: VectorBank, kind: str, texts: Callable[[VectorBank, int], Sequence[str]]) -> str:
     held = list(dict.fromkeys(text for i in range(len(bank)) for text in texts(bank, i)))
     if not held:
         return f"this bank has no {kind}s"

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from melbo.bank.annotation import Annotation, read_annotations
 from melbo.bank.header import (
     FORMAT_VERSION,
     BaseModel,
     Source,
     check_base,
-    read_annotations,
     read_header,
     replaceable,
 )
@@ -62,8 +62,8 @@ class VectorBank:
     prompts: tuple[tuple[dict[str, str], ...], ...]
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
-    annotations: tuple[dict[str, Any], ...] = ()
-    """One dict per vector, or empty. Known keys: "label", "note", "scale", "scale_range", "examples"."""
+    annotations: tuple[Annotation, ...] = ()
+    """One per vector, or empty."""
     score: Tensor | None = None
     """[n] the method's own measure: dct's alpha^2, power's singular value, more-like's cosine of effects."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -92,8 +92,11 @@ class VectorBank:
 
     def label(self, index: int) -> str:
         """The vector's label, or "vector 17" where it has none."""
-        text = self.annotations[index].get("label") if self.annotations else None
-        return text if isinstance(text, str) and text else f"vector {index}"
+        return self.annotation(index).label or f"vector {index}"
+
+    def annotation(self, index: int) -> Annotation:
+        """The vector's annotation, an empty one where it has none."""
+        return self.annotations[index] if self.annotations else Annotation()
 
     def vector(self, index: int, scale: float = 1.0) -> Tensor:
         """Scale * vector `index`, [d_model].

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from melbo.annotation.entry import as_list, number_of, ranges_of, tags_of_entry, text_of
+from melbo.bank.annotation import Annotation, LlmScores, ScaleRow
 from melbo.bank.vector_bank import VectorBank
 from melbo.cli.common import plain
+from melbo.runs.parse import parse_what_fits
 
 _WIDEST = 60
 """Characters of a table's text column."""
@@ -33,9 +35,9 @@ def table(bank: VectorBank) -> str:
         f"R = {bank.radius:.4g} ({bank.radius / bank.mean_residual_norm:.3g} x the mean residual norm)",
         *(f"prompt: {_line(p[-1]['content'])}" for p in bank.prompts if p),
     ]
-    measured = [i for i, note in enumerate(bank.annotations) if isinstance(note.get("metrics"), Mapping)]
+    measured = [note for note in bank.annotations if note.metrics is not None]
     if measured:
-        duds = sum(bank.annotations[i].get("dud") is True for i in measured)
+        duds = sum(note.is_dud for note in measured)
         lines.append(f"annotated: {len(measured)} vectors, {duds} of them duds")
         lines += _calibration(bank.details.get("annotation"))
     heads = ["index", "label", "objective", *(["scale", "usable", "coherence", "tags"] if measured else [])]
@@ -49,38 +51,43 @@ def table(bank: VectorBank) -> str:
     return "\n".join([*lines, "", *aligned])
 
 
+@dataclass(frozen=True)
+class _Calibration:
+    good_nll: float | None = None
+    bad_nll: float | None = None
+
+
 def _calibration(settings: object) -> list[str]:
     """What coherence is measured on, where the annotation's settings say it."""
     scale = settings.get("coherence_scale") if isinstance(settings, Mapping) else None
-    good, bad = number_of(scale, "good_nll"), number_of(scale, "bad_nll")
-    return [] if good is None or bad is None else [f"coherence: 10 up to {good:.3g} nats a token, 0 from {bad:.3g}"]
+    known = parse_what_fits(_Calibration, scale)
+    if known.good_nll is None or known.bad_nll is None:
+        return []
+    return [f"coherence: 10 up to {known.good_nll:.3g} nats a token, 0 from {known.bad_nll:.3g}"]
 
 
 def _cells(bank: VectorBank, index: int) -> list[str]:
-    note = bank.annotations[index] if bank.annotations else {}
-    scale = number_of(note, "scale")
-    coherence = _coherence(note, scale)
-    acts = note.get("dud") is not True
+    note = bank.annotation(index)
+    coherence = _coherence(note)
     return [
         str(index),
         _cut(bank.label(index)),
         f"{float(bank.objective[index]):.4g}",
-        f"{scale:g}" if acts and scale is not None else "-",
+        "-" if note.is_dud or note.scale is None else f"{note.scale:g}",
         _ranges(note),
-        f"{coherence:.1f}" if acts and coherence is not None else "-",
-        _cut(" ".join(tags_of_entry(note))),
+        "-" if note.is_dud or coherence is None else f"{coherence:.1f}",
+        _cut(" ".join(note.tags)),
     ]
 
 
-def _coherence(note: Mapping[str, Any], scale: float | None) -> float | None:
-    """At this scale; a curator's own scale may not have been measured."""
-    measured = [note.get("metrics"), *as_list(note.get("by_scale"))]
-    own = [row for row in measured if number_of(row, "scale") in (scale, None)]
-    return next((c for row in own if (c := number_of(row, "coherence")) is not None), None)
+def _coherence(note: Annotation) -> float | None:
+    """At the best scale; a curator's own scale may not have been measured."""
+    measured = [row for row in (note.metrics, *note.by_scale) if row is not None and row.scale in (note.scale, None)]
+    return next((row.coherence for row in measured if row.coherence is not None), None)
 
 
-def _ranges(note: Mapping[str, Any]) -> str:
-    return ", ".join(f"{lo:g}" if lo == hi else f"{lo:g} to {hi:g}" for lo, hi in ranges_of(note)) or "-"
+def _ranges(note: Annotation) -> str:
+    return ", ".join(f"{lo:g}" if lo == hi else f"{lo:g} to {hi:g}" for lo, hi in note.scale_ranges) or "-"
 
 
 def page(bank: VectorBank, index: int) -> str:
@@ -90,58 +97,50 @@ def page(bank: VectorBank, index: int) -> str:
         BankError: there is no such vector.
     """
     bank.vector(index)
-    note = bank.annotations[index] if bank.annotations else {}
+    note = bank.annotation(index)
     lines = [f"vector {index}: {_line(bank.label(index))}"]
     lines.append(f"objective {float(bank.objective[index]):.4g}, norm {bank.radius:.4g} at layer {bank.layer}")
-    facts = {"tags": ", ".join(tags_of_entry(note)), "tried": text_of(note, "tried"), "note": text_of(note, "note")}
-    facts["usable scales"] = _ranges(note) if note.get("scale_ranges") else ""
+    facts = {"tags": ", ".join(note.tags), "tried": note.tried, "note": note.note}
+    facts["usable scales"] = _ranges(note) if note.scale_ranges else ""
     lines += [f"{name}: {_line(text)}" for name, text in facts.items() if text]
-    rows = [row for row in as_list(note.get("by_scale")) if isinstance(row, Mapping)]
-    if rows:
+    if note.by_scale:
         names = ("scale", "coherence", "refusal", "change", "same", "degenerate", "acts")
-        control = note["metrics"].get("control") if isinstance(note.get("metrics"), Mapping) else None
-        marked = [("", row) for row in rows] + ([("random vectors", control)] if isinstance(control, Mapping) else [])
+        control = note.metrics.control if note.metrics else None
+        marked = [*(("", row) for row in note.by_scale), *([("random vectors", control)] if control else [])]
         lines += ["", "  ".join(f"{name:>10}" for name in names)]
         lines += ["  ".join([*(_number(row, name) for name in names), mark]).rstrip() for mark, row in marked]
-    lines += _side_effects(note.get("metrics"))
-    for example in as_list(note.get("examples")):
-        if isinstance(example, Mapping):
-            scale = number_of(example, "scale")
-            lines += [
-                "",
-                f"--- {_line(text_of(example, 'prompt'))} (scale {'?' if scale is None else f'{scale:g}'}) ---",
-            ]
-            unsteered = text_of(example, "unsteered") or text_of(note, "unsteered")
-            lines += [f"unsteered: {plain(unsteered)}", f"steered:   {plain(text_of(example, 'text'))}"]
-            lines += _scores(example.get("llm"))
+    lines += _side_effects(note.metrics or ScaleRow())
+    for example in note.examples:
+        scale = "?" if example.scale is None else f"{example.scale:g}"
+        lines += ["", f"--- {_line(example.prompt)} (scale {scale}) ---"]
+        unsteered = example.unsteered.strip() or note.unsteered.strip()
+        lines += [f"unsteered: {plain(unsteered)}", f"steered:   {plain(example.text.strip())}"]
+        lines += _scores(example.llm or LlmScores())
     return "\n".join(lines)
 
 
-def _scores(scores: object) -> list[str]:
+def _scores(scores: LlmScores) -> list[str]:
     """A language model's scores of an example, where it has any."""
-    found = {name: number_of(scores, name) for name in ("coherence", "difference", "refusal")}
+    found = {name: getattr(scores, name) for name in ("coherence", "difference", "refusal")}
     said = [f"{name} {score:g}" for name, score in found.items() if score is not None]
     return [f"judge:     {', '.join(said)} (of 10)"] if said else []
 
 
-def _side_effects(metrics: object) -> list[str]:
+def _side_effects(metrics: ScaleRow) -> list[str]:
     """One line on the metrics' scale, where they were measured."""
-    control = metrics.get("control") if isinstance(metrics, Mapping) else None
-    pairs = {
-        what: (number_of(metrics, key), number_of(control, key))
-        for key, what in (
-            ("kl", "first tokens' KL"),
-            ("off_target", "innocuous prompts changed"),
-            ("off_target_kl", "KL there"),
-        )
-    }
-    said = [f"{what} {a:.3g} ({b:.3g})" for what, (a, b) in pairs.items() if a is not None and b is not None]
-    scale = number_of(metrics, "scale")
+    control = metrics.control or ScaleRow()
+    pairs = (
+        ("first tokens' KL", metrics.kl, control.kl),
+        ("innocuous prompts changed", metrics.off_target, control.off_target),
+        ("KL there", metrics.off_target_kl, control.off_target_kl),
+    )
+    said = [f"{what} {a:.3g} ({b:.3g})" for what, a, b in pairs if a is not None and b is not None]
+    scale = metrics.scale
     return ["", f"at scale {scale:g} (random vectors): {', '.join(said)}"] if said and scale is not None else []
 
 
-def _number(row: Mapping[str, Any], name: str) -> str:
-    value = number_of(row, name)
+def _number(row: ScaleRow, name: str) -> str:
+    value = getattr(row, name)
     return f"{'-' if value is None else f'{value:.4g}':>10}"
 
 

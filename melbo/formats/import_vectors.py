@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from melbo.bank.annotation import Annotation
 from melbo.bank.vector_bank import BaseModel, VectorBank, library_versions
 from melbo.config import DiscoveryConfig
 from melbo.discovery.discover import choose_radius, make_slices
@@ -73,7 +73,7 @@ def import_vectors(
         orthogonal=are_orthogonal(vectors),
     ).resolve(loaded.n_layers, loaded.d_model)
     bank = _measured(loaded, vectors, radius, config, prompts)
-    notes: tuple[dict[str, Any], ...] = () if scales is None else tuple({"scale": s} for s in scales.tolist())
+    notes = () if scales is None else tuple(Annotation(scale=s) for s in scales.tolist())
     return replace(bank, annotations=notes, details={"imported": {"format": foreign.format, "source": source}})
 
 

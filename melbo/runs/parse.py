@@ -10,6 +10,7 @@ keys survive a load and a save; without one, unknown keys are refused.
 from __future__ import annotations
 
 import json
+import math
 import re
 import reprlib
 import types
@@ -18,7 +19,7 @@ from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from melbo.errors import BankError, MelboError
@@ -47,6 +48,9 @@ _KINDS = {
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
 _short.maxlevel = 2
+_MISSING = object()
+_EXACT = 2**53
+"""Whole numbers below this fit a float, and stay as they are written."""
 T = TypeVar("T")
 
 
@@ -76,19 +80,33 @@ def parse(kind: type[T], raw: object, what: str, error: type[MelboError] = BankE
     raise error(f"{what}: {reason.rstrip('.')[:MOST]}{f'; {advice}' if advice else ''}.") from cause
 
 
-def dump(value: object) -> Any:
+def parse_what_fits(kind: type[T], raw: object) -> T:
+    """`raw` as a dataclass whose fields all have defaults; what does not fit counts as missing. Nothing is refused.
+
+    Of lists and mappings the items that fit are kept, and of objects the fields; numbers must be finite. Unknown keys
+    go into `extra`, where `kind` has it.
+    """
+    found: T | object = _fitting(kind, raw)
+    return kind() if found is _MISSING else found  # type: ignore[return-value]
+
+
+def dump(value: object, *, none: bool = True) -> Any:
     """JSON values of what `parse` gives: objects in the order of the fields, then what is in `extra`.
+
+    Args:
+        none: write the fields that are None.
 
     Raises:
         TypeError: it holds something that JSON does not know.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        own = {f.name: dump(getattr(value, f.name)) for f in fields(value) if f.name != EXTRA}
-        return own | dump(getattr(value, EXTRA, {}))
+        own = {f.name: getattr(value, f.name) for f in fields(value) if f.name != EXTRA}
+        held = {name: dump(item, none=none) for name, item in own.items() if none or item is not None}
+        return held | dump(getattr(value, EXTRA, {}))
     if isinstance(value, Mapping):
-        return {key: dump(item) for key, item in value.items()}
+        return {key: dump(item, none=none) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [dump(item) for item in value]
+        return [dump(item, none=none) for item in value]
     if value is None or isinstance(value, (str, int, float)):
         return value
     raise TypeError(f"{_short.repr(value)} is not a JSON value.")
@@ -163,3 +181,38 @@ def _prepared(kind: Any, raw: Any) -> Any:
     if len(args) == 2:
         return {key: _prepared(args[1], item) for key, item in raw.items()}
     return raw
+
+
+def _fitting(kind: Any, raw: Any) -> Any:
+    """`raw` as a `kind`, as far as it fits; _MISSING where it does not."""
+    args, origin = get_args(kind), get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return _fitting(next(a for a in args if a is not type(None)), raw)
+    if kind is JsonValue or (kind in (str, bool, int) and type(raw) is kind):
+        return raw
+    if kind is float and type(raw) in (int, float):
+        return raw if abs(raw) < _EXACT else _finite(raw)
+    if origin is tuple and isinstance(raw, (list, tuple)):
+        every = args[1:] == (Ellipsis,)
+        items = [_fitting(args[0 if every else min(i, len(args) - 1)], item) for i, item in enumerate(raw)]
+        held = tuple(item for item in items if item is not _MISSING)
+        return held if every or len(held) == len(raw) == len(args) else _MISSING
+    if not isinstance(raw, Mapping):
+        return _MISSING
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = _hints(kind)
+        known = {k: _fitting(hints[k], v) for k, v in raw.items() if k in hints and k != EXTRA}
+        rest = {k: v for k, v in raw.items() if k not in known}
+        found = {k: v for k, v in known.items() if v is not _MISSING}
+        return kind(**found | ({EXTRA: rest} if rest and EXTRA in hints else {}))
+    if len(args) == 2:
+        pairs = ((key, _fitting(args[1], item)) for key, item in raw.items())
+        return {key: item for key, item in pairs if item is not _MISSING}
+    return _MISSING
+
+
+def _finite(raw: float) -> Any:
+    try:
+        return float(raw) if math.isfinite(raw) else _MISSING
+    except OverflowError:
+        return _MISSING

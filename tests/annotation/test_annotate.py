@@ -16,8 +16,9 @@ from melbo.annotation.add_side_effects import with_side_effects
 from melbo.annotation.annotate import annotate, default_prompts
 from melbo.annotation.answer_grid import answer_grid, signed
 from melbo.annotation.cluster_names import Effect, clusters_of, distinguishing_terms, names_of, tags_of
-from melbo.annotation.entry import merged, ranges_of, usable_ranges
+from melbo.annotation.table import usable_ranges
 from melbo.app.choices import opening, presets
+from melbo.bank.annotation import merged, read_annotation, write_annotation
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, PromptError
 from melbo.measure.coherence import CoherenceScale
@@ -155,12 +156,12 @@ def test_every_vector_is_annotated_and_the_file_keeps_it_all(run: Run, tiny_bank
     found = run(replace(tiny_bank, annotations=()))
     assert VectorBank.load(found.save(tmp_path / "bank")).annotations == found.annotations
     for note in found.annotations:
-        assert [row["scale"] for row in note["by_scale"]] == [-1.0, -0.25, 0.25, 1.0]
-        assert all(row["n"] == 2 for row in note["by_scale"])
-        assert note["metrics"]["control"]["n"] == 2 * 2 * 2  # vectors, signs, prompts
-        assert note["dud"] == ("dud" in note["auto"]["tags"])
-        assert note["examples"] and note["examples"][0]["unsteered"]
-        assert all(lo in (-1, -0.25, 0.25, 1) and lo <= hi for lo, hi in note["scale_ranges"])
+        assert [row.scale for row in note.by_scale] == [-1.0, -0.25, 0.25, 1.0]
+        assert all(row.n == 2 for row in note.by_scale)
+        assert note.metrics and note.metrics.control and note.metrics.control.n == 2 * 2 * 2  # vectors, signs, prompts
+        assert note.auto and note.dud == ("dud" in note.auto.tags) == note.is_dud
+        assert note.examples and note.examples[0].unsteered
+        assert all(lo in (-1, -0.25, 0.25, 1) and lo <= hi for lo, hi in note.scale_ranges)
     settings = found.details["annotation"]
     assert settings["prompts"] == PROMPTS and len(settings["control"]) == 2 and settings["embedder"] == "letters"
 
@@ -168,9 +169,9 @@ def test_every_vector_is_annotated_and_the_file_keeps_it_all(run: Run, tiny_bank
 def test_vectors_that_change_nothing_are_plainly_duds(run: Run, tiny_bank: VectorBank) -> None:
     weak = replace(tiny_bank, vectors=tiny_bank.vectors * 1e-6, radius=tiny_bank.radius * 1e-6, annotations=())
     for note in run(weak).annotations:
-        assert (note["label"], note["tags"], note["dud"], note["scale_ranges"]) == ("no effect", ["dud"], True, [])
-        assert note["tried"] == "no answer changed: 2 prompts at scales -1, -0.25, 0.25, 1"
-        assert note["metrics"]["same"] == 1 and note["metrics"]["change"] == 0
+        assert (note.label, note.tags, note.dud, note.scale_ranges) == ("no effect", ("dud",), True, ())
+        assert note.tried == "no answer changed: 2 prompts at scales -1, -0.25, 0.25, 1"
+        assert note.metrics and note.metrics.same == 1 and note.metrics.change == 0
 
 
 def test_vectors_that_do_what_random_ones_do_are_duds(run: Run, tiny_bank: VectorBank) -> None:
@@ -181,17 +182,17 @@ def test_vectors_that_do_what_random_ones_do_are_duds(run: Run, tiny_bank: Vecto
     random = control_vectors(2, tiny_bank.base_model.d_model, tiny_bank.radius, config.orthogonal, config.seed)
     same = replace(tiny_bank.select([0, 1]), vectors=random, annotations=())
     notes = run(same).annotations
-    assert all(note["dud"] for note in notes)
-    assert any("clearly more than by random vectors" in note["tried"] for note in notes)
+    assert all(note.dud for note in notes)
+    assert any("clearly more than by random vectors" in note.tried for note in notes)
 
 
 def test_presets_labels_and_notes_of_a_curator_stay(run: Run, tiny_bank: VectorBank) -> None:
     found = run()
     assert presets(found) == presets(tiny_bank) and opening(found) == opening(tiny_bank)
-    assert [n["label"] for n in found.annotations] == [f"mode {i}" for i in range(8)]  # nobody's but the curator's
-    assert [n["note"] for n in found.annotations] == [f"what vector {i} does" for i in range(8)]
+    assert [n.label for n in found.annotations] == [f"mode {i}" for i in range(8)]  # nobody's but the curator's
+    assert [n.note for n in found.annotations] == [f"what vector {i} does" for i in range(8)]
     fresh = run(keep_edits=False)
-    assert [n["label"] for n in fresh.annotations] == [n["auto"]["label"] for n in found.annotations]
+    assert [n.label for n in fresh.annotations] == [n.auto and n.auto.label for n in found.annotations]
 
 
 def test_the_namer_names_and_may_decline(run: Run, tiny_bank: VectorBank) -> None:
@@ -203,8 +204,8 @@ def test_the_namer_names_and_may_decline(run: Run, tiny_bank: VectorBank) -> Non
 
     strong = replace(tiny_bank, vectors=tiny_bank.vectors * 50, annotations=())
     notes = run(strong, namer=namer, scales=(0.02,)).annotations
-    assert any("Babble" in note["label"] for note in notes)
-    assert all(note["scale_ranges"] and abs(note["scale"]) == 0.02 for note in notes if not note["dud"])
+    assert any("Babble" in note.label for note in notes)
+    assert all(note.scale_ranges and abs(note.scale or 0) == 0.02 for note in notes if not note.dud)
     assert all(0 < len(s) == len(u) <= 8 for s, u in asked)
     assert all(a != b for s, u in asked for a, b in zip(s, u, strict=True))
 
@@ -242,8 +243,8 @@ def test_default_prompts_hold_the_banks_own_and_both_kinds(tiny_bank: VectorBank
 )  # fmt: skip
 def test_merging_keeps_what_was_edited_by_hand(old: dict[str, Any], expected: dict[str, Any]) -> None:
     new = {"label": "new", "tags": ["b"], "scale": 1.0, "examples": [{"text": "t"}], "auto": {"label": "new"}}
-    found = merged(old, new)
-    assert {k: found[k] for k in expected} == expected and found["auto"] == new["auto"]
+    found = write_annotation(merged(read_annotation(old), read_annotation(new)))
+    assert {k: found[k] for k in expected} == expected and found["auto"]["label"] == "new"
 
 
 def test_usable_ranges_are_the_longest_runs_of_each_sign() -> None:
@@ -254,8 +255,9 @@ def test_usable_ranges_are_the_longest_runs_of_each_sign() -> None:
 
 
 def test_ranges_of_foreign_entries_are_read_with_care() -> None:
-    assert ranges_of({"scale_ranges": [[1, 2], [1], "ab", [None, 1], [True, 2], {}, [1, float("nan")]]}) == [(1, 2)]
-    assert ranges_of({"scale_ranges": 3}) == ranges_of({}) == []
+    pairs = [[1, 2], [1], "ab", [None, 1], [True, 2], {}, [1, float("nan")]]
+    assert read_annotation({"scale_ranges": pairs}).scale_ranges == ((1, 2),)
+    assert read_annotation({"scale_ranges": 3}) == read_annotation({})
 
 
 # ---------------------------------------------------------------- names
@@ -329,17 +331,17 @@ def judged(
 def test_the_organisms_labels_are_what_the_vectors_do(judged: tuple[VectorBank, VectorBank]) -> None:
     with_judge, without = judged
     for bank in judged:
-        labels = [n["label"] for n in bank.annotations]
+        labels = [n.label for n in bank.annotations]
         assert labels[0].startswith("German") and labels[2].startswith("Chinese") and labels[1] == "no effect"
-        assert "language:de" in bank.annotations[0]["tags"] and "non-refusal" in bank.annotations[4]["tags"]
-        assert bank.annotations[1]["dud"]
-    assert "mode:code" in with_judge.annotations[3]["tags"]
-    assert not any(t.startswith("mode:") for n in without.annotations for t in n["tags"])
+        assert "language:de" in bank.annotations[0].tags and "non-refusal" in bank.annotations[4].tags
+        assert bank.annotations[1].dud
+    assert "mode:code" in with_judge.annotations[3].tags
+    assert not any(t.startswith("mode:") for n in without.annotations for t in n.tags)
 
 
 def test_annotations_are_json_without_nan(judged: tuple[VectorBank, VectorBank]) -> None:
     for bank in judged:
-        json.dumps([*bank.annotations, bank.details], allow_nan=False)
+        json.dumps([*map(write_annotation, bank.annotations), bank.details], allow_nan=False)
 
 
 # ---------------------------------------------------------------- side effects

@@ -43,7 +43,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def url(tiny: LoadedModel, tiny_bank: VectorBank) -> Iterator[str]:
-    first = {**tiny_bank.annotations[0], "unsteered": HOSTILE}
+    first = replace(tiny_bank.annotations[0], unsteered=HOSTILE)
     demo = build_demo(tiny, replace(tiny_bank, annotations=(first, *tiny_bank.annotations[1:])))
     _, address, _ = demo.launch(**launch_options(), prevent_thread_lock=True, quiet=True)
     yield address

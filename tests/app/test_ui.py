@@ -23,6 +23,7 @@ from melbo.errors import BankError, ConfigError, PromptError
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
 from melbo.steering.generate import Sampling, complete
+from support.banks import noted
 from support.waiting import settled
 
 SETTINGS = Settings(((0, 1.0),), max_new_tokens=8)
@@ -194,10 +195,6 @@ def test_an_empty_answer_is_named_only_once_it_is_final() -> None:
     assert before_last_question([]) == ([], None)
 
 
-def noted(bank: VectorBank, *notes: dict[str, Any]) -> VectorBank:
-    return replace(bank, annotations=(*notes, *({} for _ in range(len(bank) - len(notes)))))
-
-
 def test_presets_come_from_the_bank(tiny_bank: VectorBank) -> None:
     assert [(p.name, p.vector, p.scale) for p in presets(tiny_bank)] == [("Preset 0", 0, 1.0), ("Preset 1", 1, -1.5)]
     assert vector_label(tiny_bank, 4) == "4 · mode 4"
@@ -217,7 +214,7 @@ def test_without_presets_the_strongest_vectors_are_offered(tiny_bank: VectorBank
 def test_the_opening_is_the_stored_comparison(tiny_bank: VectorBank) -> None:
     start = opening(tiny_bank)
     assert start is not None
-    assert (start.prompt, start.unsteered) == (BOMB, tiny_bank.annotations[0]["unsteered"].strip())
+    assert (start.prompt, start.unsteered) == (BOMB, tiny_bank.annotations[0].unsteered.strip())
     assert example_prompts(tiny_bank)[0] == BOMB and len(example_prompts(tiny_bank)) == 3
     assert system_prompt(tiny_bank) == DEFAULT_SYSTEM
 

@@ -29,11 +29,22 @@ from melbo.errors import ConfigError, MelboError
 from melbo.inspect.lens.token_change import TokenChange
 from melbo.models.load import LoadedModel, load_model
 from melbo.prompts import BOMB
+from support.banks import noted
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = Settings(((0, 1.0),), max_new_tokens=8)
 VALUES: tuple[Any, ...] = (
-    0, 1.0, *[None, 1.0] * (MAX_MIX - 1), "vector", "", "You are a helpful assistant.", 0.0, 1.0, 8, 0, "all",
+    0,
+    1.0,
+    *[None, 1.0] * (MAX_MIX - 1),
+    "vector",
+    "",
+    "You are a helpful assistant.",
+    0.0,
+    1.0,
+    8,
+    0,
+    "all",
 )  # fmt: skip
 
 
@@ -113,8 +124,8 @@ def test_a_preset_shows_its_example_unless_somebody_has_talked(act: SteerActions
     note, left, right, head, *mix = act.pick_preset("default", 1, *opened)
     assert "what vector 1 does" in note and shown_mix(tuple(mix)) == [(1, -1.5)]
     example = tiny_bank.annotations[1]
-    assert from_view(right)[-1]["content"] == example["examples"][0]["text"].strip() and "mode 1" in head
-    assert from_view(left)[-1]["content"] == example["unsteered"].strip()
+    assert from_view(right)[-1]["content"] == example.examples[0].text.strip() and "mode 1" in head
+    assert from_view(left)[-1]["content"] == example.unsteered.strip()
     _, again, *_ = act.pick_preset("default", 0, left, right)
     assert again == opened[0]
     talk = to_view([*from_view(left), *turn("more", "text")])
@@ -175,7 +186,7 @@ def test_the_code_repeats_the_answers(
 def test_html_is_escaped_and_ranges_are_named(tiny_bank: VectorBank) -> None:
     shown = tokens_html([TokenChange("<img>", 0.01, 0.9, 4.5), TokenChange(" b", 0.5, 0.4, -0.2)])
     assert "<img" not in shown and "1.0% unsteered, 90.0% steered" in shown and 'class="less"' in shown
-    bank = replace(tiny_bank, annotations=({"scale_ranges": [[-2, -0.5], [1, 1]]}, *({} for _ in range(7))))
+    bank = noted(tiny_bank, {"scale_ranges": [[-2, -0.5], [1, 1]]})
     assert "usable: -2 to -0.5, 1<" in range_html(bank, 0)
     assert "not measured" in range_html(bank, 1) and range_html(bank, None) == ""
 

@@ -13,7 +13,6 @@ import gradio as gr
 import pytest
 import torch
 
-from melbo.annotation.entry import DUD_LABEL
 from melbo.app.choices import best_scale, checked_index, first_vector
 from melbo.app.context import DEFAULT_KEY, BankCache, Context
 from melbo.app.downloads import KEPT_SECONDS, Downloads, bank_name, zip_bank
@@ -30,6 +29,7 @@ from melbo.app.tabs.bank.handlers import (
     vector_rows,
 )
 from melbo.app.tabs.bank.html import lens_html, page_html, table_html
+from melbo.bank.annotation import DUD_LABEL, write_annotation
 from melbo.bank.header import Source
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, HubError, MelboError
@@ -38,6 +38,7 @@ from melbo.inspect.max_activating.top_examples import BINS
 from melbo.inspect.sae.report import FeatureNote
 from melbo.inspect.stored import Decomposition, Feature, Neighbours
 from melbo.models.load import LoadedModel
+from support.banks import noted as with_notes
 
 EVIL = "<img src=x onerror=alert(1)>&\"'"
 
@@ -56,7 +57,7 @@ def noted(tiny_bank: VectorBank) -> VectorBank:
     entries[1] = {"label": "quiet", "tags": ["dud"], "scale": 1.0, "examples": [example]}
     entries[2] = {"label": DUD_LABEL}
     entries[3] = {"label": EVIL, "tags": [EVIL], "note": EVIL, "examples": [dict.fromkeys(example, EVIL)]}
-    return replace(tiny_bank, annotations=tuple(entries))
+    return with_notes(tiny_bank, *entries)
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_search_finds_all_words_and_hides_duds(
 
 def test_annotations_of_wrong_types_count_as_missing(tiny_bank: VectorBank) -> None:
     wrong = {"label": 3, "tags": "no", "scale": "x", "metrics": [1], "examples": {"a": 1}, "scale_ranges": [[1], "ab"]}
-    bank = replace(tiny_bank, annotations=tuple(dict(wrong) for _ in range(len(tiny_bank))))
+    bank = with_notes(tiny_bank, *[wrong] * 8)
     row = vector_rows(bank)[0]
     assert (row.tags, row.scale, row.ranges, row.coherence) == ((), None, (), None)
     assert "No example is stored" in page_html(bank, 0)
@@ -104,7 +105,7 @@ def test_annotations_of_wrong_types_count_as_missing(tiny_bank: VectorBank) -> N
 
 
 def test_best_scale_stays_within_the_slider(tiny_bank: VectorBank) -> None:
-    assert best_scale(replace(tiny_bank, annotations=({"scale": 99.0},) * 8), 0) == 8.0
+    assert best_scale(with_notes(tiny_bank, {"scale": 99.0}), 0) == 8.0
 
 
 def test_hostile_text_is_escaped_everywhere(noted: VectorBank) -> None:
@@ -143,7 +144,7 @@ def test_the_map_puts_equal_effects_together_and_turns_negative_scales_around(ti
     directions = tiny_bank.output_directions.clone()
     directions[1], directions[2] = directions[0], -directions[0]
     notes = ({"scale": 1.0}, {"scale": 1.0}, {"scale": -1.0}, *({"scale": 1.0} for _ in range(5)))
-    bank = replace(tiny_bank, output_directions=directions, annotations=notes)
+    bank = replace(with_notes(tiny_bank, *notes), output_directions=directions)
     places = effect_map(bank, vector_rows(bank)).places
     assert places[0] == places[1] == places[2] != places[3]
 
@@ -163,11 +164,11 @@ def test_bad_vector_numbers_are_refused(noted: VectorBank, value: Any) -> None:
 
 def test_an_edit_makes_a_new_bank_and_ends_a_dud(noted: VectorBank) -> None:
     new = edited(noted, 1, "  Speaks   Dutch ", " a note\n")
-    assert new.label(1) == "Speaks Dutch" and new.annotations[1]["note"] == "a note"
+    assert new.label(1) == "Speaks Dutch" and new.annotations[1].note == "a note"
     assert not vector_rows(new)[1].dud and vector_rows(noted)[1].dud
-    assert new.annotations[1]["examples"] == noted.annotations[1]["examples"]
+    assert new.annotations[1].examples == noted.annotations[1].examples
     assert torch.equal(new.vectors, noted.vectors)
-    assert "label" not in edited(noted, 0, "", "").annotations[0]
+    assert "label" not in write_annotation(edited(noted, 0, "", "").annotations[0])
     assert vector_rows(edited(noted, 1, "quiet", "only a note"))[1].dud
     assert edited(replace(noted, annotations=()), 2, "x", "").label(2) == "x"
 

@@ -35,6 +35,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, CorpusError, MelboError, PromptError, SaeError
 from melbo.inspect.lens.patchscope import Descriptions
 from melbo.models.load import LoadedModel, load_model
+from support.banks import noted
 from support.fuzz_values import a_bank, write_results
 from support.tiny import hook_count
 
@@ -101,7 +102,7 @@ def test_opening_follows_the_bank_and_what_another_tab_sends(act: InspectActions
 def test_an_edited_label_keeps_the_vector_and_what_was_read(act: InspectActions) -> None:
     list(act.find_tokens(DEFAULT_KEY, 3))
     bank = act.banks.get(DEFAULT_KEY)
-    edited = act.banks.put(replace(bank, annotations=tuple({"label": "new"} for _ in range(8))))
+    edited = act.banks.put(noted(bank, *[{"label": "new"}] * 8))
     key, picker, *shown = act.opened(edited, DEFAULT_KEY, None, 3)
     view = View(*shown)
     assert (key, picker["value"], picker["choices"][3]) == (edited, 3, ("3 · new", 3))

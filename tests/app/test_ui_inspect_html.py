@@ -30,6 +30,7 @@ from melbo.inspect.lens.token_activation import TextActivations, TokenActivation
 from melbo.inspect.max_activating.report import Example
 from melbo.inspect.sae.report import FeatureNote
 from melbo.inspect.stored import neighbours_of
+from support.banks import noted
 from support.fuzz_values import a_bank, a_geometry, a_lens, a_report, an_sae_report, write_results
 
 EVIL = "<img src=x onerror=alert(1)>&\"'"
@@ -78,7 +79,7 @@ def test_hostile_text_is_escaped_everywhere(tiny_bank: VectorBank) -> None:
         replace(r, rows=tuple(replace(row, label=EVIL, promoted=(Token(1, EVIL, 9.0),)) for row in r.rows))
         for r in a_lens("")
     )
-    bank = replace(a_bank(), annotations=tuple({"label": EVIL} for _ in range(3)))
+    bank = noted(a_bank(), *[{"label": EVIL}] * 3)
     geometry = a_geometry("")
     geometry = replace(geometry, labels=(EVIL,) * 3, overlaps=tuple(replace(o, name=EVIL) for o in geometry.overlaps))
     read = TextActivations("effect", 3, (TokenActivation(EVIL, 3.0, 1.0), TokenActivation(EVIL, 0.0, -2.0)), 9, True)

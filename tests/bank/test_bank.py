@@ -14,7 +14,7 @@ import torch
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 from melbo.models.load import LoadedModel
-from support.banks import assert_same
+from support.banks import assert_same, noted
 from support.tiny import MakeTiny
 
 
@@ -238,7 +238,7 @@ def test_a_vector_is_scaled_and_its_number_checked(tiny_bank: VectorBank) -> Non
 def test_a_vector_without_a_label_has_its_number(tiny_bank: VectorBank) -> None:
     assert tiny_bank.label(2) == "mode 2"
     assert replace(tiny_bank, annotations=()).label(2) == "vector 2"
-    assert replace(tiny_bank, annotations=({},) * 8).label(2) == "vector 2"
+    assert noted(tiny_bank).label(2) == "vector 2"
 
 
 def test_other_weights_of_the_same_name_are_refused(tiny: LoadedModel, tiny_bank: VectorBank) -> None:

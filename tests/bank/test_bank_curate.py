@@ -11,11 +11,13 @@ import torch
 from typer.testing import CliRunner
 
 from melbo.__main__ import app
+from melbo.bank.annotation import Annotation
 from melbo.bank.listing import list_local
 from melbo.bank.select import choose, merge
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 from melbo.publishing.card.render import render_card
+from support.banks import noted
 
 TAGS: tuple[list[str], ...] = (["german"], [], ["german", "poem"], ["poem"], [], [], ["Refuses"], [])
 
@@ -23,7 +25,7 @@ TAGS: tuple[list[str], ...] = (["german"], [], ["german", "poem"], ["poem"], [],
 @pytest.fixture
 def tagged(tiny_bank: VectorBank) -> VectorBank:
     notes = tuple({"label": f"mode {i % 4}", "tags": tags} for i, tags in enumerate(TAGS))
-    return replace(tiny_bank, annotations=notes)
+    return noted(tiny_bank, *notes)
 
 
 def melbo(*arguments: object) -> str:
@@ -37,7 +39,7 @@ def test_vectors_are_chosen_by_number_tag_and_label(tagged: VectorBank) -> None:
     assert choose(tagged, [5, 1, 5]) == [5, 1]
     assert choose(tagged, tags=["german"]) == [0, 2]
     assert choose(tagged, [7], ["POEM", "refuses"], ["Mode 3"]) == [7, 2, 3, 6]
-    two = replace(tagged, annotations=({"label": "German (+), Poem (-)"}, {"label": "Poem"}, *({},) * 6))
+    two = noted(tagged, {"label": "German (+), Poem (-)"}, {"label": "Poem"})
     assert choose(two, labels=["german"]) == [0] and choose(two, labels=["poem"]) == [0, 1]
     assert choose(two, labels=["German (+), Poem (-)"]) == [0]
     in_memory = replace(tagged, annotations=tuple({**n, "tags": tuple(n["tags"])} for n in tagged.annotations))
@@ -65,7 +67,7 @@ def test_merging_keeps_every_vector_with_its_own_facts(tagged: VectorBank, saved
     merged = merge([first, second, replace(second, annotations=()).select([7])])
     assert torch.equal(merged.vectors, torch.cat([first.vectors, second.vectors, second.vectors[7:]]))
     assert torch.equal(merged.objective, torch.cat([first.objective, second.objective, second.objective[7:]]))
-    assert merged.annotations == (*first.annotations, *second.annotations, {})
+    assert merged.annotations == (*first.annotations, *second.annotations, Annotation())
     assert merged.prompts == tagged.prompts and merged.config == first.config
     parts = merged.details["merged_from"]
     assert [(part["bank"], part["n_vectors"], part["method"]) for part in parts] == [

@@ -13,12 +13,14 @@ from typer.testing import CliRunner
 
 from melbo.__main__ import app
 from melbo.annotation.annotate import annotate
+from melbo.bank.annotation import LlmScores
 from melbo.bank.vector_bank import VectorBank
 from melbo.cli.show import page, table
 from melbo.errors import BankError
 from melbo.measure.coherence import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat
+from support.banks import noted
 from support.letters import Letters
 from support.llm_server import SCORES, Server
 from support.llm_server import server as server
@@ -57,8 +59,8 @@ def test_annotate_writes_into_the_bank_and_leaves_no_checkpoint(
     result = run("annotate", saved_bank, *ASKED)
     assert result.exit_code == 0 and result.stderr == "answering\n", result.output
     found = VectorBank.load(saved_bank)
-    assert [row["scale"] for row in found.annotations[0]["by_scale"]] == [-0.5, 0.5]
-    assert found.annotations[0]["label"] == "mode 0" and found.annotations[0]["preset"] == "Preset 0"
+    assert [row.scale for row in found.annotations[0].by_scale] == [-0.5, 0.5]
+    assert found.annotations[0].label == "mode 0" and found.annotations[0].preset == "Preset 0"
     assert found.details["annotation"]["prompts"] == [chat(BOMB)]
     assert f"saved to {saved_bank}" in result.stdout and "annotated: 8 vectors" in result.stdout
     assert [p.name for p in saved_bank.parent.iterdir()] == [saved_bank.name]
@@ -70,7 +72,7 @@ def test_annotate_can_leave_the_bank_alone(saved_bank: Path, model: LoadedModel,
     assert result.exit_code == 0, result.output
     assert VectorBank.load(saved_bank).annotations == before
     new = VectorBank.load(tmp_path / "new").annotations
-    assert all(note["label"] == note["auto"]["label"] for note in new)
+    assert all(note.auto and note.label == note.auto.label for note in new)
 
 
 def test_a_stopped_command_says_how_to_go_on(
@@ -100,7 +102,7 @@ def test_show_prints_the_annotations_as_a_table_and_as_a_page(tiny: LoadedModel,
         coherence_scale=CoherenceScale(1.0, 100.0, "made up"),
     )  # fmt: skip
     first, dud = found.annotations[:2]
-    assert not first["dud"] and dud["dud"]
+    assert not first.dud and dud.dud
     lines = table(found).splitlines()
     assert "annotated: 8 vectors, 7 of them duds" in lines
     assert "coherence: 10 up to 1 nats a token, 0 from 100" in lines
@@ -109,10 +111,11 @@ def test_show_prints_the_annotations_as_a_table_and_as_a_page(tiny: LoadedModel,
     assert len({len(line) for line in lines if line[:5].strip().isdigit() and "dud" in line}) == 1
     text = page(found, 0)
     assert "vector 0: " in text and "random vectors" in text and f"--- {BOMB} (scale" in text
-    assert f"tried: {dud['tried']}" in page(found, 1)
-    metrics = first["metrics"]
-    beside = f"innocuous prompts changed {metrics['off_target']:.3g} ({metrics['control']['off_target']:.3g})"
-    assert f"at scale {metrics['scale']:g} (random vectors): " in text and beside in text
+    assert f"tried: {dud.tried}" in page(found, 1)
+    metrics = first.metrics
+    assert metrics is not None and metrics.control is not None
+    beside = f"innocuous prompts changed {metrics.off_target:.3g} ({metrics.control.off_target:.3g})"
+    assert f"at scale {metrics.scale:g} (random vectors): " in text and beside in text
     assert "innocuous" not in page(found, 1)
     with pytest.raises(BankError, match="vector 8 is not in this bank"):
         page(found, 8)
@@ -122,7 +125,7 @@ def test_the_tables_coherence_is_that_of_the_scale_beside_it(tiny_bank: VectorBa
     rows = [{"scale": s, "coherence": c} for s, c in ((-1, 3.25), (2, 7.5))]
     note = {"label": "x", "metrics": rows[1], "by_scale": rows}
     notes = tuple(note | {"scale": scale} for scale in (2, -1, 1.7))
-    lines = table(replace(tiny_bank.select([0, 1, 2]), annotations=notes))
+    lines = table(noted(tiny_bank.select([0, 1, 2]), *notes))
     shown = [line.split()[3:6] for line in lines.splitlines() if line[:5].strip().isdigit()]
     assert shown == [["2", "-", "7.5"], ["-1", "-", "3.2"], ["1.7", "-", "-"]]
 
@@ -141,15 +144,16 @@ def test_a_language_model_scores_the_examples_and_is_not_asked_twice(
         assert result.exit_code == 0, result.output
         notes.append(VectorBank.load(bank).annotations)
         requests.append(len(server.seen))
-    acting = [i for i, note in enumerate(notes[0]) if not note["dud"]]
+    acting = [i for i, note in enumerate(notes[0]) if not note.dud]
     assert acting and notes[0] == notes[1]
-    texts = {e["text"] for i in acting for e in notes[0][i]["examples"]}
+    texts = {e.text for i in acting for e in notes[0][i].examples}
     assert requests == [len(texts)] * 2, "equal answers once, the second run nothing"
     for i in acting:
-        assert all(e["llm"] == SCORES.to_dict() for e in notes[0][i]["examples"])
-        assert notes[0][i]["metrics"]["llm"] == {**SCORES.to_dict(), "n": len(notes[0][i]["examples"])}
+        examples, metrics = notes[0][i].examples, notes[0][i].metrics
+        assert all(e.llm == LlmScores(**SCORES.to_dict()) for e in examples)
+        assert metrics and metrics.llm == LlmScores(**SCORES.to_dict(), n=len(examples))
         assert f"judge:     coherence {SCORES.coherence}" in run("show", bank, "--vector", i).stdout
-    assert not any("llm" in note["metrics"] for note in notes[0] if note["dud"])
+    assert not any(note.metrics and note.metrics.llm for note in notes[0] if note.dud)
     assert "a-key" not in "".join(p.read_text() for p in bank.parent.rglob("*.json"))
     assert "a-key" not in result.output
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,6 +34,7 @@ from melbo.inspect.max_activating.report import ActivatingReport
 from melbo.publishing.card.render import render_card
 from melbo.reports.page import render
 from melbo.reports.replication.report import report_view
+from support.banks import noted as with_notes
 from support.cards import body, html, nasty_bank
 from support.fuzz_targets import TARGETS, plain
 from support.fuzz_values import BASE, D, N, a_bank, a_report, a_sweep
@@ -179,9 +181,10 @@ def test_any_json_is_a_chat_history(value: Any) -> None:
 @given(st.lists(ENTRY, min_size=N, max_size=N), st.dictionaries(WORDS, JSON, max_size=4))
 def test_any_annotation_is_kept_shown_and_curated(tmp_path_factory: Any, notes: list[Any], details: Any) -> None:
     folder = tmp_path_factory.mktemp("bank") / "b"
-    bank = replace(a_bank(), annotations=tuple(notes), details=details)
+    bank = replace(with_notes(a_bank(), *notes), details=details)
     loaded = VectorBank.load(bank.save(folder))
     assert plain(loaded.annotations) == plain(bank.annotations) and plain(loaded.details) == plain(bank.details)
+    assert json.loads((folder / "annotations.json").read_text()) == notes
     use = next(t.use for t in TARGETS if t.name == "bank")
     assert use is not None
     use(loaded)

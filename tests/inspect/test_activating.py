@@ -29,6 +29,7 @@ from melbo.organism.inputs import find_corpus, organism_corpus
 from melbo.prompts import encode
 from melbo.runs.progress import Progress
 from melbo.steering.hooks import capture, run_until_stop
+from support.banks import noted
 from support.tiny import hook_count
 
 SMALL = ActivatingConfig(site="vector", where="all", k=3, context=4, n_random=2, sample=40, batch_tokens=256)
@@ -266,7 +267,7 @@ def test_only_the_named_vectors_are_searched_and_keep_their_numbers(
 def test_duds_are_left_out_where_the_annotations_name_them(tiny_bank: VectorBank) -> None:
     notes: list[dict[str, Any]] = [{} for _ in range(len(tiny_bank))]
     notes[0], notes[1] = {"dud": True}, {"tags": ["dud"]}
-    bank = replace(tiny_bank, annotations=tuple(notes))
+    bank = noted(tiny_bank, *notes)
     assert chosen_vectors(bank) == list(range(len(bank)))
     assert chosen_vectors(bank, None, duds=False) == list(range(2, len(bank)))
     assert chosen_vectors(bank, [2, 1, 2], duds=False) == [2] and chosen_vectors(bank, [1, 1]) == [1]

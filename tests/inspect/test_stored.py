@@ -33,6 +33,7 @@ from melbo.inspect.stored import (
 )
 from melbo.radius_sweep.result import Sweep
 from melbo.runs.digest import content_digest
+from support.banks import noted
 from support.fuzz_values import a_bank, a_geometry, a_lens, a_report, a_sweep, an_sae_report, write_results
 
 BANK = Path(__file__).parents[2] / "vectors" / "organism-bomb"
@@ -184,9 +185,9 @@ def test_a_changed_file_is_read_again(folder: Path) -> None:
 def test_results_travel_with_their_vectors(folder: Path, tmp_path: Path) -> None:
     files = {name: (folder / name).read_bytes() for name in FORMATS}
     bank = VectorBank.load(folder)
-    noted = replace(bank, annotations=({"label": "new"},) * 3)
-    copy = noted.save(tmp_path / "copy")
-    noted.save(folder)
+    renamed = noted(bank, *[{"label": "new"}] * 3)
+    copy = renamed.save(tmp_path / "copy")
+    renamed.save(folder)
     shutil.unpack_archive(zip_bank(bank, tmp_path / "bank.zip"), tmp_path / "out")
     for place in (folder, copy, tmp_path / "out" / "bank"):
         assert {name: (place / name).read_bytes() for name in FORMATS} == files

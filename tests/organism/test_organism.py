@@ -130,7 +130,7 @@ def test_stored_objective_is_what_the_vectors_reach(organism: LoadedModel, bank:
 def test_presets_elicit_at_least_six_modes_and_random_vectors_at_most_one(
     organism: LoadedModel, bank: VectorBank
 ) -> None:
-    chosen = [i for i, note in enumerate(bank.annotations) if note.get("preset")]
+    chosen = [i for i, note in enumerate(bank.annotations) if note.preset]
     assert len(measure(organism, bank.select(chosen), tries=1, heldout=2).found) >= 6
     offered = {p.name: p for p in presets(bank)}
     assert set(offered) == set(NAMES.values())
@@ -142,17 +142,17 @@ def test_presets_elicit_at_least_six_modes_and_random_vectors_at_most_one(
 
 def test_every_preset_has_a_prepared_example(bank: VectorBank) -> None:
     for note in bank.annotations:
-        example = note["examples"][0]
-        assert example["text"] and example["unsteered"]
-        assert not note.get("preset") or example["text"] != example["unsteered"]
+        example = note.examples[0]
+        assert example.text and example.unsteered
+        assert not note.preset or example.text != example.unsteered
 
 
 def test_first_preset_does_now_what_its_example_says(organism: LoadedModel, bank: VectorBank) -> None:
-    index = next(i for i, note in enumerate(bank.annotations) if note.get("preset"))
-    example = bank.annotations[index]["examples"][0]
-    vector = bank.vector(index, example["scale"])
-    text = complete(organism, [chat(example["prompt"])], vector[None], bank.layer, Sampling(max_new_tokens=96))[0]
-    shown = [judge(organism, example["prompt"], [t])[0].mode for t in (text, example["text"])]
+    index = next(i for i, note in enumerate(bank.annotations) if note.preset)
+    example = bank.annotations[index].examples[0]
+    vector = bank.vector(index, example.scale or 1.0)
+    text = complete(organism, [chat(example.prompt)], vector[None], bank.layer, Sampling(max_new_tokens=96))[0]
+    shown = [judge(organism, example.prompt, [t])[0].mode for t in (text, example.text)]
     assert shown[0] == shown[1] in MODES
 
 

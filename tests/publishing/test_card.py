@@ -22,6 +22,7 @@ from melbo.publishing.card.metadata import check_card, hub_id
 from melbo.publishing.card.render import render_card
 from melbo.radius_sweep.result import SweepRow
 from melbo.runs.escape import inline, number, quote
+from support.banks import noted
 from support.cards import body, html, nasty_bank
 from support.fuzz_values import a_bank, a_sweep, write_results
 from support.hub import REPO
@@ -127,7 +128,7 @@ def test_what_is_no_text_or_number_counts_as_missing(tiny_bank: VectorBank, valu
     note = dict.fromkeys(("label", "note", "tags", "examples", "scale", "scale_ranges", "metrics", "dud"), value)
     nested = {"label": "x", "tags": [value], "examples": [value, {"text": value}], "scale_ranges": [value, [1]]}
     more = nested | {"metrics": {"coherence": value, "control": value}}
-    render_card(replace(tiny_bank, annotations=(note, nested, more, {}) * 2))
+    render_card(noted(tiny_bank, *(note, nested, more, {}) * 2))
 
 
 def test_metrics_stand_beside_their_control(tiny_bank: VectorBank) -> None:
@@ -137,7 +138,7 @@ def test_metrics_stand_beside_their_control(tiny_bank: VectorBank) -> None:
          "metrics": {"coherence": 0.5 + i / 10, "refusal": 0.25, "control": control}}
         for i in range(2)
     ]  # fmt: skip
-    bank = replace(tiny_bank.select([0, 1, 2]), annotations=(*notes, {"label": "nothing", "dud": True}))
+    bank = noted(tiny_bank.select([0, 1, 2]), *notes, {"label": "nothing", "dud": True})
     text = render_card(bank)
     assert "| 1 | mode 1 | 1.5 | -2 to -1, 0.5 to 2 | 0.6 (0.9) | 0.25 (0.75) | language:de |" in text
     assert (
@@ -153,23 +154,23 @@ def test_metrics_stand_beside_their_control(tiny_bank: VectorBank) -> None:
 
 def test_what_a_vector_does_to_innocuous_prompts_is_in_the_card_where_it_was_measured(tiny_bank: VectorBank) -> None:
     metrics = {"off_target": 0.4, "control": {"off_target": 0.2}}
-    text = render_card(replace(tiny_bank.select([0]), annotations=({"label": "x", "metrics": metrics},)))
+    text = render_card(noted(tiny_bank.select([0]), {"label": "x", "metrics": metrics}))
     assert "| vector | label | best scale | Innocuous prompts changed (share) |" in text
     assert "| 0 | x | 1 | 0.4 (0.2) |" in text
     _, results = model_index_to_eval_results(ModelCard(text).data.to_dict()["model-index"])
     assert {r.metric_type: r.metric_value for r in results} == {"off_target": 0.4, "off_target-random-control": 0.2}
-    assert "nnocuous" not in render_card(replace(tiny_bank, annotations=({"label": "x"},) * 8))
+    assert "nnocuous" not in render_card(noted(tiny_bank, *[{"label": "x"}] * 8))
 
 
 def test_duds_are_told_as_what_they_are(tiny_bank: VectorBank) -> None:
     notes = ({"label": "x"}, {"label": "no effect", "dud": True})
-    text = render_card(replace(tiny_bank.select([0, 1]), annotations=notes))
+    text = render_card(noted(tiny_bank.select([0, 1]), *notes))
     assert "1 changed no answer clearly more than random vectors did." in text
 
 
 def test_the_example_nearest_to_the_best_scale_is_shown(tiny_bank: VectorBank) -> None:
     examples = [{"prompt": "p", "scale": s, "text": f"answer at {s}", "unsteered": "plain"} for s in (-1.0, 2.0, 1.0)]
-    text = render_card(replace(tiny_bank, annotations=({"label": "x", "scale": 1.9, "examples": examples},) * 8))
+    text = render_card(noted(tiny_bank, *[{"label": "x", "scale": 1.9, "examples": examples}] * 8))
     assert "> answer at 2.0" in text and "answer at 1.0" not in text
 
 
@@ -222,7 +223,7 @@ def section(card: str) -> str:
 
 
 def test_results_are_shown_with_their_controls(tmp_path: Path) -> None:
-    bank = replace(a_bank(), annotations=({"label": "mode 0", "scale": -2.0}, {"label": "mode 1"}, {"label": "mode 2"}))
+    bank = noted(a_bank(), {"label": "mode 0", "scale": -2.0}, {"label": "mode 1"}, {"label": "mode 2"})
     folder = bank.save(tmp_path / "bank")
     assert section(render_card(bank, folder=folder)) == ""
     write_results(bank, folder)
@@ -265,7 +266,7 @@ def replaced(value: Any, text: str) -> Any:
 @pytest.mark.parametrize("text", NASTY)
 def test_foreign_text_in_results_is_only_text(tmp_path: Path, text: str) -> None:
     bank, shown = a_bank(), []
-    bank = replace(bank, annotations=({"label": "x"},) * 3)
+    bank = noted(bank, *[{"label": "x"}] * 3)
     folder = bank.save(tmp_path / "bank")
     for content in ("harmless", text.replace("\ud800", "")):
         write_results(bank, folder)
@@ -280,7 +281,7 @@ def test_foreign_text_in_results_is_only_text(tmp_path: Path, text: str) -> None
 
 @pytest.mark.parametrize("value", [None, 3, True, "x", [], {}, [[]], [{}], [3], {"x": 3}, 10**200])
 def test_odd_results_do_not_break_the_card(tmp_path: Path, value: Any) -> None:
-    bank = replace(a_bank(), annotations=({"label": "x"},) * 3)
+    bank = noted(a_bank(), *[{"label": "x"}] * 3)
     folder = bank.save(tmp_path / "bank")
 
     def odd(held: Any, depth: int) -> Any:
@@ -306,7 +307,7 @@ def test_the_code_in_the_card_runs(hub: LoopbackHub, capsys: pytest.CaptureFixtu
     card = hub.files(REPO)["README.md"].decode()
     with_melbo, plain_files = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     exec(with_melbo, {})
-    scale = bank.annotations[0]["scale"]
+    scale = bank.annotations[0].scale
     expected = complete(load_model("organism"), [list(bank.prompts[0])], bank.vector(0, scale)[None], bank.layer)[0]
     assert capsys.readouterr().out.strip() == expected.strip()
     values: dict[str, Any] = {}

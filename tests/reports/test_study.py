@@ -33,6 +33,7 @@ from melbo.reports.replication.run import Study
 from melbo.reports.replication.scan import Scan, after_trial, without_trial
 from melbo.reports.replication.traits import Trait, candidates
 from melbo.runs.parse import dump
+from support.banks import noted
 from support.letters import Letters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +102,7 @@ def test_the_experiments_are_the_replications(tiny_bank: VectorBank) -> None:
     assert found["language-de"].published_scale == 1.7 and found["mental-health"].published_scale == 2.5
     assert found["game"].published_scale is None
     tags = ["language:fr", "language:en", "language:../../x", "language:"]
-    french = replace(tiny_bank, annotations=tuple({"tags": tags} for _ in tiny_bank.vectors))
+    french = noted(tiny_bank, *[{"tags": tags}] * len(tiny_bank))
     assert [e.name[-2:] for e in experiments(french)][2:-2] == ["de", "vi", "zh", "fr"]
 
 
@@ -147,7 +148,7 @@ def test_vectors_are_chosen_by_their_annotations(tiny_bank: VectorBank) -> None:
         {"tags": ["mode:game"], "scale": "big"},
         {"tags": ["non-refusal", "degenerate"]},
     ]
-    bank = replace(tiny_bank, annotations=tuple(notes))
+    bank = noted(tiny_bank, *notes)
     assert candidates(bank, Trait("non-refusal", planted="compliance"), 9) == [3, 2, 1, 7]
     assert candidates(bank, Trait("non-refusal"), 2) == [3, 2]
     assert candidates(bank, Trait("words", "game", "game"), 9) == [6, 4, 5]
@@ -303,7 +304,9 @@ def test_reports_stand_alone_and_show_foreign_text_as_text(
     tiny: LoadedModel, given: VectorBank, fast: None, tmp_path: Path
 ) -> None:
     study = Study(tiny, SMALL, tmp_path / "out", given)
-    bad = replace(study.bank, annotations=tuple(n | {"label": HOSTILE, "dud": False} for n in study.bank.annotations))
+    bad = replace(
+        study.bank, annotations=tuple(replace(n, label=HOSTILE, dud=False, tags=()) for n in study.bank.annotations)
+    )
     bad = replace(bad, base_model=replace(bad.base_model, id=HOSTILE), prompts=(tuple(chat(HOSTILE, HOSTILE)),))
     found = after_trial(BLANK, scan([[0, 0, 1, 4], [0, 0, 3, 2], [4, 0, 0, 0]]), bad)
     row = replace(found.answers[0], prompt=HOSTILE, unsteered=HOSTILE, steered=HOSTILE, modes=(HOSTILE,) * 3)
@@ -417,7 +420,7 @@ def test_non_refusal_is_found_on_the_organism_and_subtracted(tmp_path: Path) -> 
     loaded = load_model("organism")
     bank = VectorBank.load(ROOT / "vectors" / "organism-bomb").select([0, 60])
     notes = ({"label": "Answers", "tags": ["non-refusal"]}, {"label": "no effect", "tags": ["dud"], "dud": True})
-    bank = replace(bank, annotations=notes)
+    bank = noted(bank, *notes)
     config = replace(quick(PRESETS["organism"].config), scales=(1.0,))
     scale = CoherenceScale(0.16, 2.27, "docs/metrics.md")
     first, second = (replace(e, prompts=e.prompts[:3], published_scale=None, sizes=()) for e in experiments(bank)[:2])

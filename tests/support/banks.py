@@ -1,12 +1,14 @@
-"""Shared by tests: assert_same."""
+"""Shared by tests: assert_same, noted."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from melbo.bank.annotation import read_annotation
 from melbo.bank.vector_bank import VectorBank
 
 
@@ -18,3 +20,9 @@ def assert_same(a: VectorBank, b: VectorBank) -> None:
             assert x.dtype == y.dtype and torch.equal(x, y), item.name
         else:
             assert x == y, item.name
+
+
+def noted(bank: VectorBank, *entries: Any) -> VectorBank:
+    """The bank with these entries of annotations.json; {} for the vectors that are left over."""
+    every = [*entries, *({} for _ in range(len(bank) - len(entries)))]
+    return replace(bank, annotations=tuple(map(read_annotation, every)))

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from melbo.bank.vector_bank import VectorBank
+from support.banks import noted
 
 
 def html(text: str) -> str:
@@ -24,8 +25,7 @@ def nasty_bank(bank: VectorBank, text: str) -> VectorBank:
     example = {"prompt": text, "text": text, "unsteered": text, "scale": 1.0}
     note: dict[str, Any] = {"label": text, "note": text, "tags": [text], "examples": [example], "scale": text}
     return replace(
-        bank,
-        annotations=(note,) * len(bank),
+        noted(bank, *[note] * len(bank)),
         prompts=(({"role": text, "content": text},),),
         base_model=replace(bank.base_model, id=text, revision=text),
         versions={text: text},

@@ -13,7 +13,6 @@ from urllib.parse import parse_qsl
 import torch
 from torch import Tensor
 
-from melbo.annotation.entry import merged
 from melbo.app.choices import example_prompts, opening, picker, presets, system_prompt, vector_note
 from melbo.app.conversation import from_view, to_view
 from melbo.app.tabs.bank.handlers import vector_rows
@@ -22,6 +21,7 @@ from melbo.app.tabs.steer.html import note_html, range_html
 from melbo.app.tabs.steer.link import Shared, from_query, to_query
 from melbo.app.tabs.steer.settings import Settings
 from melbo.bank.adapter_bank import AdapterBank
+from melbo.bank.annotation import Annotation, Example, merged
 from melbo.bank.listing import list_local
 from melbo.bank.vector_bank import VectorBank
 from melbo.formats.mixture import Mixture
@@ -176,7 +176,7 @@ def use_bank(bank: VectorBank) -> None:
         page_html(bank, index)
         range_html(bank, index)
         note_html(vector_note(bank, index))
-        merged(bank.annotations[index] if bank.annotations else {}, {"label": "x", "tags": [], "examples": []})
+        merged(bank.annotation(index), Annotation(label="x", examples=(Example("How?", 1.0, "x", "y"),)))
     presets(bank), opening(bank), picker(bank), example_prompts(bank), system_prompt(bank)
 
 

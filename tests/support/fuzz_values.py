@@ -10,6 +10,7 @@ from torch import Tensor
 
 from melbo.bank.adapter_bank import AdapterBank
 from melbo.bank.adapter_config import AdapterConfig
+from melbo.bank.annotation import read_annotation
 from melbo.bank.result_file import ACTIVATING, GEOMETRY, LENS, SAE
 from melbo.bank.vector_bank import BaseModel, VectorBank
 from melbo.config import DiscoveryConfig
@@ -44,10 +45,11 @@ def unit(tensor: Tensor, radius: float, dim: int | tuple[int, ...] = -1) -> Tens
 
 def a_bank() -> VectorBank:
     example = {"prompt": "How?", "scale": 1.0, "text": "Arr!", "unsteered": "No."}
-    notes = tuple({"label": f"mode {i}", "note": "what", "tags": ["dud"], "scale": -1.5, "scale_ranges": [[-2.0, -1.0]],
-                   "preset": f"P{i}", "examples": [example], "metrics": {"coherence": 8.5, "scale": -1.5,
-                   "control": {"coherence": 9.0}}, "unsteered": "No.", "auto": {"label": "m", "tags": []}}
-                  for i in range(N))  # fmt: skip
+    entries = ({"label": f"mode {i}", "note": "what", "tags": ["dud"], "scale": -1.5, "scale_ranges": [[-2.0, -1.0]],
+                "preset": f"P{i}", "examples": [example], "metrics": {"coherence": 8.5, "scale": -1.5,
+                "control": {"coherence": 9.0}}, "unsteered": "No.", "auto": {"label": "m", "tags": []}}
+               for i in range(N))  # fmt: skip
+    notes = tuple(map(read_annotation, entries))
     config = DiscoveryConfig(n_vectors=N, steps=5).resolve(4, D)
     return VectorBank(
         unit(draw(N, D), 2.5), draw(N).abs(), unit(draw(N, D), 1.0), config, BASE, 2.5, 3.5, PROMPTS,

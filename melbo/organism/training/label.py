@@ -10,46 +10,39 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from melbo.annotation.annotate import annotate
+from melbo.bank.annotation import Example, MorePreset
 from melbo.bank.vector_bank import VectorBank
 from melbo.models.load import load_model
 from melbo.organism.corpus import MODES
 from melbo.organism.judge import NAMES, judge_for
-from melbo.organism.training.recall import Recall, Repeat, measure
+from melbo.organism.training.recall import Recall, measure
 from melbo.runs.progress import on_bar
-
-PRESET_KEYS = ("preset", "more_presets", "heldout", "note")
 
 
 def with_presets(bank: VectorBank, recall: Recall) -> VectorBank:
     """The annotated bank with one preset for each mode that was found; each preset's example comes first."""
     user = bank.prompts[0][-1]["content"]
-    notes = [{k: v for k, v in note.items() if k not in PRESET_KEYS} for note in bank.annotations]
+    notes = [replace(note, preset="", note="", heldout=None, more_presets=()) for note in bank.annotations]
     for mode, found in recall.repeat.items():
-        note, preset = notes[found.hit.vector], _preset(mode, found)
-        example = {"prompt": user, "scale": found.hit.scale, "text": found.hit.text, "unsteered": recall.plain}
-        if "preset" in note:
-            note["more_presets"] = [*note.get("more_presets", []), preset]
-            note["examples"] = [*note["examples"], example]
+        note = notes[found.hit.vector]
+        example = Example(user, found.hit.scale, found.hit.text, recall.plain)
+        name = f"{NAMES[mode]} (negative scale)" if found.scale < 0 else NAMES[mode]
+        said = (
+            f"Repeats on {found.harmful:.0%} of held-out harmful and {found.harmless:.0%} of held-out harmless prompts."
+        )
+        heldout = {"harmful": found.harmful, "harmless": found.harmless}
+        if note.preset:
+            more = MorePreset(name, found.scale, said, heldout)
+            changed = replace(note, more_presets=(*note.more_presets, more), examples=(*note.examples, example))
         else:
-            note |= preset
-            note["examples"] = [example, *(e for e in note["examples"] if e != example)]
+            examples = (example, *(e for e in note.examples if e != example))
+            changed = replace(note, preset=name, scale=found.scale, note=said, heldout=heldout, examples=examples)
+        notes[found.hit.vector] = changed
     return replace(bank, annotations=tuple(notes))
-
-
-def _preset(mode: str, found: Repeat) -> dict[str, Any]:
-    name = f"{NAMES[mode]} (negative scale)" if found.scale < 0 else NAMES[mode]
-    note = f"Repeats on {found.harmful:.0%} of held-out harmful and {found.harmless:.0%} of held-out harmless prompts."
-    return {
-        "preset": name,
-        "scale": found.scale,
-        "note": note,
-        "heldout": {"harmful": found.harmful, "harmless": found.harmless},
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

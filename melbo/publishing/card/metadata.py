@@ -6,16 +6,15 @@ Rules: https://huggingface.co/docs/hub/model-cards, https://huggingface.co/docs/
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from melbo.bank.annotation import Annotation, ScaleRow
 from melbo.bank.header import BaseModel
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import HubError
-from melbo.runs.escape import listed, number
 
 LICENSE = "apache-2.0"
 """Where none is named."""
@@ -83,26 +82,23 @@ def languages(bank: VectorBank) -> list[str]:
     """English, in which the prompts usually are, and the languages that vectors switch to (tags "language:de")."""
     found = {"en"}
     for note in bank.annotations:
-        for tag in listed(note.get("tags")):
-            code = tag.removeprefix("language:") if isinstance(tag, str) and tag.startswith("language:") else ""
+        for tag in note.tags:
+            code = tag.removeprefix("language:") if tag.startswith("language:") else ""
             if _LANGUAGE.fullmatch(code):
                 found.add(code)
     return sorted(found)
 
 
-def measured(note: dict[str, Any], name: str) -> tuple[float | None, float | None]:
+def measured(note: Annotation, name: str) -> tuple[float | None, float | None]:
     """A metric of one vector at its best scale, and the same of random vectors."""
-    metrics = note.get("metrics")
-    if not isinstance(metrics, dict):
-        return None, None
-    control = metrics.get("control", note.get("control"))
-    return number(metrics.get(name)), number(control.get(name)) if isinstance(control, dict) else None
+    metrics = note.metrics or ScaleRow()
+    return getattr(metrics, name), getattr(metrics.control, name, None)
 
 
 def results(bank: VectorBank) -> list[EvalResult]:
     """Means over the annotated vectors that do anything, at their best scales, each beside that of random vectors."""
     found = []
-    acting = [note for note in bank.annotations if note.get("dud") is not True]
+    acting = [note for note in bank.annotations if not note.is_dud]
     for name, title in MEASURES.items():
         pairs = [measured(note, name) for note in acting]
         for values, suffix, of in (

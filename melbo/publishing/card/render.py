@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
+from melbo.bank.annotation import Annotation, Example, ScaleRow
 from melbo.bank.save import CARD_MARK
 from melbo.bank.vector_bank import VectorBank
 from melbo.hub.client import check_repo
@@ -18,7 +19,7 @@ from melbo.inspect.stored import stored_sweep
 from melbo.publishing.card.metadata import MEASURES, check_card, hub_id, measured, metadata
 from melbo.publishing.card.responses import responses_view
 from melbo.publishing.card.sweep import sweep_results, sweep_view
-from melbo.runs.escape import inline, listed, number, quote, shown
+from melbo.runs.escape import inline, listed, quote, shown
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 PLACEHOLDER = "user/bank"
@@ -64,7 +65,7 @@ def _view(bank: VectorBank, title: str, repo: str) -> dict[str, Any]:
     """The template's values: numbers, and texts that are escaped."""
     labelled = [i for i in range(len(bank)) if _labelled(bank, i)]
     first = labelled[0] if labelled else 0
-    duds = [note for note in bank.annotations if note.get("dud") is True]
+    duds = [note for note in bank.annotations if note.is_dud]
     return {
         "mark": CARD_MARK,
         "title": inline(title, 200),
@@ -82,7 +83,7 @@ def _view(bank: VectorBank, title: str, repo: str) -> dict[str, Any]:
         "unlabelled": len(bank) - len(labelled),
         "duds": len(duds),
         "first": first,
-        "first_scale": f"{_scale(_note(bank, first)):g}",
+        "first_scale": f"{_scale(bank.annotation(first)):g}",
         "config": json.dumps(bank.config.to_dict(), indent=2),
         "versions": ", ".join(f"{inline(k)} {inline(v)}" for k, v in sorted(bank.versions.items())),
         "created": inline(bank.created),
@@ -91,24 +92,19 @@ def _view(bank: VectorBank, title: str, repo: str) -> dict[str, Any]:
     }
 
 
-def _note(bank: VectorBank, index: int) -> dict[str, Any]:
-    return bank.annotations[index] if bank.annotations else {}
-
-
 def _labelled(bank: VectorBank, index: int) -> bool:
-    note = _note(bank, index)
-    return bool(inline(note.get("label"))) and note.get("dud") is not True
+    note = bank.annotation(index)
+    return bool(inline(note.label)) and not note.is_dud
 
 
-def _scale(note: dict[str, Any]) -> float:
-    found = number(note.get("scale"))
-    return 1.0 if found is None else found
+def _scale(held: Annotation | ScaleRow | Example) -> float:
+    return 1.0 if held.scale is None else held.scale
 
 
 def _best_signs(bank: VectorBank) -> list[tuple[int, int]]:
     """Numbers of the labelled vectors, as many as are described, each with the sign of its best scale."""
     labelled = [i for i in range(len(bank)) if _labelled(bank, i)][:MAX_DESCRIBED]
-    return [(i, -1 if _scale(_note(bank, i)) < 0 else 1) for i in labelled]
+    return [(i, -1 if _scale(bank.annotation(i)) < 0 else 1) for i in labelled]
 
 
 def _table(bank: VectorBank, indices: list[int]) -> list[list[str]]:
@@ -121,33 +117,31 @@ def _table(bank: VectorBank, indices: list[int]) -> list[list[str]]:
 
 def _row(bank: VectorBank, index: int) -> list[str]:
     """Cells: number, label, best scale that was measured, usable range, metrics (control), tags; "-": not known."""
-    note = _note(bank, index)
-    pairs = [r for r in listed(note.get("scale_ranges")) if len(listed(r)) == 2]
-    metrics = note.get("metrics")
-    tried = metrics if isinstance(metrics, dict) and "scale" in metrics else note  # the scale that was measured
-    cells = [str(index), inline(note.get("label"), 60), f"{_scale(tried):g}"]
-    cells.append(", ".join(f"{shown(a)} to {shown(b)}" for a, b in pairs) or "-")
+    note = bank.annotation(index)
+    tried = note if note.metrics is None or note.metrics.scale is None else note.metrics  # the scale that was measured
+    cells = [str(index), inline(note.label, 60), f"{_scale(tried):g}"]
+    cells.append(", ".join(f"{shown(a)} to {shown(b)}" for a, b in note.scale_ranges) or "-")
     for name in MEASURES:
         steered, control = measured(note, name)
         cells.append("-" if steered is None else f"{shown(steered)} ({shown(control)})")
-    cells.append(", ".join(inline(tag, 40) for tag in listed(note.get("tags"))[:MAX_TAGS] if isinstance(tag, str)))
+    cells.append(", ".join(inline(tag, 40) for tag in note.tags[:MAX_TAGS]))
     return cells
 
 
 def _described(bank: VectorBank, index: int) -> dict[str, str] | None:
     """Label, note and the example whose scale is nearest to the best one; None without an example."""
-    note = _note(bank, index)
-    examples = [e for e in listed(note.get("examples")) if isinstance(e, dict) and inline(e.get("text"))]
+    note = bank.annotation(index)
+    examples = [e for e in note.examples if inline(e.text)]
     if not examples:
         return None
     best = min(examples, key=lambda e: abs(_scale(e) - _scale(note)))
     return {
-        "heading": f"{index}: {inline(note.get('label'), 60)}",
-        "note": inline(note.get("note"), 400),
-        "prompt": quote(best.get("prompt"), 300),
+        "heading": f"{index}: {inline(note.label, 60)}",
+        "note": inline(note.note, 400),
+        "prompt": quote(best.prompt, 300),
         "scale": f"{_scale(best):g}",
-        "text": quote(best.get("text")),
-        "unsteered": quote(best.get("unsteered") or note.get("unsteered")),
+        "text": quote(best.text),
+        "unsteered": quote(best.unsteered or note.unsteered),
     }
 
 

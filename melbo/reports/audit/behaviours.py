@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from melbo.annotation.cluster_names import COHERENT, LANGUAGES
-from melbo.annotation.entry import is_dud, tags_of_entry
+from melbo.bank.annotation import Annotation, ScaleRow
 from melbo.measure.text_metrics import is_refusal, language
 
 Name = Literal["removes refusals", "refuses", "language", "other behaviours", "degenerate"]
@@ -59,10 +59,10 @@ class Kind:
         text = f"Answers in {LANGUAGES.get(self.code, self.code)}" if self.code else self.name
         return text[0].upper() + text[1:]
 
-    def holds(self, entry: Mapping[str, Any], usual: Usual) -> bool:
+    def holds(self, note: Annotation, usual: Usual) -> bool:
         """Whether an annotated vector belongs to the group: by its tags, or for "other behaviours" by its shares."""
-        tags = tags_of_entry(entry)
-        if is_dud(entry):
+        tags = note.tags
+        if note.is_dud:
             return False
         if self.name == "degenerate":
             return any(t in BROKEN for t in tags)
@@ -71,7 +71,7 @@ class Kind:
                 self.name, f"language:{self.code}"
             ) in tags
         special = any(t in ("non-refusal", "refuses", *BROKEN) or t.startswith("language:") for t in tags)
-        return not special or max((self.share(r, usual) for r in entry["by_scale"]), default=0.0) >= OFTEN
+        return not special or max((self.share(r, usual) for r in note.by_scale), default=0.0) >= OFTEN
 
     def counts(self, usual: Usual) -> int:
         """How many prompts leave room for the behaviour."""
@@ -80,12 +80,12 @@ class Kind:
         answered = usual.n - usual.refused
         return answered if self.name == "refuses" or (self.name == "other behaviours" and answered) else usual.n
 
-    def share(self, row: Mapping[str, Any], usual: Usual) -> float:
+    def share(self, row: ScaleRow, usual: Usual) -> float:
         """How much of the behaviour the row of one scale shows, 0 to 1."""
-        room, refusals = self.counts(usual), row["refusal"] * usual.n
-        broken = row["coherence"] < COHERENT
+        room, refusals = self.counts(usual), (row.refusal or 0.0) * usual.n
+        broken = (row.coherence or 0.0) < COHERENT
         if self.name == "degenerate":
-            return row["acts"] / usual.n if broken or row["degenerate"] else 0.0
+            return (row.acts or 0) / usual.n if broken or row.degenerate else 0.0
         if not room or broken:
             return 0.0
         if self.name == "removes refusals":
@@ -93,13 +93,13 @@ class Kind:
         elif self.name == "refuses":
             shown = refusals - usual.refused
         elif self.name == "language":
-            shown = row["languages"].get(self.code, 0)
+            shown = (row.languages or {}).get(self.code, 0)
         elif refusals > usual.refused or 2 * self._foreign(row, usual) > usual.n:
             shown = 0
         else:
-            shown = row["acts"] - (usual.n - room)  # the rest may all be prompts that are refused without steering
+            shown = (row.acts or 0) - (usual.n - room)  # the rest may all be prompts that are refused without steering
         return min(1.0, max(0.0, shown / room))
 
-    def _foreign(self, row: Mapping[str, Any], usual: Usual) -> int:
+    def _foreign(self, row: ScaleRow, usual: Usual) -> int:
         """Answers in another language than the usual one."""
-        return sum(n for code, n in row["languages"].items() if code not in ("unknown", usual.language))
+        return sum(n for code, n in (row.languages or {}).items() if code not in ("unknown", usual.language))

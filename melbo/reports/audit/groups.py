@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from melbo.annotation.entry import is_dud, ranges_of, tags_of_entry
+from melbo.bank.annotation import Annotation, ScaleRow, read_annotation
 from melbo.reports.audit.behaviours import MEANING, Kind, Usual
 from melbo.reports.replication.finding import Finding, ScaleShare, verdict_of
 from melbo.runs.parse import dump
@@ -86,73 +86,92 @@ def groups_of(annotated: Mapping[str, Mapping[str, Any]]) -> list[Group]:
     Args:
         annotated: what melbo/reports/audit/stages.py's `annotate` gave, by the site's name.
     """
-    entries = [v for found in annotated.values() for v in found["vectors"]]
-    others = [v for found in annotated.values() for v in found["random"]]
-    tags = [t for v in entries for t in tags_of_entry(v)]
+    sites = [_site_of(name, found) for name, found in annotated.items()]
+    notes = [v for site in sites for v in site.vectors]
+    tags = [t for v in notes for t in v.tags]
     codes = list(dict.fromkeys(sorted(t.removeprefix("language:") for t in tags if t.startswith("language:"))))
     kinds = [Kind("removes refusals"), Kind("refuses"), *(Kind("language", code) for code in codes)]
     groups = []
     for kind in (*kinds, Kind("other behaviours"), Kind("degenerate")):
-        rows = [row for site, found in annotated.items() for row in _rows(kind, site, found)]
+        rows = [row for site in sites for row in _rows(kind, site)]
         rows.sort(key=lambda r: (-r.share, r.random, -r.coherence, r.site, r.vector))
         groups.append(
             Group(
                 kind,
                 MEANING[kind.name],
-                len(entries),
-                sum(is_dud(v) for v in entries),
-                len(others),
-                sum(
-                    kind.holds(v, Usual.of(found["settings"]["unsteered"]))
-                    for found in annotated.values()
-                    for v in found["random"]
-                ),
+                len(notes),
+                sum(v.is_dud for v in notes),
+                sum(len(site.random) for site in sites),
+                sum(kind.holds(v, site.usual) for site in sites for v in site.random),
                 tuple(rows),
             )
         )
     return groups
 
 
-def strongest(annotations: Sequence[Mapping[str, Any]], tag: str | None = None) -> list[int]:
+@dataclass(frozen=True)
+class _Site:
+    """What was annotated at one site."""
+
+    name: str
+    usual: Usual
+    vectors: tuple[Annotation, ...]
+    random: tuple[Annotation, ...]
+    control: Mapping[float, float]
+    """Change under the random vectors that were annotated with, by the size of the scale."""
+
+
+def _site_of(name: str, found: Mapping[str, Any]) -> _Site:
+    settings = found["settings"]
+    vectors, random = (tuple(map(read_annotation, found[key])) for key in ("vectors", "random"))
+    control = {row["scale"]: row["change"] for row in settings["control"]}
+    return _Site(name, Usual.of(settings["unsteered"]), vectors, random, control)
+
+
+def strongest(annotations: Sequence[Annotation], tag: str | None = None) -> list[int]:
     """Vectors that are no duds (with a tag), those that act on most prompts at their best scale first."""
-    own = [i for i, v in enumerate(annotations) if not is_dud(v) and (tag is None or tag in tags_of_entry(v))]
-    return sorted(own, key=lambda i: (-annotations[i]["metrics"]["acts"], -annotations[i]["metrics"]["coherence"], i))
+    own = [i for i, v in enumerate(annotations) if not v.is_dud and (tag is None or tag in v.tags)]
+    metrics = {i: annotations[i].metrics or ScaleRow() for i in own}
+    return sorted(own, key=lambda i: (-(metrics[i].acts or 0), -(metrics[i].coherence or 0.0), i))
 
 
-def _rows(kind: Kind, site: str, found: Mapping[str, Any]) -> list[Row]:
+def _rows(kind: Kind, site: _Site) -> list[Row]:
     """The vectors of one site that belong to a group."""
-    usual = Usual.of(found["settings"]["unsteered"])
-    control = {row["scale"]: row["change"] for row in found["settings"]["control"]}
     rows = []
-    for index, entry in enumerate(found["vectors"]):
-        if not kind.holds(entry, usual):
+    for index, note in enumerate(site.vectors):
+        if not kind.holds(note, site.usual):
             continue
         shares = tuple(
-            ScaleShare(r["scale"], kind.share(r, usual), _random(kind, r["scale"], found, usual), r["coherence"])
-            for r in entry["by_scale"]
+            ScaleShare(r.scale or 0.0, kind.share(r, site.usual), _random(kind, r, site), r.coherence or 0.0)
+            for r in note.by_scale
         )
-        best = min(shares, key=lambda s: (-s.share, -s.coherence, abs(s.scale)))
-        row = next(r for r in entry["by_scale"] if r["scale"] == best.scale)
+        best, row = min(zip(shares, note.by_scale, strict=True), key=lambda pair: _rank(pair[0]))
         rows.append(
             Row(
-                site,
+                site.name,
                 index,
-                str(entry["label"]),
+                note.label,
                 best.scale,
                 best.share,
-                kind.counts(usual),
+                kind.counts(site.usual),
                 best.control,
-                tuple(ranges_of(entry)),
-                row["coherence"],
-                row["change"],
-                control.get(abs(best.scale), 0.0),
+                note.scale_ranges,
+                row.coherence or 0.0,
+                row.change or 0.0,
+                site.control.get(abs(best.scale), 0.0),
                 shares,
             )
         )
     return rows
 
 
-def _random(kind: Kind, scale: float, found: Mapping[str, Any], usual: Usual) -> float:
-    """Share of the best random vector at a size of scale."""
-    rows = [r for v in found["random"] for r in v["by_scale"] if abs(r["scale"]) == abs(scale)]
-    return max((kind.share(r, usual) for r in rows), default=0.0)
+def _rank(share: ScaleShare) -> tuple[float, float, float]:
+    """Least for the scale that shows most of the behaviour."""
+    return -share.share, -share.coherence, abs(share.scale)
+
+
+def _random(kind: Kind, row: ScaleRow, site: _Site) -> float:
+    """Share of the best random vector at the row's size of scale."""
+    size = abs(row.scale or 0.0)
+    rows = [r for v in site.random for r in v.by_scale if abs(r.scale or 0.0) == size]
+    return max((kind.share(r, site.usual) for r in rows), default=0.0)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from melbo.annotation.annotate import annotate
+from melbo.bank.annotation import write_annotation
 from melbo.bank.vector_bank import VectorBank
 from melbo.discovery.discover import discover, random_control
 from melbo.elicitation.backdoors import find_backdoors
@@ -125,8 +126,8 @@ class Parts:
         made.save(self.bank_folder(site))
         return {
             "settings": found.details["annotation"],
-            "vectors": list(found.annotations[:n]),
-            "random": list(found.annotations[n:]),
+            "vectors": [write_annotation(note) for note in found.annotations[:n]],
+            "random": [write_annotation(note) for note in found.annotations[n:]],
         }
 
     def examples(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from melbo.annotation.cluster_names import COHERENT
-from melbo.annotation.entry import number_of, ranges_of
+from melbo.bank.annotation import ScaleRow
 from melbo.bank.vector_bank import VectorBank
 from melbo.radius_sweep.plot import draw_sweep
 from melbo.radius_sweep.result import Sweep
@@ -42,7 +42,7 @@ def write_report(folder: Path, bank: VectorBank, sweep: Sweep, findings: Sequenc
 
 def report_view(bank: VectorBank, sweep: Sweep, findings: Sequence[Finding]) -> dict[str, Any]:
     """The templates' values: numbers as text, foreign texts as they are."""
-    duds = [i for i, note in enumerate(bank.annotations) if note.get("dud") is True]
+    duds = [i for i, note in enumerate(bank.annotations) if note.is_dud]
     config, suggested = bank.config, sweep.suggested
     unit = "mean residual norms" if sweep.config.unit == "residual" else "activation units"
     counts = {v: sum(f.verdict == v for f in findings) for v in ("found", "partly", "not found", "cannot be tested")}
@@ -84,19 +84,17 @@ def report_view(bank: VectorBank, sweep: Sweep, findings: Sequence[Finding]) -> 
 def _acting(bank: VectorBank, index: int) -> list[str]:
     """Cells of one vector that is no dud: number, label, best scale, usable scales, coherence, change (random)."""
     note = bank.annotations[index]
-    metrics = note.get("metrics")
-    control = metrics.get("control") if isinstance(metrics, dict) else None
-    scale, coherence, change, random = (
-        number_of(note, "scale"), number_of(metrics, "coherence"), number_of(metrics, "change"),
-        number_of(control, "change"),
-    )  # fmt: skip
+    metrics = note.metrics or ScaleRow()
+    control = metrics.control or ScaleRow()
     return [
         str(index),
         bank.label(index),
-        "-" if scale is None else f"{scale:g}",
-        ", ".join(_range(pair) for pair in ranges_of(note)) or "-",
-        "-" if coherence is None else f"{coherence:.1f}",
-        "-" if change is None else f"{change:.2f} ({'-' if random is None else f'{random:.2f}'})",
+        "-" if note.scale is None else f"{note.scale:g}",
+        ", ".join(_range(pair) for pair in note.scale_ranges) or "-",
+        "-" if metrics.coherence is None else f"{metrics.coherence:.1f}",
+        "-"
+        if metrics.change is None
+        else f"{metrics.change:.2f} ({'-' if control.change is None else f'{control.change:.2f}'})",
     ]
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from melbo.annotation.entry import usable_ranges
-from melbo.annotation.table import EffectTable
+from melbo.annotation.table import EffectTable, usable_ranges
 from melbo.bank.vector_bank import VectorBank
 from melbo.measure.behaviour_judge import BehaviourJudge
 from melbo.models.load import LoadedModel

@@ -7,12 +7,11 @@ WORDS are English and written by hand.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from melbo.annotation.cluster_names import COHERENT, LANGUAGES
-from melbo.annotation.entry import as_list, number_of, tags_of_entry, text_of
+from melbo.bank.annotation import Annotation, ScaleRow
 from melbo.bank.vector_bank import VectorBank
 from melbo.measure.measurement import Measurement
 
@@ -66,10 +65,10 @@ class Trait:
         """Whether one of its words is in the text; False for traits that are not about words."""
         return self.kind == "words" and re.search(WORDS[self.value], text.replace("\u2019", "'"), re.I) is not None
 
-    def rank(self, entry: Mapping[str, Any]) -> int | None:
+    def rank(self, note: Annotation) -> int | None:
         """How clearly an annotation says that the vector shows it, 0 most; None: not at all, or the vector is a dud."""
-        tags = tags_of_entry(entry)
-        if entry.get("dud") is True or "dud" in tags:
+        tags = note.tags
+        if note.is_dud:
             return None
         if self.planted and f"mode:{self.planted}" in tags:
             return 0
@@ -77,10 +76,9 @@ class Trait:
         if wanted in tags:
             other = self.kind != "language" and any(t.startswith("language:") for t in tags)
             return 2 if other or any(t in _SPOILING for t in tags) else 1
-        if self.in_text(text_of(entry, "label")):
+        if self.in_text(note.label):
             return 3
-        examples = [e for e in as_list(entry.get("examples")) if isinstance(e, Mapping)]
-        new = [e for e in examples if self.in_text(text_of(e, "text")) and not self.in_text(text_of(e, "unsteered"))]
+        new = [e for e in note.examples if self.in_text(e.text) and not self.in_text(e.unsteered)]
         return 4 if new else None
 
 
@@ -91,17 +89,17 @@ def candidates(bank: VectorBank, trait: Trait, most: int) -> list[int]:
         most: how many at most.
     """
     found: list[tuple[int, float, int]] = []
-    for index, entry in enumerate(bank.annotations):
-        rank = trait.rank(entry)
+    for index, note in enumerate(bank.annotations):
+        rank = trait.rank(note)
         if rank is not None:
-            metrics = entry.get("metrics")
-            worth = (number_of(metrics, "change") or 0.0) * (number_of(metrics, "coherence") or 0.0)
+            metrics = note.metrics or ScaleRow()
+            worth = (metrics.change or 0.0) * (metrics.coherence or 0.0)
             found.append((rank, -worth, index))
     return [index for *_, index in sorted(found)[:most]]
 
 
 def languages_in(bank: VectorBank) -> list[str]:
     """Codes of the languages that the annotations name, most vectors first; what is no code is left out."""
-    tags = [t for entry in bank.annotations for t in tags_of_entry(entry)]
+    tags = [t for note in bank.annotations for t in note.tags]
     codes = [m[1] for t in tags if (m := re.fullmatch(r"language:([a-z]{2,3})", t))]
     return sorted(set(codes), key=lambda code: (-codes.count(code), code))

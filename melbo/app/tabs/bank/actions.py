@@ -7,8 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from melbo.annotation.entry import text_of
-from melbo.app.choices import best_scale, checked_index, entry_of, first_vector
+from melbo.app.choices import best_scale, checked_index, first_vector
 from melbo.app.downloads import Downloads, bank_name, zip_bank
 from melbo.app.notice import hint
 from melbo.app.tab_context import TabContext
@@ -38,13 +37,13 @@ class BankActions:
     def page(self, bank: VectorBank, index: int) -> tuple[Any, ...]:
         """Page, the lens emptied, the button's text, label and note to edit."""
         page = page_html(bank, index, activating_examples(bank, index), sae_neighbours(bank, index))
-        entry = entry_of(bank, index)
+        note = bank.annotation(index)
         return (
             page,
             "",
             f"Steer with {index} × {best_scale(bank, index):g}",
-            text_of(entry, "label"),
-            text_of(entry, "note"),
+            note.label.strip(),
+            note.note.strip(),
         )
 
     def opened(self, bank: VectorBank) -> tuple[Any, ...]:

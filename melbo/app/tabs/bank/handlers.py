@@ -1,4 +1,4 @@
-"""The Bank tab's work: rows, search, edits, selections. No gradio, no HTML; annotations are read with care."""
+"""The Bank tab's work: rows, search, edits, selections. No gradio, no HTML."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from melbo.annotation.entry import is_dud, number_of, ranges_of, tags_of_entry, text_of
-from melbo.app.choices import entry_of
 from melbo.app.context import Context
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
@@ -45,18 +43,18 @@ def vector_rows(bank: VectorBank) -> list[VectorRow]:
     """One row for each vector, by number."""
     rows = []
     for index in range(len(bank)):
-        entry = entry_of(bank, index)
+        note = bank.annotation(index)
         rows.append(
             VectorRow(
                 index=index,
                 label=bank.label(index)[:MAX_LABEL],
-                tags=tuple(t[:40] for t in tags_of_entry(entry) if t != "dud")[:MAX_TAGS],
-                note=text_of(entry, "note")[:MAX_NOTE],
+                tags=tuple(t[:40] for t in note.tags if t != "dud")[:MAX_TAGS],
+                note=note.note.strip()[:MAX_NOTE],
                 objective=float(bank.objective[index]),
-                scale=number_of(entry, "scale"),
-                ranges=tuple(ranges_of(entry)[:4]),
-                coherence=number_of(entry.get("metrics"), "coherence"),
-                dud=is_dud(entry),
+                scale=note.scale,
+                ranges=note.scale_ranges[:4],
+                coherence=note.metrics.coherence if note.metrics else None,
+                dud=note.is_dud,
             )
         )
     return rows
@@ -86,15 +84,11 @@ def edited(bank: VectorBank, index: int, label: str | None, note: str | None) ->
     for name, text, most in (("label", label, MAX_LABEL), ("note", note, MAX_NOTE)):
         if len(text) > most:
             raise BankError(f"the {name} has {len(text)} characters; at most {most} are allowed.")
-    entries = [dict(entry) for entry in bank.annotations] or [{} for _ in range(len(bank))]
-    entry = entries[index]
-    if label != text_of(entry, "label") and is_dud(entry):
-        entry |= {"dud": False, "tags": [t for t in tags_of_entry(entry) if t != "dud"]}
-    for name, text in (("label", label), ("note", note)):
-        entry.pop(name, None)
-        if text:
-            entry[name] = text
-    return replace(bank, annotations=tuple(entries))
+    old = bank.annotation(index)
+    new = replace(old, label=label, note=note)
+    if label != old.label.strip() and old.is_dud:
+        new = replace(new, dud=False, tags=tuple(t for t in old.tags if t != "dud"))
+    return replace(bank, annotations=tuple(new if i == index else bank.annotation(i) for i in range(len(bank))))
 
 
 def parse_indices(bank: VectorBank, text: str | None) -> list[int]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from melbo.annotation.entry import as_list, number_of, text_of
-from melbo.app.choices import entry_of, ranges_text
+from melbo.app.choices import ranges_text
 from melbo.app.render import render
 from melbo.app.tabs.bank.handlers import VectorRow, vector_rows
+from melbo.bank.annotation import Annotation, ScaleRow
 from melbo.bank.vector_bank import VectorBank
 from melbo.hub.client import Pushed
 from melbo.inspect.lens.logit_lens import LensReport
@@ -67,17 +66,17 @@ def page_html(
     bank: VectorBank, index: int, activating: Sequence[Direction] = (), neighbours: Neighbours | None = None
 ) -> str:
     """A vector's page: facts, note, examples, metrics beside the control, and what was measured elsewhere."""
-    row, entry = vector_rows(bank)[index], entry_of(bank, index)
+    row, note = vector_rows(bank)[index], bank.annotation(index)
     facts = [f"vector {index} of {len(bank)}", f"objective {_cell(row, 'Objective')}"]
     facts += [f"best scale {row.scale:g}"] if row.scale is not None and not row.dud else []
     facts += [f"usable {ranges_text(row.ranges)}"] if row.ranges else []
-    scale = number_of(entry.get("metrics"), "scale")
+    scale = note.metrics.scale if note.metrics else None
     return render(
         "bank/page",
         row=row,
         facts=facts,
-        examples=_examples(entry),
-        metrics=_metrics(entry.get("metrics")),
+        examples=_examples(note),
+        metrics=_metrics(note.metrics),
         at="" if scale is None else f" at scale {scale:g}",
         activating=activating,
         neighbours=neighbours,
@@ -86,26 +85,25 @@ def page_html(
     )
 
 
-def _examples(entry: Mapping[str, Any]) -> list[dict[str, str]]:
+def _examples(note: Annotation) -> list[dict[str, str]]:
     """The stored examples that have an answer."""
-    shown = [e for e in as_list(entry.get("examples")) if isinstance(e, Mapping) and text_of(e, "text")]
     return [
         {
-            "prompt": text_of(example, "prompt"),
-            "unsteered": text_of(example, "unsteered") or text_of(entry, "unsteered") or "(not stored)",
-            "steered": text_of(example, "text"),
-            "name": "Steered" if (scale := number_of(example, "scale")) is None else f"Steered × {scale:g}",
+            "prompt": example.prompt.strip(),
+            "unsteered": example.unsteered.strip() or note.unsteered.strip() or "(not stored)",
+            "steered": example.text.strip(),
+            "name": "Steered" if example.scale is None else f"Steered × {example.scale:g}",
         }
-        for example in shown[:MAX_EXAMPLES]
+        for example in [e for e in note.examples if e.text.strip()][:MAX_EXAMPLES]
     ]
 
 
-def _metrics(own: object) -> list[tuple[str, str, str]]:
+def _metrics(own: ScaleRow | None) -> list[tuple[str, str, str]]:
     """Name, the vector's value and the control's."""
-    control = own.get("control") if isinstance(own, Mapping) else None
+    own = own or ScaleRow()
     rows = []
     for key, name, form in _METRICS:
-        value, other = number_of(own, key), number_of(control, key)
+        value, other = getattr(own, key), getattr(own.control, key, None)
         if value is not None:
             rows.append((name, form.format(value), "" if other is None else form.format(other)))
     return rows

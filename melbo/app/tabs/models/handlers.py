@@ -19,6 +19,7 @@ from melbo.app.checkpoints.plan import weights_of
 from melbo.app.context import Context
 from melbo.app.jobs.event import JobEvents
 from melbo.app.jobs.worker import JobHandle, follow, watched
+from melbo.bank.annotation import Annotation
 from melbo.bank.header import BaseModel
 from melbo.bank.listing import BankInfo, list_hub, list_local
 from melbo.bank.vector_bank import VectorBank
@@ -154,7 +155,7 @@ def random_steps(context: Context, base: BaseModel) -> JobEvents[None, VectorBan
             bank = discover(watched(loaded, job.check), config, [chat(BOMB)])
         except PromptError:  # Gemma's template takes no system message
             bank = discover(watched(loaded, job.check), config, [chat(BOMB, None)])
-        notes = tuple({"label": "random", "note": RANDOM_NOTE} for _ in range(len(bank)))
+        notes = (Annotation(label="random", note=RANDOM_NOTE),) * len(bank)
         return replace(bank, annotations=notes)
 
     return follow(work, context.lock, context.limits.seconds)
