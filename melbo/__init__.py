@@ -27,6 +27,7 @@ __all__ = [
     "load_embedder",
     "load_model",
     "merge",
+    "push_to_hub",
     "random_control",
     "random_vectors",
     "steer",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from melbo.measure.embeddings import load_embedder
     from melbo.models.load import load_model
     from melbo.prompts import chat
+    from melbo.publishing.publish import push_to_hub
     from melbo.radius_sweep.config import SweepConfig
     from melbo.radius_sweep.sweep import run_sweep as sweep
     from melbo.steering.generate import Sampling, complete, stream
@@ -65,6 +67,7 @@ else:
         "load_embedder": "measure.embeddings:load_embedder",
         "load_model": "models.load:load_model",
         "merge": "bank.select:merge",
+        "push_to_hub": "publishing.publish:push_to_hub",
         "random_control": "discovery.discover:random_control",
         "random_vectors": "steering.random_vectors:random_vectors",
         "steer": "steering.hooks:steer",

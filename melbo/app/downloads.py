@@ -14,6 +14,7 @@ from pathlib import Path
 from melbo.app.cache import FolderCache
 from melbo.bank.header import Source
 from melbo.bank.vector_bank import VectorBank
+from melbo.publishing.publish import save_with_card
 
 KEPT_SECONDS = 600
 """How long a file waits to be fetched; gradio copies it to its own cache when the handler returns."""
@@ -47,7 +48,7 @@ def bank_name(bank: VectorBank) -> str:
 def zip_bank(bank: VectorBank, path: Path) -> Path:
     """Write the bank's folder, with its card, as one zip: what `VectorBank.load` takes once it is unpacked."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        saved = bank.save_pretrained(Path(folder) / bank_name(bank))
+        saved = save_with_card(bank, Path(folder) / bank_name(bank))
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(p for p in saved.rglob("*") if p.is_file() and p.suffix in _KINDS):
                 archive.write(file, f"{saved.name}/{file.relative_to(saved).as_posix()}")

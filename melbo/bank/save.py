@@ -1,11 +1,10 @@
-"""Saving a bank: which files it has, what stays beside them, and when the card is rendered anew."""
+"""Saving a bank: which files it has, and what stays beside them. The card is rendered where a bank is published."""
 
 from __future__ import annotations
 
 import filecmp
-import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ FILES = (
 """All that a bank may hold; nothing else is downloaded or uploaded."""
 SWEEP_FORMAT = "melbo-sweep"
 CARD_MARK = "<!-- This card was written by melbo from the files beside it. -->"
-"""Of a card that melbo may write anew; one that a person wrote lacks it."""
+"""Of a card that melbo wrote; one that a person wrote lacks it."""
 _TENSORS = ("vectors", "objective", "output_directions")
 _PLOT = ("sweep.svg",)
 """Made with a sweep, but not part of the format."""
@@ -34,9 +33,13 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def save_bank(
-    bank: VectorBank, folder: str | Path, *, card: bool = False, repo: str | None = None, license: str | None = None
+    bank: VectorBank, folder: str | Path, home: str | None = None, finish: Callable[[Path], object] | None = None
 ) -> Path:
-    """VectorBank.save, and with `card` VectorBank.save_pretrained.
+    """VectorBank.save.
+
+    Args:
+        home: repository that the bank will be in, which it then does not name as its source.
+        finish: called with the folder that holds all files, before it takes the old one's place.
 
     Raises:
         BankError: the folder holds files and is no bank.
@@ -48,29 +51,21 @@ def save_bank(
     def write(path: Path) -> None:
         if folder.exists():
             _copy_others(folder, path)
-        write_bank(bank, path, old=folder, card=card, repo=repo, license=license)
+        write_bank(bank, path, home, old=folder)
+        if finish is not None:
+            finish(path)
 
     return replace_folder(folder, write)
 
 
-def write_bank(
-    bank: VectorBank,
-    folder: Path,
-    *,
-    old: Path | None = None,
-    card: bool = False,
-    repo: str | None = None,
-    license: str | None = None,
-) -> None:
+def write_bank(bank: VectorBank, folder: Path, home: str | None = None, *, old: Path | None = None) -> None:
     """Write the bank's files to `folder`, with the sweep, the results and the card beside the same vectors elsewhere.
 
     Args:
-        old: folder that this one will replace.
-        card: render the card anew in any case.
-        repo: repository that the bank will be in.
-        license: for the card; None: that of the old card, or else the default.
+        home: as in `save_bank`.
+        old: folder that this one will replace; a card that a person wrote there stays in any case.
     """
-    _write_config(bank, folder / "config.json", repo)
+    _write_config(bank, folder / "config.json", home)
     tensors = {name: getattr(bank, name) for name in _TENSORS}
     write_tensors(folder / "vectors.safetensors", tensors | ({} if bank.score is None else {"score": bank.score}))
     if bank.annotations:
@@ -80,22 +75,15 @@ def write_bank(
     if same is not None:
         _copy_sweep(same, folder)
     _copy_results(bank, places, folder)
-    readme = None if same is None else _text(same / "README.md")
-    if readme is not None and CARD_MARK not in readme and not card:
-        (folder / "README.md").write_text(readme, encoding="utf-8")
-    elif card or any((p / "README.md").exists() for p in places):
-        from melbo.publishing.card.metadata import LICENSES
-        from melbo.publishing.card.render import render_card
-
-        repo = repo or (bank.source.repo if bank.source else None)
-        stated = _license(readme)
-        text = render_card(bank, repo=repo, license=license or (stated if stated in LICENSES else None), folder=folder)
-        (folder / "README.md").write_text(text, encoding="utf-8")
+    cards = [(place, None if place is None else read_card(place)) for place in (same, old)]
+    kept = [text for place, text in cards if text is not None and (place == same or CARD_MARK not in text)]
+    if kept:
+        (folder / "README.md").write_text(kept[0], encoding="utf-8")
 
 
-def _write_config(bank: VectorBank, path: Path, repo: str | None) -> None:
+def _write_config(bank: VectorBank, path: Path, home: str | None) -> None:
     source = bank.source or Source()
-    came_from = {"repo": source.repo, "revision": source.revision} if source.repo not in (None, repo) else None
+    came_from = {"repo": source.repo, "revision": source.revision} if source.repo not in (None, home) else None
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -160,15 +148,10 @@ def _starts(path: Path, signature: bytes) -> bool:
         return file.read(len(signature)) == signature
 
 
-def _text(path: Path) -> str | None:
+def read_card(folder: Path) -> str | None:
+    """README.md beside a bank; None where there is none, or it is too large or no text."""
+    path = folder / "README.md"
     try:
         return path.read_text(encoding="utf-8") if path.is_file() and path.stat().st_size <= _MAX_CARD else None
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def _license(card: str | None) -> str | None:
-    """The licence that a card's front matter names."""
-    lines: Iterable[str] = (card or "").split("\n---", 1)[0].splitlines()
-    found = (re.fullmatch(r"license: ([a-z0-9.+-]+)", line) for line in lines)
-    return next((match[1] for match in found if match), None)

@@ -3,9 +3,9 @@
 config.json          format, version, base model, method and resolved config, radius, prompts, versions, created
 vectors.safetensors  vectors [n, d_model] F32 of norm R; objective [n]; output_directions [n, d_model]; score [n]
 annotations.json     per vector: label, note and what was measured (optional)
-sweep.json, .png     the R sweep (optional; written and read by melbo/sweep/)
-activating.json, ... what `melbo inspect` measured of these vectors (optional; beside.py, melbo/inspect/stored.py)
-README.md            the model card (melbo/card/), rendered from the above
+sweep.json, .png     the R sweep (optional; melbo/radius_sweep/)
+activating.json, ... what `melbo inspect` measured of these vectors (optional; result_file.py, melbo/inspect/stored.py)
+README.md            the model card (optional; melbo/publishing/), rendered from the above when the bank is published
 Loading checks everything against the files' headers before it reads a tensor. The same bank gives the same bytes.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -30,15 +30,13 @@ from melbo.bank.header import (
     read_header,
     replaceable,
 )
-from melbo.bank.save import FILES, save_bank, write_bank
+from melbo.bank.save import FILES, save_bank
 from melbo.config import DiscoveryConfig
 from melbo.errors import BankError
+from melbo.hub.client import download
 from melbo.models.load import LoadedModel
 from melbo.runs.digest import content_digest
 from melbo.runs.files import read_tensors
-
-if TYPE_CHECKING:
-    from melbo.hub.client import Pushed
 
 __all__ = ["FORMAT_VERSION", "BaseModel", "Source", "VectorBank", "library_versions", "replaceable"]
 
@@ -191,8 +189,6 @@ class VectorBank:
         """
         if isinstance(name, Path) or os.path.isdir(name) or name.count("/") != 1 or name.startswith((".", "/")):
             return cls.load(name)
-        from melbo.hub.client import download
-
         folder, commit = download(name, FILES, revision=revision, token=token, local_files_only=local_files_only)
         try:
             bank = cls.load(folder)
@@ -204,56 +200,12 @@ class VectorBank:
         """Write the bank to `folder`, made new, or replaced if it holds a bank. Nothing is left half-written.
 
         A sweep, results of `melbo inspect` and a card beside these very vectors stay, and so does all that is no part
-        of a bank. A card that melbo wrote, or that is of other vectors, is rendered anew.
+        of a bank, and a card that a person wrote. `melbo.publishing.publish` renders cards.
 
         Raises:
             BankError: the folder holds other files.
         """
         return save_bank(self, folder)
-
-    def save_pretrained(self, folder: str | Path, *, repo: str | None = None, license: str | None = None) -> Path:
-        """`save`, always with a newly rendered model card: the folder is what `push_to_hub` uploads.
-
-        Args:
-            repo: repository that the card's code loads from.
-            license: the Hub's licence identifier; None: apache-2.0.
-
-        Raises:
-            BankError: the folder holds other files.
-            HubError: the licence or repository is none of the Hub's.
-        """
-        return save_bank(self, folder, card=True, repo=repo, license=license)
-
-    def push_to_hub(
-        self,
-        repo: str,
-        *,
-        private: bool | None = None,
-        revision: str | None = None,
-        commit_message: str | None = None,
-        create_pr: bool = False,
-        token: str | bool | None = None,
-        license: str | None = None,
-    ) -> Pushed:
-        """Upload what `save_pretrained` writes, in one commit; makes the repository and the branch where missing.
-
-        Args:
-            private: for a new repository; None: the account's default.
-            revision: branch; None: main.
-            create_pr: open a pull request instead of changing the branch.
-
-        Raises:
-            HubError: the name is not allowed, access is refused, or the Hub cannot be reached.
-        """
-        from melbo.hub.client import push_files
-
-        def write(path: Path) -> None:
-            write_bank(self, path, card=True, repo=repo, license=license)
-
-        return push_files(
-            write, repo, FILES, private=private, revision=revision, message=commit_message or "Upload steering vectors",
-            create_pr=create_pr, token=token,
-        )  # fmt: skip
 
 
 def library_versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from melbo.cli.arguments import BankName, License
 from melbo.cli.common import plain
 from melbo.errors import BankError
 from melbo.publishing.card.render import render_card
+from melbo.publishing.publish import save_with_card
 
 
 def card(
@@ -26,7 +27,7 @@ def card(
     if write:
         if not Path(bank).is_dir():
             raise BankError(f"{bank!r} is no folder; pull the bank first.")
-        saved = held.save_pretrained(bank, repo=repo, license=license) / "README.md"
+        saved = save_with_card(held, bank, repo=repo, license=license) / "README.md"
         typer.echo(f"saved to {saved}")
         return
     typer.echo(plain(render_card(held, repo=repo, license=license, folder=folder)))

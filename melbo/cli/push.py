@@ -13,6 +13,7 @@ import typer
 from melbo.bank.vector_bank import VectorBank
 from melbo.cli.arguments import BankName, License, Private
 from melbo.cli.common import plain
+from melbo.publishing.publish import push_to_hub
 
 
 def push(
@@ -25,7 +26,13 @@ def push(
     license: License = None,
 ) -> None:
     """Upload a bank with its model card, in one commit."""
-    pushed = VectorBank.from_pretrained(bank).push_to_hub(
-        repo, private=private, revision=revision, commit_message=message, create_pr=pull_request, license=license
+    pushed = push_to_hub(
+        VectorBank.from_pretrained(bank),
+        repo,
+        private=private,
+        revision=revision,
+        commit_message=message,
+        create_pr=pull_request,
+        license=license,
     )
     typer.echo(f"pushed to {plain(pushed.pull_request or pushed.url)}\ncommit {plain(pushed.commit)}")

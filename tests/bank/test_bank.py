@@ -14,6 +14,7 @@ import torch
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 from melbo.models.load import LoadedModel
+from melbo.publishing.publish import save_with_card
 from support.banks import assert_same, noted
 from support.tiny import MakeTiny
 
@@ -51,15 +52,15 @@ def test_saving_over_a_bank_replaces_it_and_keeps_what_lies_beside(tiny_bank: Ve
 
 
 def test_the_same_bank_gives_the_same_bytes(tiny_bank: VectorBank, saved_bank: Path, tmp_path: Path) -> None:
-    again = VectorBank.load(saved_bank).save_pretrained(tmp_path / "again")
-    once_more = VectorBank.load(again).save_pretrained(tmp_path / "once-more")
+    again = save_with_card(VectorBank.load(saved_bank), tmp_path / "again")
+    once_more = save_with_card(VectorBank.load(again), tmp_path / "once-more")
     for name in ("config.json", "vectors.safetensors", "annotations.json"):
         assert (saved_bank / name).read_bytes() == (again / name).read_bytes() == (once_more / name).read_bytes()
         assert (again / name).stat().st_mode & 0o777 == 0o644
     assert (again / "README.md").read_bytes() == (once_more / "README.md").read_bytes()
 
 
-def test_sweep_and_written_card_stay_with_their_vectors_only(tiny_bank: VectorBank, saved_bank: Path) -> None:
+def test_a_sweep_stays_with_its_vectors_a_written_card_with_its_folder(tiny_bank: VectorBank, saved_bank: Path) -> None:
     beside = {
         "sweep.json": b'{"format": "melbo-sweep"}',
         "sweep.png": b"\x89PNG\r\n\x1a\nplot",
@@ -74,20 +75,25 @@ def test_sweep_and_written_card_stay_with_their_vectors_only(tiny_bank: VectorBa
         assert {name: (folder / name).read_bytes() for name in beside} == beside
     tiny_bank.select([2]).save(saved_bank)
     assert not (saved_bank / "sweep.json").exists() and not (saved_bank / "sweep.png").exists()
-    assert "1 steering vector for tiny" in (saved_bank / "README.md").read_text()
+    assert (saved_bank / "README.md").read_text() == "by hand"
 
 
-def test_a_card_that_melbo_wrote_follows_the_labels(tiny_bank: VectorBank, tmp_path: Path) -> None:
-    folder = tiny_bank.save_pretrained(tmp_path / "bank", license="mit")
+def test_a_card_that_melbo_wrote_follows_the_labels_once_published(tiny_bank: VectorBank, tmp_path: Path) -> None:
+    folder = save_with_card(tiny_bank, tmp_path / "bank", license="mit")
     labels = tuple({"label": f"renamed {i}"} for i in range(8))
-    replace(tiny_bank, annotations=labels).save(folder)
-    text = (folder / "README.md").read_text()
+    renamed, before = noted(tiny_bank, *labels), (folder / "README.md").read_bytes()
+    renamed.save(folder)
+    assert (folder / "README.md").read_bytes() == before
+    text = save_with_card(renamed, folder).joinpath("README.md").read_text()
     assert "renamed 3" in text and "mode 3" not in text and "license: mit" in text
+    tiny_bank.select([2]).save(folder)
+    assert not (folder / "README.md").exists()  # a card of other vectors
+    assert not (tiny_bank.save(tmp_path / "new") / "README.md").exists()
 
 
 def test_a_strange_licence_in_a_card_by_hand_is_not_taken_over(saved_bank: Path) -> None:
     (saved_bank / "README.md").write_text("---\nlicense: my-own\n---\n")
-    VectorBank.load(saved_bank).save_pretrained(saved_bank)
+    save_with_card(VectorBank.load(saved_bank), saved_bank)
     assert "license: apache-2.0" in (saved_bank / "README.md").read_text()
 
 

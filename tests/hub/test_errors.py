@@ -14,6 +14,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.errors import HubError
 from melbo.hub.client import list_models
 from melbo.hub.errors import endpoint, short
+from melbo.publishing.publish import push_to_hub
 
 TOKEN = "hf_abcdefghijklmnop"
 
@@ -35,7 +36,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str
 
 
 @pytest.mark.parametrize(
-    "request_it", [lambda bank: bank.push_to_hub("user/bank", token=TOKEN), lambda _: list_models()]
+    "request_it", [lambda bank: push_to_hub(bank, "user/bank", token=TOKEN), lambda _: list_models()]
 )
 def test_no_connection_is_told_with_what_to_check(
     unreachable: str, tiny_bank: VectorBank, request_it: Callable[[VectorBank], object]
@@ -53,7 +54,7 @@ def test_a_name_that_nobody_knows_is_no_connection(tiny_bank: VectorBank, unreac
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "ENDPOINT", "http://hub.invalid")
         with pytest.raises(HubError, match=r"no connection to http://hub\.invalid \("):
-            tiny_bank.push_to_hub("user/bank", token=TOKEN)
+            push_to_hub(tiny_bank, "user/bank", token=TOKEN)
 
 
 def test_pushing_while_switched_off_says_so(
@@ -62,7 +63,7 @@ def test_pushing_while_switched_off_says_so(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     close_session()
     with pytest.raises(HubError, match="HF_HUB_OFFLINE is set; unset it"):
-        tiny_bank.push_to_hub("user/bank", token=TOKEN)
+        push_to_hub(tiny_bank, "user/bank", token=TOKEN)
 
 
 def test_a_bank_that_is_not_in_the_cache_stays_its_own_error(unreachable: str) -> None:

@@ -31,6 +31,7 @@ from melbo.inspect.stored import (
     stored_lens,
     stored_sae,
 )
+from melbo.publishing.publish import save_with_card
 from melbo.radius_sweep.result import Sweep
 from melbo.runs.digest import content_digest
 from support.banks import noted
@@ -135,7 +136,7 @@ def test_parts_of_another_kind_are_refused(folder: Path, name: str, changes: dic
     assert "\n" not in str(error.value)
     bank = VectorBank.load(folder)
     assert name not in present(bank)
-    VectorBank.load(folder).save_pretrained(folder)  # the card takes it too
+    save_with_card(VectorBank.load(folder), folder)  # the card takes it too
 
 
 KINDS: dict[str, type[ResultFile]] = {
@@ -192,7 +193,7 @@ def test_results_travel_with_their_vectors(folder: Path, tmp_path: Path) -> None
     for place in (folder, copy, tmp_path / "out" / "bank"):
         assert {name: (place / name).read_bytes() for name in FORMATS} == files
         assert present(VectorBank.load(place)) == list(FORMATS)
-    part = bank.select([0, 1]).save_pretrained(tmp_path / "part")
+    part = save_with_card(bank.select([0, 1]), tmp_path / "part")
     assert not [name for name in FORMATS if (part / name).exists()]
     assert "respond to" in (tmp_path / "out" / "bank" / "README.md").read_text()
     assert "respond to" not in (part / "README.md").read_text()
@@ -211,7 +212,7 @@ def test_what_is_no_result_of_these_vectors_is_not_handed_on(folder: Path, tmp_p
     assert [find_result(folder, name, digest) for name in FORMATS] == [None] * 4
     bank = VectorBank.load(folder)
     assert present(bank) == []
-    copy = bank.save_pretrained(tmp_path / "copy")
+    copy = save_with_card(bank, tmp_path / "copy")
     assert not [name for name in FORMATS if (copy / name).exists()]
 
 

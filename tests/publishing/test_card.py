@@ -20,6 +20,7 @@ from melbo.config import DiscoveryConfig, Method
 from melbo.errors import HubError
 from melbo.publishing.card.metadata import check_card, hub_id
 from melbo.publishing.card.render import render_card
+from melbo.publishing.publish import push_to_hub, save_with_card
 from melbo.radius_sweep.result import SweepRow
 from melbo.runs.escape import inline, number, quote
 from support.banks import noted
@@ -80,9 +81,9 @@ def test_a_card_that_breaks_a_rule_is_refused(tiny_bank: VectorBank, change: tup
 
 def test_a_licence_or_repository_that_is_none_is_refused(tiny_bank: VectorBank, tmp_path: Path) -> None:
     with pytest.raises(HubError, match="no licence 'Apache 2'"):
-        tiny_bank.save_pretrained(tmp_path / "bank", license="Apache 2")
+        save_with_card(tiny_bank, tmp_path / "bank", license="Apache 2")
     with pytest.raises(HubError, match="user/name"):
-        tiny_bank.save_pretrained(tmp_path / "bank", repo='me/bank"); import os #')
+        save_with_card(tiny_bank, tmp_path / "bank", repo='me/bank"); import os #')
     assert not list(tmp_path.iterdir())
 
 
@@ -186,7 +187,7 @@ def test_the_exact_settings_are_in_the_card(tiny_bank: VectorBank, method: Metho
 
 def test_the_sweep_is_shown_with_its_control(saved_bank: Path) -> None:
     def card() -> str:
-        return VectorBank.load(saved_bank).save_pretrained(saved_bank).joinpath("README.md").read_text()
+        return save_with_card(VectorBank.load(saved_bank), saved_bank).joinpath("README.md").read_text()
 
     bank, made, radii = VectorBank.load(saved_bank), a_sweep(), tuple(i / 10 for i in range(1, 6))
     arm = replace(made.rows[0].found, coherence=8.0)
@@ -303,7 +304,7 @@ def test_odd_results_do_not_break_the_card(tmp_path: Path, value: Any) -> None:
 
 def test_the_code_in_the_card_runs(hub: LoopbackHub, capsys: pytest.CaptureFixture[str]) -> None:
     bank = VectorBank.load(ROOT / "vectors" / "organism-bomb").select([0, 3])
-    bank.push_to_hub(REPO, token="writer")
+    push_to_hub(bank, REPO, token="writer")
     card = hub.files(REPO)["README.md"].decode()
     with_melbo, plain_files = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     exec(with_melbo, {})

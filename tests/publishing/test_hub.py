@@ -22,6 +22,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, HubError
 from melbo.hub.client import check_repo
 from melbo.inspect.stored import activating_examples, stored_geometry
+from melbo.publishing.publish import push_to_hub, save_with_card
 from support.banks import assert_same
 from support.fuzz_values import a_bank, write_results
 from support.hub import REPO
@@ -31,7 +32,7 @@ from support.loopback_hub import Fault, LoopbackHub, Repo
 @pytest.fixture
 def pushed(hub: LoopbackHub, tiny_bank: VectorBank) -> str:
     """The commit of `tiny_bank` on the Hub."""
-    return tiny_bank.push_to_hub(REPO, token="writer").commit
+    return push_to_hub(tiny_bank, REPO, token="writer").commit
 
 
 def pull(revision: str | None = None, token: str | None = None, offline: bool = False) -> VectorBank:
@@ -42,14 +43,14 @@ def test_push_and_pull_are_exact(hub: LoopbackHub, tiny_bank: VectorBank, pushed
     bank = pull()
     assert_same(bank, tiny_bank)
     assert bank.source is not None and (bank.source.repo, bank.source.revision) == (REPO, pushed)
-    saved = tiny_bank.save_pretrained(tmp_path / "saved", repo=REPO)
+    saved = save_with_card(tiny_bank, tmp_path / "saved", repo=REPO)
     held = {name: data for name, data in hub.files(REPO).items() if name != ".gitattributes"}
     assert held == {path.name: path.read_bytes() for path in saved.iterdir()}  # disk and Hub are the same bytes
 
 
 def test_pushing_what_was_pulled_changes_nothing(hub: LoopbackHub, pushed: str) -> None:
     before = hub.files(REPO)
-    pull().push_to_hub(REPO, token="writer")
+    push_to_hub(pull(), REPO, token="writer")
     assert hub.files(REPO) == before
 
 
@@ -61,7 +62,7 @@ def test_only_the_formats_files_travel(hub: LoopbackHub, tiny_bank: VectorBank, 
     assert source is not None and source.folder is not None
     assert {p.name for p in source.folder.iterdir()} <= set(FILES)
     assert not [r for r in hub.requests if any(name in r for name in more)]
-    replace(tiny_bank, annotations=()).push_to_hub(REPO, token="writer")
+    push_to_hub(replace(tiny_bank, annotations=()), REPO, token="writer")
     assert "annotations.json" not in hub.files(REPO)  # ours, and gone
     assert hub.files(REPO)["huge.bin"] == more["huge.bin"]  # not ours
 
@@ -71,7 +72,7 @@ def test_the_sweep_travels_with_its_vectors(hub: LoopbackHub, tiny_bank: VectorB
     (folder / "sweep.json").write_text(json.dumps({"format": "melbo-sweep", "rows": [{}, {}]}))
     (folder / "sweep.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (folder / "sweep.svg").write_text("<svg/>")
-    VectorBank.load(folder).push_to_hub(REPO, token="writer")
+    push_to_hub(VectorBank.load(folder), REPO, token="writer")
     assert set(hub.files(REPO)) == {*FILES, ".gitattributes"} - FORMATS.keys()
     assert b"sweep.png" in hub.files(REPO)["README.md"]
     copy = pull().save(tmp_path / "copy")
@@ -91,36 +92,36 @@ def test_results_of_inspect_travel_both_ways(hub: LoopbackHub, tmp_path: Path) -
     folder = bank.save(tmp_path / "bank")
     write_results(bank, folder)
     written = {name: (folder / name).read_bytes() for name in FORMATS}
-    VectorBank.load(folder).push_to_hub(REPO, token="writer")
+    push_to_hub(VectorBank.load(folder), REPO, token="writer")
     assert {name: hub.files(REPO)[name] for name in FORMATS} == written
     pulled = pull()
     assert activating_examples(pulled, 0) and stored_geometry(pulled) is not None
     out = pulled.save(tmp_path / "out")
     assert {name: (out / name).read_bytes() for name in FORMATS} == written
     hub.repos[REPO].commit(hub.files(REPO) | {"geometry.json": b"{}", "lens.json": b"[" * 10_000})
-    again = pull().save_pretrained(tmp_path / "again")
+    again = save_with_card(pull(), tmp_path / "again")
     assert [name for name in FORMATS if (again / name).exists()] == ["activating.json", "sae.json"]
-    pulled.select([0]).push_to_hub(REPO, token="writer")  # other vectors: the old results go
+    push_to_hub(pulled.select([0]), REPO, token="writer")  # other vectors: the old results go
     assert not hub.files(REPO).keys() & FORMATS.keys()
 
 
 def test_a_pull_request_leaves_the_branch(hub: LoopbackHub, tiny_bank: VectorBank, pushed: str) -> None:
     before = hub.files(REPO)
-    made = tiny_bank.select([1]).push_to_hub(REPO, create_pr=True, token="writer")
+    made = push_to_hub(tiny_bank.select([1]), REPO, create_pr=True, token="writer")
     assert made.pull_request == f"{hub.url}/{REPO}/discussions/1"
     assert hub.files(REPO) == before
     assert len(pull(revision=made.commit)) == 1
     with pytest.raises(HubError, match="goes to main, not to 'v2'"):
-        tiny_bank.push_to_hub(REPO, create_pr=True, revision="v2", token="writer")
+        push_to_hub(tiny_bank, REPO, create_pr=True, revision="v2", token="writer")
 
 
 def test_a_branch_is_made_and_main_stays(tiny_bank: VectorBank, pushed: str) -> None:
-    tiny_bank.select([1, 2]).push_to_hub(REPO, revision="small", token="writer")
+    push_to_hub(tiny_bank.select([1, 2]), REPO, revision="small", token="writer")
     assert (len(pull(revision="small")), len(pull())) == (2, 8)
 
 
 def test_a_private_bank_needs_a_token(hub: LoopbackHub, tiny_bank: VectorBank) -> None:
-    tiny_bank.push_to_hub(REPO, private=True, token="writer")
+    push_to_hub(tiny_bank, REPO, private=True, token="writer")
     with pytest.raises(HubError, match="or it is private"):
         pull()
     assert_same(pull(token="reader"), tiny_bank)
@@ -129,13 +130,13 @@ def test_a_private_bank_needs_a_token(hub: LoopbackHub, tiny_bank: VectorBank) -
 def test_private_is_not_taken_for_granted(hub: LoopbackHub, tiny_bank: VectorBank, pushed: str) -> None:
     before = hub.files(REPO)
     with pytest.raises(HubError, match="exists and is public"):
-        tiny_bank.select([0]).push_to_hub(REPO, private=True, token="writer")
+        push_to_hub(tiny_bank.select([0]), REPO, private=True, token="writer")
     assert hub.files(REPO) == before
 
 
 def test_a_changed_branch_gives_the_new_bank_and_the_pinned_commit_the_old(tiny_bank: VectorBank, pushed: str) -> None:
     assert len(pull()) == 8
-    tiny_bank.select([0, 1]).push_to_hub(REPO, token="writer")
+    push_to_hub(tiny_bank.select([0, 1]), REPO, token="writer")
     assert (len(pull()), len(pull(revision=pushed))) == (2, 8)
 
 
@@ -161,7 +162,7 @@ def test_offline_the_cache_serves_branch_and_commit(
     with pytest.raises(HubError, match="switched off"):
         pull(revision=pushed)  # the commit before, which was not downloaded
     with pytest.raises(HubError):
-        tiny_bank.push_to_hub(REPO, token="writer")
+        push_to_hub(tiny_bank, REPO, token="writer")
     assert not hub.requests
 
 
@@ -225,10 +226,10 @@ def test_a_failed_push_leaves_the_hub_as_it_was(
     hub.faults = [fault]
     if message is not None:
         with pytest.raises(HubError, match=message):
-            tiny_bank.select([0]).push_to_hub(REPO, token="writer")
+            push_to_hub(tiny_bank.select([0]), REPO, token="writer")
         assert hub.files(REPO) == before
         hub.faults = []
-    tiny_bank.select([0]).push_to_hub(REPO, token="writer")
+    push_to_hub(tiny_bank.select([0]), REPO, token="writer")
     assert len(pull()) == 1
 
 
@@ -260,7 +261,7 @@ def test_a_damaged_bank_on_the_hub_is_refused(hub: LoopbackHub, pushed: str) -> 
 def test_who_may_not_write_is_told(hub: LoopbackHub, tiny_bank: VectorBank) -> None:
     for token in ("reader", "nobody", None):
         with pytest.raises(HubError, match="token"):
-            tiny_bank.push_to_hub(REPO, token=token)
+            push_to_hub(tiny_bank, REPO, token=token)
     assert not hub.repos
 
 
@@ -269,7 +270,7 @@ def test_no_token_is_told(hub: LoopbackHub, tiny_bank: VectorBank, caplog: pytes
     hub.faults = [Fault("GET", "/api/models/me", 500, times=99), Fault("POST", "/repos/create", 500, times=99)]
     calls: tuple[Callable[[], object], ...] = (
         lambda: pull(token=secret),
-        lambda: tiny_bank.push_to_hub(REPO, token=secret),
+        lambda: push_to_hub(tiny_bank, REPO, token=secret),
     )
     hub_logging.set_verbosity_debug()
     for call in calls:
@@ -283,7 +284,7 @@ def test_a_name_that_the_hub_does_not_allow_is_refused(tiny_bank: VectorBank, na
     with pytest.raises(HubError, match="user/name"):
         check_repo(name)
     with pytest.raises(HubError, match="user/name"):
-        tiny_bank.push_to_hub(name)
+        push_to_hub(tiny_bank, name)
 
 
 def test_banks_are_listed_by_tag(hub: LoopbackHub, pushed: str) -> None:

@@ -16,6 +16,7 @@ from melbo.bank.header import Source
 from melbo.bank.vector_bank import VectorBank
 from melbo.cli.space import space
 from melbo.errors import BankError, HubError
+from melbo.publishing.publish import push_to_hub
 from melbo.publishing.space.write import requirements, write_space
 from support.hub import REPO
 from support.loopback_hub import LoopbackHub
@@ -69,7 +70,7 @@ def test_what_a_space_cannot_load_is_refused(on_the_hub: VectorBank, tmp_path: P
 def test_a_space_is_pushed_as_it_would_be_written(
     hub: LoopbackHub, on_the_hub: VectorBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_the_hub.push_to_hub(REPO, token="writer")
+    push_to_hub(on_the_hub, REPO, token="writer")
     monkeypatch.setenv("HF_TOKEN", "writer")
     space("me/space", REPO)
     space("me/space", REPO, out=tmp_path / "space")
@@ -83,7 +84,7 @@ def test_a_space_is_pushed_as_it_would_be_written(
 def test_the_app_starts_from_the_folder_alone(hub: LoopbackHub, tmp_path: Path) -> None:
     """With its own copy of melbo, its bank from the Hub of HF_ENDPOINT, and nothing else from there."""
     organism = VectorBank.load(ROOT / "vectors" / "organism-bomb").select([0, 1])
-    organism.push_to_hub(REPO, token="writer")
+    push_to_hub(organism, REPO, token="writer")
     folder = write_space(tmp_path / "space", VectorBank.from_pretrained(REPO), "me/space")
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MELBO_BANK", "HF_HUB_OFFLINE")}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1"}

@@ -11,6 +11,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 from melbo.hub.client import Pushed
 from melbo.inspect.lens.logit_lens import LensReport, logit_lens
+from melbo.publishing.publish import push_to_hub
 
 MAX_QUERY = 200
 MAX_LABEL = 80
@@ -141,4 +142,4 @@ def push(bank: VectorBank, repo: str | None, private: bool, token: str | None) -
     Raises:
         HubError: the name is not allowed, access is refused, or the Hub cannot be reached.
     """
-    return bank.push_to_hub(str(repo or "").strip()[:200], private=bool(private), token=token)
+    return push_to_hub(bank, str(repo or "").strip()[:200], private=bool(private), token=token)
