@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from melbo.app.cache import FolderCache
-from melbo.bank.header import Source
+from melbo.bank.facts import Source
 from melbo.bank.vector_bank import VectorBank
 from melbo.publishing.publish import save_with_card
 

@@ -9,31 +9,62 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from melbo.bank.adapter_config import AdapterConfig
-from melbo.bank.header import BaseModel, check_base
+from melbo.bank.facts import BaseModel, Positive, Prompts, Size, check_base
 from melbo.errors import BankError, ConfigError
 from melbo.models.load import LoadedModel
-from melbo.runs.files import check_new, json_text, read_json, read_tensors, write_folder, write_json, write_tensors
+from melbo.prompts import check_conversations
+from melbo.runs.files import read_json, read_tensors, write_folder, write_json, write_tensors
+from melbo.runs.parse import dump, parse
 from melbo.steering.hooks import adapt
-
-__all__ = ["AdapterBank", "apply", "check_new", "json_text", "write_folder"]
 
 FORMAT = "melbo-adapters"
 FORMAT_VERSION = 1
 _TENSORS = ("a", "b", "objective", "random_objective")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AdapterFacts:
+    """All of a bank of adapters but its tensors."""
+
+    config: AdapterConfig
+    base_model: BaseModel
+    radius: Positive
+    """R in units of b."""
+    modules: tuple[str, ...]
+    """Name of the adapted module of each layer within the model."""
+    fan_in_fan_out: bool
+    """Whether the modules hold their weight transposed (GPT-2's Conv1D)."""
+    prompts: Prompts
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    extra: Mapping[str, JsonValue] = field(default_factory=dict)
+    """What config.json holds that this melbo does not know; it is written again."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _StoredFacts(AdapterFacts):
+    in_features: Size
+
+    def __post_init__(self) -> None:
+        check_conversations(self.prompts)
+        config, base = self.config, self.base_model
+        if config.resolve(base.n_layers, base.d_model) != config or len(self.modules) != len(config.layers):
+            raise ValueError("the layers of the config are not resolved, or not those of the modules")
+
+
 @dataclass(frozen=True, eq=False)
-class AdapterBank:
+class AdapterBank(AdapterFacts):
     """Rank-1 adapters with everything needed to use and to repeat them."""
 
     a: Tensor
@@ -44,17 +75,6 @@ class AdapterBank:
     """[n] displacement each adapter reached."""
     random_objective: Tensor
     """[n] displacement of as many random adapters of the same norms."""
-    config: AdapterConfig
-    base_model: BaseModel
-    radius: float
-    """R in units of b."""
-    modules: tuple[str, ...]
-    """Name of the adapted module of each layer within the model."""
-    fan_in_fan_out: bool
-    """Whether the modules hold their weight transposed (GPT-2's Conv1D)."""
-    prompts: tuple[tuple[dict[str, str], ...], ...]
-    versions: dict[str, str] = field(default_factory=dict)
-    created: str = ""
 
     def __len__(self) -> int:
         return len(self.a)
@@ -88,15 +108,16 @@ class AdapterBank:
         config = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "base_model": asdict(self.base_model),
-            "config": asdict(self.config),
+            "base_model": dump(self.base_model),
+            "config": dump(self.config),
             "radius": self.radius,
             "modules": list(self.modules),
             "fan_in_fan_out": self.fan_in_fan_out,
             "in_features": self.a.shape[2],
-            "prompts": [list(p) for p in self.prompts],
-            "versions": self.versions,
+            "prompts": dump(self.prompts),
+            "versions": dump(self.versions),
             "created": self.created,
+            **dump(self.extra),
         }
         write_json(folder / "config.json", config)
         write_tensors(folder / "adapters.safetensors", {name: getattr(self, name) for name in _TENSORS})
@@ -109,17 +130,17 @@ class AdapterBank:
             BankError: the folder or a file is missing, damaged, of a newer version, or holds impossible values.
         """
         folder = Path(folder)
-        known, in_features = _read_config(folder)
-        config, base = known["config"], known["base_model"]
-        n, layers = config.n_adapters, len(config.layers)
-        shapes = {"a": [n, layers, in_features], "b": [n, layers, base.d_model]}
+        facts = _read_config(folder)
+        n, layers = facts.config.n_adapters, len(facts.config.layers)
+        shapes = {"a": [n, layers, facts.in_features], "b": [n, layers, facts.base_model.d_model]}
         shapes |= {name: [n] for name in ("objective", "random_objective")}
         tensors = read_tensors(folder / "adapters.safetensors", shapes)
         norms_a, norms_b = tensors["a"].norm(dim=2), tensors["b"].norm(dim=(1, 2))
-        for name, norms, expected in (("a", norms_a, 1.0), ("b", norms_b, known["radius"])):
+        for name, norms, expected in (("a", norms_a, 1.0), ("b", norms_b, facts.radius)):
             if bool(((norms - expected).abs() > 1e-3 * expected).any()):
                 raise BankError(f"{folder}: {name} is not of norm {expected:.4g}; the files do not belong together.")
-        return cls(**known | tensors)
+        known: dict[str, Any] = {item.name: getattr(facts, item.name) for item in fields(AdapterFacts)}
+        return cls(**known, **tensors)
 
 
 @contextmanager
@@ -145,37 +166,15 @@ def apply(loaded: LoadedModel, bank: AdapterBank, rows: Sequence[int], scale: fl
         yield
 
 
-def _read_config(folder: Path) -> tuple[dict[str, Any], int]:
-    """AdapterBank's fields other than tensors, and in_features."""
+def _read_config(folder: Path) -> _StoredFacts:
     path = folder / "config.json"
     if not os.path.isfile(path):
         raise BankError(f"there are no adapters at {folder}; give a folder with config.json and adapters.safetensors.")
-    raw = read_json(path)
-    try:
-        if raw["format"] != FORMAT or type(raw["format_version"]) is not int or raw["format_version"] < 1:
-            raise ValueError(f"it does not say format {FORMAT!r} and a format_version from 1")
-        if raw["format_version"] > FORMAT_VERSION:
-            raise ValueError(f"format version {raw['format_version']} is newer than this melbo; update melbo")
-        base, config = BaseModel(**raw["base_model"]), AdapterConfig.from_dict(raw["config"])
-        if not all(type(v) is int and v > 0 for v in (base.d_model, base.n_layers, raw["in_features"])):
-            raise ValueError("d_model, n_layers and in_features must be whole numbers from 1")
-        if not isinstance(base.id, str) or not (base.revision is None or isinstance(base.revision, str)):
-            raise ValueError("base_model.id and .revision must be text")
-        if config.resolve(base.n_layers, base.d_model) != config or len(raw["modules"]) != len(config.layers):
-            raise ValueError("the layers of the config are not resolved, or not those of the modules")
-        if type(raw["radius"]) not in (int, float) or not 0 < raw["radius"] < math.inf:
-            raise ValueError("radius must be finite and positive")
-        known: dict[str, Any] = {
-            "config": config,
-            "base_model": base,
-            "radius": raw["radius"],
-            "modules": tuple(str(name) for name in raw["modules"]),
-            "fan_in_fan_out": bool(raw["fan_in_fan_out"]),
-            "prompts": tuple(tuple({k: str(m[k]) for k in ("role", "content")} for m in p) for p in raw["prompts"]),
-            "versions": {str(k): str(v) for k, v in raw["versions"].items()},
-            "created": str(raw["created"]),
-        }
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ConfigError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
-        raise BankError(f"{path} is damaged or not of adapters: {what[:300]}.") from error
-    return known, raw["in_features"]
+    raw, damaged = read_json(path), f"{path} is damaged or not of adapters"
+    stated = raw.get("format_version") if isinstance(raw, dict) else None
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT or type(stated) is not int or stated < 1:
+        raise BankError(f"{damaged}: it does not say format {FORMAT!r} and a format_version from 1.")
+    if stated > FORMAT_VERSION:
+        raise BankError(f"{damaged}: format version {stated} is newer than this melbo; update melbo.")
+    known = {name: value for name, value in raw.items() if name not in ("format", "format_version")}
+    return parse(_StoredFacts, known, damaged)

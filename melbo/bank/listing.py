@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from melbo.bank.annotation import read_annotations
-from melbo.bank.header import read_header
+from melbo.bank.facts import read_facts
 from melbo.errors import BankError
 from melbo.hub.client import TAG, list_models
 
@@ -74,18 +73,17 @@ def list_hub(
 
 def _read(folder: Path) -> BankInfo:
     try:
-        header = read_header(folder)
-        notes = read_annotations(folder, header.n_vectors)
+        facts = read_facts(folder)
     except BankError as error:
         return BankInfo(str(folder), False, problem=str(error))
-    labels = (note.label for note in notes if not note.is_dud)
+    labels = (note.label for note in facts.annotations if not note.is_dud)
     return BankInfo(
         name=str(folder),
         on_hub=False,
-        base_model=header.base_model.id,
-        method=header.config.method,
-        n_vectors=header.n_vectors,
+        base_model=facts.base_model.id,
+        method=facts.config.method,
+        n_vectors=facts.n_vectors,
         labels=tuple(dict.fromkeys(filter(None, labels))),
-        source_layer=header.config.source_layer,
-        revision=header.source.revision,
+        source_layer=facts.config.source_layer,
+        revision=facts.source.revision if facts.source else None,
     )

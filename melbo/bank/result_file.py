@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue
 
-from melbo.bank.header import BaseModel
+from melbo.bank.facts import BaseModel
 from melbo.errors import BankError, CorpusError, MelboError
 from melbo.runs.files import parse_json, read_json, write_file
 from melbo.runs.parse import dump, parse

@@ -5,12 +5,11 @@ from __future__ import annotations
 import filecmp
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from melbo.bank.annotation import write_annotation
-from melbo.bank.header import FORMAT, FORMAT_VERSION, Source, replaceable
+from melbo.bank.facts import FORMAT, config_file
 from melbo.bank.result_file import FORMATS, find_result
 from melbo.errors import BankError
 from melbo.runs.files import read_json, replace_folder, write_json, write_tensors
@@ -58,6 +57,18 @@ def save_bank(
     return replace_folder(folder, write)
 
 
+def replaceable(folder: Path) -> bool:
+    """Whether `folder` is an empty folder or a bank, also a damaged one."""
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    try:
+        return bool(read_json(folder / "config.json").get("format") == FORMAT)
+    except (BankError, AttributeError):
+        return (folder / "vectors.safetensors").exists()
+
+
 def write_bank(bank: VectorBank, folder: Path, home: str | None = None, *, old: Path | None = None) -> None:
     """Write the bank's files to `folder`, with the sweep, the results and the card beside the same vectors elsewhere.
 
@@ -65,7 +76,7 @@ def write_bank(bank: VectorBank, folder: Path, home: str | None = None, *, old: 
         home: as in `save_bank`.
         old: folder that this one will replace; a card that a person wrote there stays in any case.
     """
-    _write_config(bank, folder / "config.json", home)
+    write_json(folder / "config.json", config_file(bank, len(bank), home))
     tensors = {name: getattr(bank, name) for name in _TENSORS}
     write_tensors(folder / "vectors.safetensors", tensors | ({} if bank.score is None else {"score": bank.score}))
     if bank.annotations:
@@ -79,27 +90,6 @@ def write_bank(bank: VectorBank, folder: Path, home: str | None = None, *, old: 
     kept = [text for place, text in cards if text is not None and (place == same or CARD_MARK not in text)]
     if kept:
         (folder / "README.md").write_text(kept[0], encoding="utf-8")
-
-
-def _write_config(bank: VectorBank, path: Path, home: str | None) -> None:
-    source = bank.source or Source()
-    came_from = {"repo": source.repo, "revision": source.revision} if source.repo not in (None, home) else None
-    config = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "base_model": asdict(bank.base_model),
-        "method": bank.config.method,
-        "config": bank.config.to_dict(),
-        "n_vectors": len(bank),
-        "radius": bank.radius,
-        "mean_residual_norm": bank.mean_residual_norm,
-        "prompts": [list(p) for p in bank.prompts],
-        "seed": bank.config.seed,
-        "versions": bank.versions,
-        "created": bank.created,
-        "details": bank.details,
-    }
-    write_json(path, config | ({"source": came_from} if came_from else {}))
 
 
 def _same_vectors(a: Path, b: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from melbo.bank.header import Source
+from melbo.bank.facts import Source
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 

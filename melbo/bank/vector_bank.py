@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,28 +21,20 @@ from typing import Any
 
 from torch import Tensor
 
-from melbo.bank.annotation import Annotation, read_annotations
-from melbo.bank.header import (
-    FORMAT_VERSION,
-    BaseModel,
-    Source,
-    check_base,
-    read_header,
-    replaceable,
-)
+from melbo.bank.annotation import Annotation
+from melbo.bank.facts import FORMAT_VERSION, BankFacts, BaseModel, Source, check_base, read_facts
 from melbo.bank.save import FILES, save_bank
-from melbo.config import DiscoveryConfig
 from melbo.errors import BankError
 from melbo.hub.client import download
 from melbo.models.load import LoadedModel
 from melbo.runs.digest import content_digest
 from melbo.runs.files import read_tensors
 
-__all__ = ["FORMAT_VERSION", "BaseModel", "Source", "VectorBank", "library_versions", "replaceable"]
+__all__ = ["FORMAT_VERSION", "BaseModel", "Source", "VectorBank", "library_versions"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class VectorBank:
+class VectorBank(BankFacts):
     """Steering vectors that were trained together, with everything needed to use and to repeat them."""
 
     vectors: Tensor
@@ -51,23 +43,8 @@ class VectorBank:
     """[n] displacement each vector reached."""
     output_directions: Tensor
     """[n, d_model] unit mean change of the target activations."""
-    config: DiscoveryConfig
-    base_model: BaseModel
-    radius: float
-    """R in activation units."""
-    mean_residual_norm: float
-    """Mean norm of the residual stream at the source layer; R / this is R in residual units."""
-    prompts: tuple[tuple[dict[str, str], ...], ...]
-    versions: dict[str, str] = field(default_factory=dict)
-    created: str = ""
-    annotations: tuple[Annotation, ...] = ()
-    """One per vector, or empty."""
     score: Tensor | None = None
     """[n] the method's own measure: dct's alpha^2, power's singular value, more-like's cosine of effects."""
-    details: dict[str, Any] = field(default_factory=dict)
-    """JSON values that the method adds, such as the calibration curve of R."""
-    source: Source | None = None
-    """Where it was loaded from: repository, commit, folder; None for a bank that was just made."""
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -152,19 +129,19 @@ class VectorBank:
         folder = Path(folder)
         if not os.path.isdir(folder):
             raise BankError(f"there is no bank at {folder}; give a folder with config.json and vectors.safetensors.")
-        header = read_header(folder)
-        n, wide = header.n_vectors, [header.n_vectors, header.base_model.d_model]
+        facts = read_facts(folder)
+        n, wide = facts.n_vectors, [facts.n_vectors, facts.base_model.d_model]
         shapes = {"vectors": wide, "objective": [n], "output_directions": wide, "score": [n]}
         tensors = read_tensors(folder / "vectors.safetensors", shapes, frozenset({"score"}))
         norms = tensors["vectors"].norm(dim=-1)
-        worst = int((norms - header.radius).abs().argmax())
-        if abs(float(norms[worst]) - header.radius) > 1e-3 * header.radius:
+        worst = int((norms - facts.radius).abs().argmax())
+        if abs(float(norms[worst]) - facts.radius) > 1e-3 * facts.radius:
             raise BankError(
                 f"{folder}: vector {worst} has norm {float(norms[worst]):.4g}, but config.json says "
-                f"R = {header.radius:.4g}."
+                f"R = {facts.radius:.4g}."
             )
-        known: dict[str, Any] = {name: value for name, value in vars(header).items() if name != "n_vectors"}
-        return cls(**known | tensors, annotations=read_annotations(folder, n))
+        known: dict[str, Any] = {item.name: getattr(facts, item.name) for item in fields(BankFacts)}
+        return cls(**known, **tensors)
 
     @classmethod
     def from_pretrained(

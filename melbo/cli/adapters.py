@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from melbo.bank.adapter_bank import AdapterBank, check_new
+from melbo.bank.adapter_bank import AdapterBank
+from melbo.runs.files import check_new
 from melbo.bank.adapter_config import AdapterConfig
 from melbo.cli.arguments import Model, Prompts, System
 from melbo.cli.common import run_and_save, say

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from melbo.bank.vector_bank import VectorBank, replaceable
+from melbo.bank.save import replaceable
+from melbo.bank.vector_bank import VectorBank
 from melbo.cli.arguments import Force, NewBank, System
 from melbo.cli.common import plain
 from melbo.cli.defaults import MODEL, MODEL_HELP, PROMPT, SYSTEM

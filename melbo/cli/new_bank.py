@@ -6,7 +6,8 @@ import os
 import shlex
 from pathlib import Path
 
-from melbo.bank.vector_bank import VectorBank, replaceable
+from melbo.bank.save import replaceable
+from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from melbo.bank.header import BaseModel
+from melbo.bank.facts import BaseModel
 from melbo.bank.result_file import Extensible, FileKind, ResultFile
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError

@@ -24,7 +24,7 @@ from melbo.app.tabs.models.actions import ModelsActions
 from melbo.app.tabs.models.handlers import load_local
 from melbo.app.tabs.steer.handlers import compare
 from melbo.app.tabs.steer.settings import Settings
-from melbo.bank.header import BaseModel
+from melbo.bank.facts import BaseModel
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, HubError, MelboError, MemoryLimitError, ModelError
 from melbo.models.load import LoadedModel, load_model

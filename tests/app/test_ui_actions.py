@@ -23,7 +23,7 @@ from melbo.app.tabs.steer.handlers import compare
 from melbo.app.tabs.steer.html import range_html, tokens_html
 from melbo.app.tabs.steer.settings import MAX_MIX, Settings
 from melbo.app.theme import launch_options
-from melbo.bank.header import Source
+from melbo.bank.facts import Source
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, MelboError
 from melbo.inspect.lens.token_change import TokenChange

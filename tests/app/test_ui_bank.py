@@ -30,7 +30,7 @@ from melbo.app.tabs.bank.handlers import (
 )
 from melbo.app.tabs.bank.html import lens_html, page_html, table_html
 from melbo.bank.annotation import DUD_LABEL, write_annotation
-from melbo.bank.header import Source
+from melbo.bank.facts import Source
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, HubError, MelboError
 from melbo.inspect.max_activating.report import Direction, Example

@@ -22,7 +22,7 @@ from melbo.app.tabs.steer.actions import SteerActions, views
 from melbo.app.tabs.steer.arrival import Arrival
 from melbo.app.tabs.steer.link import Shared, from_query, place_of, to_query
 from melbo.app.tabs.steer.settings import MAX_MIX, Settings
-from melbo.bank.header import Source
+from melbo.bank.facts import Source
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError
 from melbo.models.load import LoadedModel

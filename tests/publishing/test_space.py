@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import SpaceCard
 
-from melbo.bank.header import Source
+from melbo.bank.facts import Source
 from melbo.bank.vector_bank import VectorBank
 from melbo.cli.space import space
 from melbo.errors import BankError, HubError

@@ -52,16 +52,19 @@ def a_bank() -> VectorBank:
     notes = tuple(map(read_annotation, entries))
     config = DiscoveryConfig(n_vectors=N, steps=5).resolve(4, D)
     return VectorBank(
-        unit(draw(N, D), 2.5), draw(N).abs(), unit(draw(N, D), 1.0), config, BASE, 2.5, 3.5, PROMPTS,
-        {"torch": "2.0"}, "2026-01-01T00:00:00+00:00", notes, draw(N), {"calibration": [1.0, 2.0]},
+        unit(draw(N, D), 2.5), draw(N).abs(), unit(draw(N, D), 1.0), draw(N), config=config, base_model=BASE,
+        radius=2.5, mean_residual_norm=3.5, prompts=PROMPTS, versions={"torch": "2.0"},
+        created="2026-01-01T00:00:00+00:00", annotations=notes, details={"calibration": [1.0, 2.0]},
     )  # fmt: skip
 
 
 def an_adapter_bank() -> AdapterBank:
     config = AdapterConfig(n_adapters=2, first_layer=0, last_layer=1, target_layer=3, steps=4).resolve(4, D)
     a, b = unit(draw(2, 2, 6), 1.0), unit(draw(2, 2, D), 1.25, (1, 2))
-    return AdapterBank(a, b, draw(2), draw(2), config, BASE, 1.25, ("layers.0.o", "layers.1.o"), False, PROMPTS,
-                       {"torch": "2.0"}, "now")  # fmt: skip
+    return AdapterBank(
+        a, b, draw(2), draw(2), config=config, base_model=BASE, radius=1.25, modules=("layers.0.o", "layers.1.o"),
+        fan_in_fan_out=False, prompts=PROMPTS, versions={"torch": "2.0"}, created="now",
+    )  # fmt: skip
 
 
 def a_sweep() -> Sweep:

@@ -18,7 +18,7 @@ import torch
 
 from melbo.app.cache import Cache
 from melbo.app.checkpoints.plan import Plan, look, read_weights, weights_of
-from melbo.bank.header import BaseModel, check_base
+from melbo.bank.facts import BaseModel, check_base
 from melbo.errors import BankError, MelboError, MemoryLimitError, ModelError
 from melbo.hub.client import check_repo
 from melbo.models.load import LoadedModel

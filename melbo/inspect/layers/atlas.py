@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from melbo.bank.header import BaseModel
+from melbo.bank.facts import BaseModel
 from melbo.bank.result_file import Extensible, FileKind, ResultFile
 from melbo.config import default_layers
 from melbo.errors import ConfigError, MelboError

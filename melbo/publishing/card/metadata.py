@@ -12,7 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from melbo.bank.annotation import Annotation, ScaleRow
-from melbo.bank.header import BaseModel
+from melbo.bank.facts import BaseModel
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import HubError
 

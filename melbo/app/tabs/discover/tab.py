@@ -36,7 +36,7 @@ from melbo.app.tabs.discover.parts import Buttons, Settings, build_settings
 from melbo.app.widgets.controls import downloads_by, hidden_file
 from melbo.app.widgets.panel import panel
 from melbo.app.widgets.progress import empty_html, status_html
-from melbo.bank.header import BaseModel
+from melbo.bank.facts import BaseModel
 from melbo.errors import MelboError
 from melbo.inspect.stored import stored_atlas
 

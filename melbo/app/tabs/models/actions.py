@@ -28,7 +28,7 @@ from melbo.app.tabs.models.handlers import (
     random_steps,
 )
 from melbo.app.tabs.models.html import HUB_EMPTY, NO_LOCAL, NONE, banks_html, facts_html
-from melbo.bank.header import BaseModel
+from melbo.bank.facts import BaseModel
 from melbo.bank.listing import BankInfo
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError

@@ -20,7 +20,7 @@ from melbo.app.context import Context
 from melbo.app.jobs.event import JobEvents
 from melbo.app.jobs.worker import JobHandle, follow, watched
 from melbo.bank.annotation import Annotation
-from melbo.bank.header import BaseModel
+from melbo.bank.facts import BaseModel
 from melbo.bank.listing import BankInfo, list_hub, list_local
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig

@@ -8,7 +8,7 @@ from typing import Any
 from melbo.app.context import Context
 from melbo.app.render import render
 from melbo.app.tabs.models.handlers import fits
-from melbo.bank.header import BaseModel
+from melbo.bank.facts import BaseModel
 from melbo.bank.listing import BankInfo
 
 HUB_EMPTY: str = render("widgets/empty", text="Nothing is asked of the Hub until you press the button.")
