@@ -140,7 +140,7 @@ class AdapterBank(AdapterFacts):
             if bool(((norms - expected).abs() > 1e-3 * expected).any()):
                 raise BankError(f"{folder}: {name} is not of norm {expected:.4g}; the files do not belong together.")
         known: dict[str, Any] = {item.name: getattr(facts, item.name) for item in fields(AdapterFacts)}
-        return cls(**known, **tensors)
+        return cls(**known | tensors)
 
 
 @contextmanager

@@ -141,7 +141,7 @@ class VectorBank(BankFacts):
                 f"R = {facts.radius:.4g}."
             )
         known: dict[str, Any] = {item.name: getattr(facts, item.name) for item in fields(BankFacts)}
-        return cls(**known, **tensors)
+        return cls(**known | tensors)
 
     @classmethod
     def from_pretrained(
