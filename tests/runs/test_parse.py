@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field, JsonValue
 
 from melbo.errors import ConfigError, CorpusError, MelboError
-from melbo.runs.parse import dump, parse
+from melbo.runs.parse import dump, parse, parse_what_fits
 
 
 @dataclass(frozen=True)
@@ -106,3 +106,28 @@ def test_values_that_are_too_deep_are_refused() -> None:
 def test_only_json_is_given_back() -> None:
     with pytest.raises(TypeError, match="not a JSON value"):
         dump(Whole((), extra={"x": object()}))  # type: ignore[dict-item]
+
+
+@dataclass(frozen=True)
+class Loose:
+    name: str = ""
+    size: float | None = None
+    n: int | None = None
+    on: bool = False
+    pairs: tuple[tuple[float, float], ...] = ()
+    counts: Mapping[str, int] | None = None
+    inner: Loose | None = None
+    extra: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+def test_what_does_not_fit_counts_as_missing() -> None:
+    raw = {"name": 3, "size": 10**400, "n": 1.0, "on": 1, "pairs": [[1, 2], [1], "ab", [1, True], [0.5, -1]],
+           "counts": {"a": 1, "b": "2"}, "inner": {"name": "x", "new": [1]}, "mine": {"a": 1}, "extra": 2}  # fmt: skip
+    found = parse_what_fits(Loose, raw)
+    inner = Loose("x", extra={"new": [1]})
+    assert found == Loose(pairs=((1, 2), (0.5, -1)), counts={"a": 1}, inner=inner, extra={"mine": {"a": 1}, "extra": 2})
+    for odd in (None, [], "x", 3):
+        assert parse_what_fits(Loose, odd) == Loose()
+    assert dump(Loose("x", 2, inner=Loose()), none=False) == {
+        "name": "x", "size": 2, "on": False, "pairs": [], "inner": {"name": "", "on": False, "pairs": []}
+    }  # fmt: skip
