@@ -13,8 +13,8 @@ from statistics import fmean
 
 from melbo.annotation.answer_grid import AnswerGrid
 from melbo.annotation.cluster_names import COHERENT, Effect
-from melbo.measure.coherence import CoherenceScale
 from melbo.bank.annotation import ScaleRow
+from melbo.measure.coherence import CoherenceScale
 from melbo.measure.embeddings import Embedder
 from melbo.measure.measurement import Measurement, measure
 from melbo.models.load import LoadedModel

@@ -20,12 +20,13 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from melbo.bank.adapter_config import AdapterConfig
-from melbo.bank.facts import BaseModel, Positive, Prompts, Size, check_base
+from melbo.bank.facts import BaseModel, Prompts, check_base
 from melbo.errors import BankError, ConfigError
 from melbo.models.load import LoadedModel
 from melbo.prompts import check_conversations
 from melbo.runs.files import read_json, read_tensors, write_folder, write_json, write_tensors
 from melbo.runs.parse import dump, parse
+from melbo.runs.settings import Positive, Size
 from melbo.steering.hooks import adapt
 
 FORMAT = "melbo-adapters"

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 
 from melbo.bank.annotation import Annotation, read_annotations
 from melbo.config import DiscoveryConfig
@@ -17,12 +17,11 @@ from melbo.models.load import LoadedModel
 from melbo.prompts import Message, check_conversations
 from melbo.runs.files import read_json
 from melbo.runs.parse import dump, parse
+from melbo.runs.settings import Positive, Size
 
 FORMAT = "melbo-bank"
 FORMAT_VERSION = 1
 Prompts = tuple[tuple[Message, ...], ...]
-Positive = Annotated[float, Field(gt=0)]
-Size = Annotated[int, Field(ge=1)]
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DERIVED = ("format", "format_version", "method", "seed")

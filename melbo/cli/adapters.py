@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from melbo.bank.adapter_bank import AdapterBank
-from melbo.runs.files import check_new
 from melbo.bank.adapter_config import AdapterConfig
 from melbo.cli.arguments import Model, Prompts, System
 from melbo.cli.common import run_and_save, say
@@ -19,6 +18,7 @@ from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields
 from melbo.discovery.adapters import discover_adapters
 from melbo.prompts import chat
+from melbo.runs.files import check_new
 
 BASE = AdapterConfig()
 
