@@ -148,12 +148,12 @@ def read_annotation(entry: Mapping[str, Any]) -> Annotation:
 def write_annotation(note: Annotation) -> dict[str, Any]:
     """The entry of annotations.json; one that was read and not changed gives the same bytes."""
     was, empty = read_annotation(note.stored), Annotation()
-    changed = [name for name in _FIELDS if getattr(note, name) != getattr(was, name)]
-    wanted = {n for n in _FIELDS if getattr(note, n) != getattr(empty, n) or (note.auto and n in _WRITTEN)}
+    kept = {name for name in note.stored if name not in _FIELDS or getattr(note, name) == getattr(was, name)}
     values = dump(replace(note, stored={}), none=False)
+    wanted = {n for n in _FIELDS if getattr(note, n) != getattr(empty, n) or (note.auto and n in _WRITTEN)} & {*values}
     first = {name: values[name] for name in _FIELDS if name in wanted and name not in note.stored}
-    held = {name: item for name, item in note.stored.items() if name not in changed}
-    return first | {n: held.get(n, values.get(n)) for n in note.stored if n in held or n in wanted}
+    rest = {n: item if n in kept else values[n] for n, item in note.stored.items() if n in kept or n in wanted}
+    return first | rest
 
 
 def read_annotations(folder: Path, n_vectors: int) -> tuple[Annotation, ...]:

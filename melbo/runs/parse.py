@@ -205,7 +205,7 @@ def _fitting(kind: Any, raw: Any) -> Any:
         rest = {k: v for k, v in raw.items() if k not in known}
         found = {k: v for k, v in known.items() if v is not _MISSING}
         return kind(**found | ({EXTRA: rest} if rest and EXTRA in hints else {}))
-    if len(args) == 2:
+    if origin is not tuple and len(args) == 2:
         pairs = ((key, _fitting(args[1], item)) for key, item in raw.items())
         return {key: item for key, item in pairs if item is not _MISSING}
     return _MISSING

@@ -18,7 +18,7 @@ from melbo.annotation.answer_grid import answer_grid, signed
 from melbo.annotation.cluster_names import Effect, clusters_of, distinguishing_terms, names_of, tags_of
 from melbo.annotation.table import usable_ranges
 from melbo.app.choices import opening, presets
-from melbo.bank.annotation import merged, read_annotation, write_annotation
+from melbo.bank.annotation import Annotation, ScaleRow, merged, read_annotation, write_annotation
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, PromptError
 from melbo.measure.coherence import CoherenceScale
@@ -351,8 +351,8 @@ def test_side_effects_are_measured_at_the_best_scale_and_beside_random_vectors(r
     strong = torch.tensor([50.0] + [1e-6] * 7)[:, None]
     found = run(replace(tiny_bank, vectors=tiny_bank.vectors * strong, annotations=()), scales=(0.02,))
     acting, dud = found.annotations[:2]
-    metrics, control = acting["metrics"], acting["metrics"]["control"]
-    assert not acting["dud"] and dud["dud"] and "off_target" not in dud["metrics"]
+    assert not acting.dud and dud.dud and dud.metrics and dud.metrics.off_target is None
+    metrics, control = (write_annotation(acting)["metrics"], write_annotation(acting)["metrics"]["control"])
     assert metrics["kl"] > control["kl"] >= 0
     assert metrics["off_target_kl"] > control["off_target_kl"] >= 0
     assert metrics["off_target"] in (0, 0.2, 0.4, 0.6, 0.8, 1) and 0 <= control["off_target"] <= 1
@@ -363,14 +363,14 @@ def test_side_effects_are_those_of_the_scaled_vector(tiny: LoadedModel, tiny_ban
     from melbo.measure.side_effects import off_target
 
     v, random, layer = tiny_bank.vectors[:2], tiny_bank.vectors[2:4], tiny_bank.layer
-    entries: list[dict[str, Any]] = [{"dud": False, "metrics": {"scale": s, "control": {"n": 1}}} for s in (-3.0, 5.0)]
-    found = with_side_effects(tiny, entries, v, random, layer, PROMPTS)
+    notes = [Annotation(metrics=ScaleRow(scale=s, control=ScaleRow(n=1))) for s in (-3.0, 5.0)]
+    found = [note.metrics or ScaleRow() for note in with_side_effects(tiny, notes, v, random, layer, PROMPTS)]
     system = PROMPTS[0][0]["content"]
     rows = torch.stack([v[0] * -3, v[1] * 5, random[0] * 3, random[1] * 3, random[0] * -3, random[1] * -3])
     own = off_target(tiny, rows, layer, [chat(u, system) for u in INNOCUOUS])
     kl = first_token_kl(tiny, PROMPTS * 6, rows.repeat_interleave(2, dim=0), layer).view(6, 2).mean(dim=1)
-    for i, note in enumerate(found):
-        assert note["metrics"]["off_target"] == round(own[i].changed, 4)
-        assert note["metrics"]["kl"] == pytest.approx(float(kl[i]), abs=1e-3)
-    assert found[0]["metrics"]["control"]["kl"] == pytest.approx(float(kl[2:].mean()), abs=1e-3)
-    assert found[0]["metrics"]["control"]["n"] == 1 and "kl" not in entries[0]["metrics"]
+    for i, metrics in enumerate(found):
+        assert metrics.off_target == round(own[i].changed, 4)
+        assert metrics.kl == pytest.approx(float(kl[i]), abs=1e-3)
+    control = found[0].control
+    assert control and control.kl == pytest.approx(float(kl[2:].mean()), abs=1e-3) and control.n == 1

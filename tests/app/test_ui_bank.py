@@ -311,11 +311,11 @@ def test_a_push_uses_the_visitors_token_and_tells_nothing_of_it(
 ) -> None:
     seen: dict[str, Any] = {}
 
-    def pushed(self: VectorBank, repo: str, **named: Any) -> Any:
+    def pushed(bank: VectorBank, repo: str, **named: Any) -> Any:
         seen.update(named, repo=repo)
         return SimpleNamespace(repo=repo, commit="a" * 40)
 
-    monkeypatch.setattr(VectorBank, "push_to_hub", pushed)
+    monkeypatch.setattr("melbo.app.tabs.bank.handlers.push_to_hub", pushed)
     token = SimpleNamespace(token="hf_verysecret")
     told = BankActions(tab).push_as(DEFAULT_KEY, " me/bank ", True, token)  # type: ignore[arg-type]
     assert seen == {"repo": "me/bank", "private": True, "token": "hf_verysecret"}

@@ -32,6 +32,7 @@ from melbo.inspect.lens.token_change import TokenChange
 from melbo.inspect.max_activating.html import page
 from melbo.inspect.max_activating.report import ActivatingReport
 from melbo.publishing.card.render import render_card
+from melbo.publishing.publish import save_with_card
 from melbo.reports.page import render
 from melbo.reports.replication.report import report_view
 from support.banks import noted as with_notes
@@ -223,5 +224,6 @@ def test_a_card_that_is_no_file_is_not_read(tmp_path: Path) -> None:
     bank = a_bank()
     folder = bank.save(tmp_path / "bank")
     (folder / "README.md").symlink_to("/dev/zero")
-    saved = VectorBank.load(folder).save(tmp_path / "other")
+    assert not (VectorBank.load(folder).save(tmp_path / "plain") / "README.md").exists()
+    saved = save_with_card(VectorBank.load(folder), tmp_path / "other")
     assert "steering vectors for" in (saved / "README.md").read_text(encoding="utf-8")

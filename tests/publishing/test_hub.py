@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +23,7 @@ from melbo.hub.client import check_repo
 from melbo.inspect.stored import activating_examples, stored_geometry
 from melbo.publishing.publish import push_to_hub, save_with_card
 from support.banks import assert_same
-from support.fuzz_values import a_bank, write_results
+from support.fuzz_values import a_bank, a_sweep, write_results
 from support.hub import REPO
 from support.loopback_hub import Fault, LoopbackHub, Repo
 
@@ -69,7 +68,7 @@ def test_only_the_formats_files_travel(hub: LoopbackHub, tiny_bank: VectorBank, 
 
 def test_the_sweep_travels_with_its_vectors(hub: LoopbackHub, tiny_bank: VectorBank, tmp_path: Path) -> None:
     folder = tiny_bank.save(tmp_path / "bank")
-    (folder / "sweep.json").write_text(json.dumps({"format": "melbo-sweep", "rows": [{}, {}]}))
+    replace(a_sweep(), base_model=tiny_bank.base_model).save(folder / "sweep.json")
     (folder / "sweep.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (folder / "sweep.svg").write_text("<svg/>")
     push_to_hub(VectorBank.load(folder), REPO, token="writer")

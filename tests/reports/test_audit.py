@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from melbo.__main__ import app
+from melbo.bank.annotation import ScaleRow
 from melbo.elicitation.tasks.load import load_tasks
 from melbo.errors import ConfigError, MetricError, PromptError
 from melbo.inspect.max_activating.corpus_reader import open_corpus
@@ -227,7 +228,7 @@ USUAL = Usual(4, 2, "en")
 def test_a_share_is_of_the_prompts_with_room_for_the_behaviour(
     kind: Kind, given: dict[str, Any], share: float, room: int
 ) -> None:
-    assert (kind.share(row(1.0, **given), USUAL), kind.counts(USUAL)) == (share, room)
+    assert (kind.share(ScaleRow(**row(1.0, **given)), USUAL), kind.counts(USUAL)) == (share, room)
 
 
 def test_groups_hold_the_strongest_scale_with_the_best_random_vector_beside_it() -> None:
