@@ -199,7 +199,10 @@ def test_an_edited_label_is_told_everywhere_and_loses_nothing(page: Page) -> Non
     said = settled(page)
     open_tab(page, "Bank")
     page.get_by_role("button", name="Edit this vector").click()
-    page.fill("#bank-label textarea, #bank-label input", "<b>Odd</b> one")
+    label = page.locator("#bank-label textarea, #bank-label input")
+    expect(label).to_have_value(re.compile("Refuse"))  # the drawer has opened, and puts no old value in any more
+    label.fill("<b>Odd</b> one")
+    expect(label).to_have_value("<b>Odd</b> one")
     page.click("#bank-save")
     expect(page.locator("#bank-notice")).to_contain_text("Saved")
     expect(page.locator("#bank-page h3")).to_have_text("<b>Odd</b> one")
