@@ -440,7 +440,7 @@ def test_after_kill_9_the_same_command_gives_the_same_bank(tmp_path: Path) -> No
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert 0 < int(json.loads(header(checkpoint))["__metadata__"]["step"]) < 500
+    assert 0 < int(json.loads(json.loads(header(checkpoint))["__metadata__"]["values"])["step"]) < 500
     done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "going on from" in done.stdout
     assert not checkpoint.exists()

@@ -57,6 +57,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("annotation.annotate", "radius_sweep.sweep"):
         monkeypatch.setattr(f"melbo.{module}.calibrate_coherence", lambda *_, **__: SCALE)
     monkeypatch.setattr("melbo.reports.replication.run.load_embedder", Letters)
+    monkeypatch.setattr("melbo.reports.replication.run.DEFAULT_EMBEDDER", Letters.name)
 
 
 def measured(text: str, **more: Any) -> Measurement:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from melbo.inspect.layers.layer_atlas import layer_atlas
 
 from melbo.annotation.annotate import annotate
 from melbo.bank.adapter_config import AdapterConfig
@@ -27,11 +26,12 @@ from melbo.elicitation.tasks.checks import Check
 from melbo.elicitation.tasks.load import Task, TaskSet
 from melbo.errors import ConfigError, MelboError
 from melbo.inspect.layers.atlas import AtlasConfig
+from melbo.inspect.layers.measure import layer_atlas
 from melbo.inspect.max_activating.corpus_reader import Corpus, Document
 from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.report import ActivatingConfig
 from melbo.inspect.sae.train import SaeConfig, train_sae
-from melbo.measure.text_metrics import CoherenceScale
+from melbo.measure.coherence import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.organism.training.loop import Trainer
 from melbo.prompts import BOMB, chat
