@@ -1,7 +1,7 @@
 """Say what each vector of a bank does.
 
 1. Answer every prompt with every vector, and with random vectors of the same norm, at every scale and both signs
-   (`melbo.annotation.answer_grid`), and measure the answers (`melbo.measure.measurement`).
+   (`melbo.annotation.answer_grid`), and measure the answers (`melbo.measure.completions`).
 2. A vector acts where an answer lies farther from the unsteered one (cosine distance of sentence embeddings) than
    under every random vector at that size of scale, by a margin (`melbo.annotation.table`). One that acts nowhere
    is a dud.

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from melbo.measure.measurement import Measurement
+from melbo.measure.completions import Measurement
 from melbo.runs.optional import needs
 
 DISTANCE = 0.9

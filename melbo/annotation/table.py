@@ -15,8 +15,8 @@ from melbo.annotation.answer_grid import AnswerGrid
 from melbo.annotation.cluster_names import COHERENT, Effect
 from melbo.bank.annotation import ScaleRow
 from melbo.measure.coherence import CoherenceScale
+from melbo.measure.completions import Measurement, measure
 from melbo.measure.embeddings import Embedder
-from melbo.measure.measurement import Measurement, measure
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
 from melbo.runs.progress import OnProgress, notify

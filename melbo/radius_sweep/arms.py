@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from melbo.measure.behaviour_judge import BehaviourJudge
+from melbo.measure.completions import Measurement, measure, rates
 from melbo.measure.embeddings import Embedder
-from melbo.measure.measurement import Measurement, measure, rates
 from melbo.models.load import LoadedModel
 from melbo.radius_sweep.result import Arm, Sweep
 from melbo.steering.generate import complete

@@ -25,8 +25,8 @@ from melbo.discovery.problem import Problem, plain_attention
 from melbo.errors import BankError, ConfigError
 from melbo.measure.behaviour_judge import BehaviourJudge, check_judge, judge_key
 from melbo.measure.coherence import calibrate_coherence
+from melbo.measure.completions import measure, rates
 from melbo.measure.embeddings import Embedder
-from melbo.measure.measurement import measure, rates
 from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message

@@ -22,8 +22,8 @@ from melbo.bank.annotation import Annotation, ScaleRow, merged, read_annotation,
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, PromptError
 from melbo.measure.coherence import CoherenceScale
+from melbo.measure.completions import Measurement
 from melbo.measure.embeddings import load_embedder
-from melbo.measure.measurement import Measurement
 from melbo.measure.text_metrics import is_refusal, language
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.judge import judge_for

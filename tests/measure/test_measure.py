@@ -12,8 +12,8 @@ import torch
 
 from melbo.errors import ConfigError, MetricError
 from melbo.measure.coherence import CoherenceScale, calibrate_coherence, coherence, typical_nll
+from melbo.measure.completions import Measurement, measure, rates
 from melbo.measure.likelihood import completion_nll, first_token_kl
-from melbo.measure.measurement import Measurement, measure, rates
 from melbo.measure.side_effects import off_target
 from melbo.measure.text_metrics import diversity
 from melbo.models.load import LoadedModel, load_model

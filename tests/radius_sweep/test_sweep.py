@@ -20,7 +20,7 @@ from melbo.discovery.discover import discover, make_slices
 from melbo.discovery.problem import Problem
 from melbo.errors import BankError, ConfigError
 from melbo.measure.coherence import CoherenceScale
-from melbo.measure.measurement import Measurement
+from melbo.measure.completions import Measurement
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat
 from melbo.radius_sweep.arms import distinct_answers

@@ -20,7 +20,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
 from melbo.errors import BankError, ConfigError
 from melbo.measure.coherence import CoherenceScale
-from melbo.measure.measurement import Measurement
+from melbo.measure.completions import Measurement
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.judge import judge_for
 from melbo.organism.study import PRESETS, find_preset

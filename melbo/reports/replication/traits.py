@@ -13,7 +13,7 @@ from typing import Literal
 from melbo.annotation.cluster_names import COHERENT, LANGUAGES
 from melbo.bank.annotation import Annotation, ScaleRow
 from melbo.bank.vector_bank import VectorBank
-from melbo.measure.measurement import Measurement
+from melbo.measure.completions import Measurement
 
 Kind = Literal["non-refusal", "refuses", "language", "words"]
 WORDS = {

@@ -24,7 +24,7 @@ def strip_html(strip: Strip) -> str:
     words = ", ".join(_number(lo) if lo == hi else f"{_number(lo)} to {_number(hi)}" for lo, hi in strip.ranges)
     found = f"Usable on this prompt: {words}." if words else "No usable scale on this prompt."
     summary = found if strip.finished else "Writing…"
-    return render("strip/strip", strip=strip, names=NAMES, summary=summary, within=within, number=_number)
+    return render("strip/cells", strip=strip, names=NAMES, summary=summary, within=within, number=_number)
 
 
 def _number(scale: float) -> str:
