@@ -20,6 +20,7 @@ from melbo.prompts import BOMB, chat
 from melbo.steering.generate import Sampling, complete
 from support.banks import noted
 from support.hub import hub as hub
+from support.slice_cases import ids as ids
 from support.tiny import MakeTiny, hook_count
 
 torch.set_num_threads(1)

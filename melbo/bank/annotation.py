@@ -150,6 +150,10 @@ def write_annotation(note: Annotation) -> dict[str, Any]:
     was, empty = read_annotation(note.stored), Annotation()
     kept = {name for name in note.stored if name not in _FIELDS or getattr(note, name) == getattr(was, name)}
     values = dump(replace(note, stored={}), none=False)
+    for example in values.get("examples", ()):  # what a person left out stays out
+        for name in ("prompt", "unsteered"):
+            if not example[name]:
+                del example[name]
     wanted = {n for n in _FIELDS if getattr(note, n) != getattr(empty, n) or (note.auto and n in _WRITTEN)} & {*values}
     first = {name: values[name] for name in _FIELDS if name in wanted and name not in note.stored}
     rest = {n: item if n in kept else values[n] for n, item in note.stored.items() if n in kept or n in wanted}

@@ -143,7 +143,7 @@ def test_the_checkpoint_of_another_run_or_a_damaged_one_is_refused(run: Run, tmp
     with pytest.raises(ConfigError, match=r"another run \(config.max_new_tokens"):
         run(checkpoint=checkpoint, max_new_tokens=7)
     good = json.loads(checkpoint.read_text())
-    for text in ("{", "[]", "", json.dumps(good | {"screened": 3}), json.dumps(good | {"done": None})):
+    for text in ("{", "[]", "", json.dumps(good | {"screened": 3}), json.dumps(good | {"texts": None})):
         checkpoint.write_text(text)
         with pytest.raises(ConfigError, match="damaged"):
             run(checkpoint=checkpoint)

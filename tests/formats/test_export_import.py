@@ -77,7 +77,7 @@ def test_vectors_of_different_norms_come_to_one_norm_and_keep_their_scale(tiny: 
     )
     bank = import_vectors(tiny, foreign(vectors), DiscoveryConfig(), [PROMPT])
     assert torch.allclose(bank.vectors.norm(dim=-1), torch.full((6,), bank.radius), rtol=1e-5)
-    back = torch.stack([bank.vector(i, note["scale"]) for i, note in enumerate(bank.annotations)])
+    back = torch.stack([bank.vector(i, note.scale) for i, note in enumerate(bank.annotations)])
     assert torch.allclose(back, vectors, rtol=1e-5)
     assert not bank.config.orthogonal
 

@@ -73,7 +73,7 @@ def test_unknown_keys_are_kept_or_refused() -> None:
         ({"parts": [PART | {"n": -1}]}, "parts[0].n is -1; it must be at least 0"),
         ({"parts": [PART, PART | {"pair": [1, "2"]}]}, "parts[1].pair[1] is '2'; it must be a number"),
         ({"parts": [PART | {"pair": [1]}]}, "parts[0].pair[1] is missing"),
-        ({"parts": [PART | {"pair": [1, 2, 3]}]}, "it must have at most 2 items"),
+        ({"parts": [PART | {"pair": [1, 2, 3]}]}, "it must be a list of at most 2"),
         ({"parts": [PART | {"pair": [1, 10**400]}]}, "parts[0].pair[1] is 1000000"),
         ({"parts": [PART | {"kind": "c"}]}, "parts[0].kind is 'c'; it must be 'a' or 'b'"),
         ({"parts": [PART | {"on": 1}]}, "parts[0].on is 1; it must be true or false"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from melbo.annotation.annotate import annotate
+from melbo.bank.annotation import write_annotation
 from melbo.bank.vector_bank import VectorBank
 from melbo.discovery.discover import discover
 from melbo.errors import BankError, ConfigError
@@ -184,7 +185,7 @@ def _content(bank: VectorBank | None) -> Any:
     """What a study takes from a bank that is given, as JSON values."""
     if bank is None:
         return None
-    told = value_digest([bank.prompts, bank.annotations, bank.details])
+    told = value_digest([bank.prompts, [write_annotation(note) for note in bank.annotations], bank.details])
     return {"vectors": content_digest(bank.vectors), "prompts and annotations": told}
 
 
