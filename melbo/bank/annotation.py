@@ -148,6 +148,8 @@ def read_annotation(entry: Mapping[str, Any]) -> Annotation:
 def write_annotation(note: Annotation) -> dict[str, Any]:
     """The entry of annotations.json; one that was read and not changed gives the same bytes."""
     was, empty = read_annotation(note.stored), Annotation()
+    if note.stored and note == was:
+        return dict(note.stored)
     kept = {name for name in note.stored if name not in _FIELDS or getattr(note, name) == getattr(was, name)}
     values = dump(replace(note, stored={}), none=False)
     for example in values.get("examples", ()):  # what a person left out stays out
