@@ -50,13 +50,7 @@ def test_an_edit_changes_its_own_keys_only() -> None:
     assert changed == {"preset": "P", **{k: v for k, v in ODD.items() if k != "scale"}, "label": "Ship"}
     scored = replace(read_annotation(ODD).examples[0], llm=LlmScores(7, 3, 1))
     changed = write_annotation(replace(read_annotation(ODD), examples=(scored,)))
-    example = {
-        "prompt": "",
-        "text": "t",
-        "unsteered": "",
-        "mine": 1,
-        "llm": {"coherence": 7, "difference": 3, "refusal": 1},
-    }
+    example = {"text": "t", "mine": 1, "llm": {"coherence": 7, "difference": 3, "refusal": 1}}
     assert changed == ODD | {"examples": [example]}
 
 
