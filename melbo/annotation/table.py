@@ -46,7 +46,7 @@ class EffectTable:
         return len(self.rows) - self.n_control
 
     def control(self, scale: float) -> list[list[Measurement]]:
-        """[random vectors x 2 signs][prompts] at one size of scale."""
+        """At one size of scale: by random vector and sign, then by prompt."""
         own = [i for i, s in enumerate(self.scales) if abs(s) == abs(scale)]
         return [row[i] for row in self.rows[self.n :] for i in own]
 

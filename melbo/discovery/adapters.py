@@ -67,7 +67,8 @@ def discover_adapters(
     Args:
         config: settings; layers left at None are resolved from the model's depth and stored resolved.
         prompts: conversations, each a list of {"role", "content"} messages that ends with the user's.
-        progress, checkpoint: as in `melbo.discovery.discover.discover`.
+        progress: as in `melbo.discovery.discover.discover`.
+        checkpoint: the same.
 
     Raises:
         ConfigError, PromptError, ModelError: bad settings or prompts, or a model without known out-projections.

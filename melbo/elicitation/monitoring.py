@@ -235,7 +235,8 @@ def study_monitor(
     """Fit a monitor on normal chats and check other groups with it. Do the same with random directions as the control.
 
     Args:
-        normal, held: normal chats to fit the monitor and its threshold on.
+        normal: normal chats to fit the monitor on.
+        held: normal chats to fit its threshold on.
         ordinary: further normal chats, to compare the groups with.
     """
     monitor = fit_monitor(

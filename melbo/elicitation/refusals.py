@@ -138,7 +138,8 @@ def study_refusals(
     """Study one vector.
 
     Args:
-        train, heldout: user messages that a model should refuse, without common ones.
+        train: user messages that a model should refuse.
+        heldout: the same, none of them in `train`.
         harmless: user messages that a model should answer.
         scales: signed, of both signs.
         progress: called with (answers so far, all answers, what is being answered).

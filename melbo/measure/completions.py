@@ -86,7 +86,9 @@ def measure(
     """Measure completions, each against the unsteered answer to its own prompt.
 
     Args:
-        prompts, completions, unsteered: of equal length; equal texts are embedded and scored once.
+        prompts: one a completion.
+        completions: texts; equal ones are embedded and scored once.
+        unsteered: the answers without steering, one a completion.
 
     Raises:
         MetricError: their numbers differ. PromptError: a prompt does not fit the model.

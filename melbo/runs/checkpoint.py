@@ -48,8 +48,8 @@ class Checkpoint:
         path: None: nothing is found, and nothing saved.
         key: all that decides the run's result, as JSON values.
         error: kind of the errors raised here.
-        other, advice: how the error about another run's checkpoint begins and ends; None: as for a file that may be
-            deleted.
+        other: how the error about another run's checkpoint begins; None: as for any file.
+        advice: how it ends; None: that the file may be deleted.
     """
 
     def __init__(

@@ -49,7 +49,7 @@ class Geometry(Result):
     target_layer: Count
     labels: tuple[str, ...]
     vector_cosines: tuple[tuple[float, ...], ...]
-    """[n][n]"""
+    """n by n."""
     effect_cosines: tuple[tuple[float, ...], ...]
     added_cosines: tuple[tuple[float, ...], ...]
     """Between what the blocks add."""

@@ -71,7 +71,9 @@ class TopPlaces:
         """Take a batch in.
 
         Args:
-            values, cosines, rank: [B, T, n]; T may end where a row's last position counts.
+            values: [B, T, n]; T may end where a row's last position counts.
+            cosines: [B, T, n].
+            rank: [B, T, n].
             counted: [B, T], the positions that may be examples.
             group: each row's number in the corpus, and the row.
         """

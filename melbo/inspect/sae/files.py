@@ -49,8 +49,9 @@ def load_sae(
             `melbo.models.shipped.shipped_saes`.
         inside: folder within it, "layers.10" or "blocks.10.hook_resid_post"; a local folder of sparsify's layers needs
             none where `layer` is given.
-        loaded, layer, other_model: with both of the first, refuse an SAE that does not fit (`SaeSpec.check_fits`)
-            before its weights are read.
+        loaded: with `layer`, refuse an SAE that does not fit (`SaeSpec.check_fits`) before its weights are read.
+        layer: where it is to be used.
+        other_model: accept one of another model.
 
     Raises:
         SaeError: files are missing, damaged, of another kind, or do not fit; it says which.
