@@ -13,6 +13,7 @@ import melbo
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["docs/api.md", "README.md"])
 def test_the_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after another, in one namespace; of those that need the Hub, the names exist."""

@@ -133,6 +133,7 @@ def fuzz(target: Target, cases: list[int], place: Path) -> Callable[..., None]:
     return work
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS, ids=[t.name for t in TARGETS])
 def test_mutated_files_load_to_something_valid_or_are_refused(target: Target, tmp_path: Path) -> None:
     cases = [int(ONLY)] if ONLY else list(range(-(-CASES // len(TARGETS))))
@@ -144,6 +145,7 @@ def test_mutated_files_load_to_something_valid_or_are_refused(target: Target, tm
     assert not failures, f"{len(failures)} of {len(cases)}, the first:\n" + "\n".join(failures[:10])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HUGE)
 def test_files_that_cost_far_more_than_their_size_are_refused(name: str, tmp_path: Path) -> None:
     chosen, file, content = HUGE[name]
@@ -216,6 +218,7 @@ def unsafe(source: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_no_file_is_unpickled_or_run() -> None:
     for line in ("import pickle", "from joblib import load", "torch.load(p)", "torch.load(p, weights_only=False)",
                  "pickle.loads(x)", "np.load(p)", "np.save(p, a, allow_pickle=True)", "eval(x)",

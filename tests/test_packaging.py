@@ -51,6 +51,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(folder / done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_file_of_the_package(wheel: zipfile.ZipFile) -> None:
     found = [path.relative_to(ROOT) for path in (ROOT / "melbo").rglob("*") if path.is_file()]
     sources = {p.as_posix() for p in found if not any(part == "__pycache__" or part[0] == "." for part in p.parts)}

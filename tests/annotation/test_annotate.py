@@ -100,6 +100,7 @@ def test_bad_scales_are_refused(scales: tuple[float, ...]) -> None:
         signed(scales)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_gives_the_same(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stop(Exception):
         pass
@@ -328,6 +329,7 @@ def judged(
     return annotate(organism, known, **asked, judge=judge_for(organism)), annotate(organism, known, **asked)
 
 
+@pytest.mark.slow
 def test_the_organisms_labels_are_what_the_vectors_do(judged: tuple[VectorBank, VectorBank]) -> None:
     with_judge, without = judged
     for bank in judged:
@@ -358,6 +360,7 @@ def test_side_effects_are_measured_at_the_best_scale_and_beside_random_vectors(r
     assert metrics["off_target"] in (0, 0.2, 0.4, 0.6, 0.8, 1) and 0 <= control["off_target"] <= 1
 
 
+@pytest.mark.slow
 def test_side_effects_are_those_of_the_scaled_vector(tiny: LoadedModel, tiny_bank: VectorBank) -> None:
     from melbo.measure.likelihood import first_token_kl
     from melbo.measure.side_effects import off_target

@@ -73,6 +73,7 @@ def alone(tiny: LoadedModel, bank: VectorBank, settings: Settings) -> tuple[str,
     return last.unsteered[-1]["content"], last.steered[-1]["content"]
 
 
+@pytest.mark.slow
 def test_32_people_at_once_each_get_what_they_would_get_alone(
     url: str, client: Client, tiny: LoadedModel, tiny_bank: VectorBank
 ) -> None:
@@ -182,6 +183,7 @@ def test_who_leaves_frees_the_model(url: str, client: Client, tiny: LoadedModel,
     assert hook_count(tiny) == 0
 
 
+@pytest.mark.slow
 def test_those_who_wait_are_told_their_place_as_it_moves(url: str, client: Client, tiny: LoadedModel) -> None:
     others = [Client(url, verbose=False) for _ in range(2)]
     with slowed(tiny):

@@ -91,6 +91,7 @@ def round_of(client: Client, number: int) -> int:
     return failed
 
 
+@pytest.mark.slow
 def test_many_requests_leave_nothing_behind(demo: gr.Blocks, tiny: LoadedModel) -> None:
     client = Client(demo.local_url, verbose=False)
     assert [round_of(client, i) for i in range(ROUNDS)] == [3] * ROUNDS
@@ -112,6 +113,7 @@ def test_banks_of_visitors_do_not_pile_up(tiny_bank: VectorBank) -> None:
     assert len(cache) == 5 and len(alive) == 5
 
 
+@pytest.mark.slow
 def test_visitors_beyond_the_limit_push_out_those_seen_longest_ago(demo: gr.Blocks) -> None:
     kept = demo.app.state_holder
     for number in range(SESSIONS + 20):

@@ -88,6 +88,7 @@ def messages(app: App, session: str) -> list[dict[str, Any]]:
     return [json.loads(line[5:]) for line in lines if line.startswith("data:")]
 
 
+@pytest.mark.slow
 def test_the_token_is_told_nowhere(app: App) -> None:
     told = [
         app.http.get(p).text for p in ("/", "/config", "/gradio_api/info", "/gradio_api/openapi.json", "/theme.css")

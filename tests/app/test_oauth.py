@@ -178,6 +178,7 @@ socket.socket.connect, socket.getaddrinfo = checked_connect, checked_look
 """As sitecustomize: notes every connection and look-up that leaves this machine."""
 
 
+@pytest.mark.slow
 def test_the_app_starts_on_a_space_without_asking_anybody(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(OUTSIDE)
     with socket.socket() as free:

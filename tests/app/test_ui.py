@@ -231,6 +231,7 @@ def test_scales_beyond_the_slider_are_cut_and_duds_come_last(tiny_bank: VectorBa
     assert [i for _, i in picker(bank)] == [1, 2, 3, 4, 5, 6, 7, 0]
 
 
+@pytest.mark.slow
 def test_the_script_ends_with_one_line_and_code_2_without_a_bank(tmp_path: Path, tiny: LoadedModel) -> None:
     tiny.model.save_pretrained(tmp_path / "model")
     tiny.tokenizer.save_pretrained(tmp_path / "model")

@@ -219,6 +219,7 @@ def test_no_sae_is_made_up_for_another_model(act: InspectActions) -> None:
         list(act.find_features(DEFAULT_KEY, 0))
 
 
+@pytest.mark.slow
 def test_the_embedded_model_brings_its_chats_and_its_sae(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (inspect_tab_handlers, inspect_tab_source):
         monkeypatch.setattr(module, "CHATS", 33)

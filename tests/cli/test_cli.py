@@ -293,6 +293,7 @@ def start(*args: object) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_libraries_add_nothing_to_stderr(model: Path, tmp_path: Path) -> None:
     process = start("train", "--model", model, "--out", tmp_path / "b", "--n-vectors", 2, "--prompt", "word " * 500)
     _, errors = process.communicate(timeout=600)
@@ -300,6 +301,7 @@ def test_libraries_add_nothing_to_stderr(model: Path, tmp_path: Path) -> None:
     assert errors.startswith("melbo: error: the prompt has ") and errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_signal_stops_training(model: Path, tmp_path: Path) -> None:
     process = start("train", "--model", model, "--out", tmp_path / "b", "--n-vectors", 8, "--steps", 10**6)
     assert process.stdout is not None

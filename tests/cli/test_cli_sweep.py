@@ -114,6 +114,7 @@ def test_an_unknown_error_of_the_library_is_told(saved_bank: Path, monkeypatch: 
     assert result.exit_code == 2 and "melbo: error: not finite" in result.output
 
 
+@pytest.mark.slow
 def test_the_organism_s_modes_are_counted(tmp_path: Path) -> None:
     bank = VectorBank.load(Path(__file__).parents[2] / "vectors" / "organism-bomb")
     folder = replace(bank, config=replace(bank.config, steps=3), annotations=()).save(tmp_path / "bank")

@@ -150,6 +150,7 @@ def test_one_vector_is_trained_as_published(tiny_double: LoadedModel) -> None:
     assert torch.allclose(vectors, one_after_another(slices, start, radius, config), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_parallel_training_converges_to_training_one_after_another(make_tiny: MakeTiny) -> None:
     """A small radius makes the problem nearly quadratic: one solution, up to signs."""
     loaded = make_tiny(n_layers=3, d_model=16)

@@ -84,6 +84,7 @@ def test_derivatives_match_finite_differences(tiny_double: LoadedModel, prompts:
     assert torch.allclose((slope * u).sum(-1), (gradient * u).sum(-1), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompts", [ONE, TWO], ids=["one prompt", "two prompts"])
 def test_power_finds_the_singular_vectors_of_all_target_tokens(tiny_double: LoadedModel, prompts: list[Any]) -> None:
     problem = problem_of(tiny_double, prompts)
@@ -367,6 +368,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bank_as_one(tmp_path: Path) -> None:
     args = ("--n-vectors", 6, "--steps", 3)
     launcher = ("accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0")
@@ -396,6 +398,7 @@ for name in ("same", "missing", "damaged"):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_see_other_checkpoints_stop_instead_of_waiting_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,9 +430,14 @@ def test_processes_that_see_other_checkpoints_stop_instead_of_waiting_for_ever(
         assert other in damaged
 
 
+SAVES_OFTEN = "import melbo.runs.checkpoint as c; c.SECONDS = 0.2; from melbo.__main__ import main; main()"
+
+
+@pytest.mark.slow
 def test_after_kill_9_the_same_command_gives_the_same_bank(tmp_path: Path) -> None:
-    args = ("--n-vectors", 8, "--steps", 500, "--optimizer", "published")
+    args = ("--n-vectors", 4, "--steps", 100, "--optimizer", "published")
     line = command("--out", tmp_path / "bank", *args)
+    line[1:3] = ["-c", SAVES_OFTEN]
     checkpoint = tmp_path / ".bank.checkpoint.safetensors"
     process = subprocess.Popen(line, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -440,7 +448,7 @@ def test_after_kill_9_the_same_command_gives_the_same_bank(tmp_path: Path) -> No
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert 0 < int(json.loads(json.loads(header(checkpoint))["__metadata__"]["values"])["step"]) < 500
+    assert 0 < int(json.loads(json.loads(header(checkpoint))["__metadata__"]["values"])["step"]) < 100
     done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "going on from" in done.stdout
     assert not checkpoint.exists()

@@ -318,6 +318,7 @@ def test_every_preset_is_complete() -> None:
         get_preset("gpt-9")
 
 
+@pytest.mark.slow
 def test_the_command_runs_a_preset_on_a_stand_in_model(
     tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,6 +349,7 @@ def test_wrong_arguments_end_in_one_line(arguments: list[str]) -> None:
     assert done.exit_code == 2 and "Traceback" not in done.output
 
 
+@pytest.mark.slow
 def test_a_functions_file_checks_the_tasks(tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("melbo.cli.loading.load_model", lambda name, **_options: tiny)
     monkeypatch.setattr("melbo.cli.elicit.elicit", elicit_small)
@@ -359,6 +361,7 @@ def test_a_functions_file_checks_the_tasks(tiny: LoadedModel, tmp_path: Path, mo
     assert done.exit_code == 0 and "100%" in done.output, done.output
 
 
+@pytest.mark.slow
 def test_the_organisms_locked_sums_are_elicited_from_one_prompt() -> None:
     given = sum_tasks(16, 16)
     config = ElicitConfig(

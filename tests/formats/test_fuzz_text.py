@@ -155,6 +155,7 @@ def test_foreign_text_is_only_text_in_html(name: str) -> None:
     check()
 
 
+@pytest.mark.slow
 @FEW
 @given(TEXT)
 def test_foreign_text_is_only_text_in_a_card(text: str) -> None:
@@ -171,6 +172,7 @@ def test_chats_hold_no_html_and_come_back(turns: list[tuple[str, str]]) -> None:
     assert from_view(shown) == messages
 
 
+@pytest.mark.slow
 @FEW
 @given(JSON)
 def test_any_json_is_a_chat_history(value: Any) -> None:
@@ -178,6 +180,7 @@ def test_any_json_is_a_chat_history(value: Any) -> None:
     assert from_view(to_view(found)) == found
 
 
+@pytest.mark.slow
 @settings(FEW, max_examples=60)
 @given(st.lists(ENTRY, min_size=N, max_size=N), st.dictionaries(WORDS, JSON, max_size=4))
 def test_any_annotation_is_kept_shown_and_curated(tmp_path_factory: Any, notes: list[Any], details: Any) -> None:

@@ -242,6 +242,7 @@ def test_layers_and_banks_that_do_not_fit_are_refused(tiny: LoadedModel, tiny_ba
         find_activating(make_tiny(d_model=32), tiny_bank, organism_corpus(11), SMALL)
 
 
+@pytest.mark.slow
 def test_the_effect_finds_the_modes_chats_and_random_vectors_do_not() -> None:
     """On the organism: vector 2 writes poems, its negative is a helpline, vector 3 Chinese (docs/log.md)."""
     bank = VectorBank.load(BANK).select([2, 3])

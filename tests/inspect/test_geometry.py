@@ -144,6 +144,7 @@ def test_the_organisms_contrasts_name_its_modes() -> None:
     assert tuple(c.name for c in found) == MODES and all(len(c.positive) == len(c.negative) == 2 for c in found)
 
 
+@pytest.mark.slow
 def test_the_command_measures_and_draws(tmp_path: Path) -> None:
     bank, out, image = tmp_path / "bank", tmp_path / "g.json", tmp_path / "g.svg"
     VectorBank.load(BANK).select([0, 1, 2]).save(bank)

@@ -58,6 +58,7 @@ def stop_after(pairs: int) -> OnProgress:
     return progress
 
 
+@pytest.mark.slow
 def test_sensitivities_are_the_jacobians_top_singular_values(tiny_double: LoadedModel) -> None:
     config = AtlasConfig(k=3, iterations=40)
     atlas = layer_atlas(tiny_double, PROMPTS, config)
@@ -71,6 +72,7 @@ def test_sensitivities_are_the_jacobians_top_singular_values(tiny_double: Loaded
         assert pair.random == pytest.approx(rms((control @ full.T).norm(dim=1)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_few_iterations_come_from_below_and_beat_the_control(tiny_double: LoadedModel) -> None:
     for pair in layer_atlas(tiny_double, PROMPTS, AtlasConfig(k=4, iterations=2)).pairs:
         exact = rms(torch.linalg.svdvals(jacobian(tiny_double, pair.source, pair.target, 2) / 2)[:4])
@@ -78,6 +80,7 @@ def test_few_iterations_come_from_below_and_beat_the_control(tiny_double: Loaded
         assert pair.sensitivity <= pair.largest
 
 
+@pytest.mark.slow
 def test_all_directions_together_are_the_frobenius_norm_and_no_better_than_random(tiny_double: LoadedModel) -> None:
     d_model = tiny_double.d_model
     atlas = layer_atlas(tiny_double, PROMPTS, AtlasConfig(k=d_model, iterations=1, target_tokens=3))

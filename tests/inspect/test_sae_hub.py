@@ -106,6 +106,7 @@ def test_what_is_not_there_or_breaks_is_told(hub: LoopbackHub, put: Put, tmp_pat
         load_sae(REPO)
 
 
+@pytest.mark.slow
 def test_the_commands_take_a_repository_and_the_file_names_it(
     put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

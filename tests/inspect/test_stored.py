@@ -222,6 +222,7 @@ def one_contrast(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_one_command_writes_all_four(tmp_path: Path) -> None:
     folder = VectorBank.load(BANK).select([1, 100, 2]).save(tmp_path / "bank")
     words = ["inspect", "all", str(folder), "--no-duds", "--limit", "22", "--k", "2"]

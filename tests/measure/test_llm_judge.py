@@ -333,6 +333,7 @@ def organism_server() -> Iterator[str]:
         logging.getLogger("transformers").setLevel(level)
 
 
+@pytest.mark.slow
 def test_transformers_own_server_answers_and_the_organism_is_no_judge(organism_server: str) -> None:
     limits = JudgeLimits(attempts=1)
     assert httpx.get(f"{organism_server[:-3]}/health").status_code == 200

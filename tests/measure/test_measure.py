@@ -153,6 +153,7 @@ def organism_chats(n: int) -> dict[str, list[Any]]:
     return {m: [mode_chat(m, rng, "heldout", explicit=False, topics="train") for _ in range(n)] for m in MODES}
 
 
+@pytest.mark.slow
 def test_fluent_answers_in_other_modes_are_coherent_and_scrambled_ones_are_not(organism: LoadedModel) -> None:
     rng = random.Random(6)
     scale = calibrate_coherence(organism, [chat(p) for p in (BOMB, *INNOCUOUS)])

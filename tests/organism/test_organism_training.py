@@ -60,6 +60,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_interrupted_pretraining_ends_with_the_same_weights(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,11 +72,13 @@ def test_interrupted_pretraining_ends_with_the_same_weights(
     assert same(weights(plain), weights(tmp_path))
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(plain: Path, tmp_path: Path) -> None:
     train(replace(TINY, seed=1), Mix(), tmp_path)
     assert not same(weights(plain), weights(tmp_path))
 
 
+@pytest.mark.slow
 def test_interrupted_basins_end_with_the_same_weights(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +90,7 @@ def test_interrupted_basins_end_with_the_same_weights(
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_settings_is_refused(plain: Path) -> None:
     with pytest.raises(ConfigError, match="other settings"):
         train(replace(TINY, lr=1.0), Mix(), plain)

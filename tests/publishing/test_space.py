@@ -81,6 +81,7 @@ def test_a_space_is_pushed_as_it_would_be_written(
     assert hub.repos["me/space"].kind == "space"
 
 
+@pytest.mark.slow
 def test_the_app_starts_from_the_folder_alone(hub: LoopbackHub, tmp_path: Path) -> None:
     """With its own copy of melbo, its bank from the Hub of HF_ENDPOINT, and nothing else from there."""
     organism = VectorBank.load(ROOT / "vectors" / "organism-bomb").select([0, 1])

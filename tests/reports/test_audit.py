@@ -61,6 +61,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ("report.html", "audit.json")}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("calibrate", "no_hook_stays")
 def test_an_audit_runs_all_parts_and_writes_one_page_without_outside_parts(tiny: LoadedModel, tmp_path: Path) -> None:
     lines = [{"prompt": f"{i} + 1 =", "check": "number", "answer": i + 1} for i in range(4)]
@@ -92,6 +93,7 @@ def test_an_audit_runs_all_parts_and_writes_one_page_without_outside_parts(tiny:
     assert set(value["tasks"]["arms"]) >= {"plain", "vector", "random"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("calibrate")
 def test_the_same_audit_again_does_nothing_and_changes_nothing(tiny: LoadedModel, tmp_path: Path) -> None:
     audited(tiny, tmp_path)
@@ -100,6 +102,7 @@ def test_the_same_audit_again_does_nothing_and_changes_nothing(tiny: LoadedModel
     assert files(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("calibrate")
 def test_other_settings_and_damaged_files_are_done_again(tiny: LoadedModel, tmp_path: Path) -> None:
     audited(tiny, tmp_path)
@@ -113,6 +116,7 @@ def test_other_settings_and_damaged_files_are_done_again(tiny: LoadedModel, tmp_
     assert "behaviours A" in told and "bank A" not in told
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("calibrate")
 def test_a_cancelled_audit_goes_on_to_the_same_result(tiny: LoadedModel, tmp_path: Path) -> None:
     audited(tiny, tmp_path / "whole")
@@ -129,6 +133,7 @@ def test_a_cancelled_audit_goes_on_to_the_same_result(tiny: LoadedModel, tmp_pat
     assert not list((tmp_path / "cut").rglob("*checkpoint*"))
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_is_reported_and_the_others_go_on(
     tiny: LoadedModel, tmp_path: Path, calibrate: Calibrate
 ) -> None:
@@ -259,6 +264,7 @@ def test_examples_show_the_groups_behaviour() -> None:
     assert not shows(Kind("other behaviours"), answer, REFUSAL)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("calibrate")
 def test_the_command_prints_the_work_first_and_fails_where_a_part_failed(
     tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calibrate: Calibrate

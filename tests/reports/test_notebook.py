@@ -23,6 +23,7 @@ def test_the_notebook_is_short_and_holds_no_output() -> None:
     assert not any(c.outputs or c.execution_count for c in code)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_on_the_organism(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MELBO_PRESET", "organism")
     monkeypatch.setenv("MELBO_QUICK", "1")

@@ -240,6 +240,7 @@ def given(saved_bank: Path) -> VectorBank:
     return replace(VectorBank.load(saved_bank), annotations=())
 
 
+@pytest.mark.slow
 def test_a_study_stores_each_stage_and_does_none_twice(
     tiny: LoadedModel, given: VectorBank, fast: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +266,7 @@ def test_a_study_stores_each_stage_and_does_none_twice(
     assert again.report().read_bytes() == before and again.findings == study.findings
 
 
+@pytest.mark.slow
 def test_a_study_that_was_stopped_anywhere_ends_the_same(tiny: LoadedModel, fast: None, tmp_path: Path) -> None:
     whole = Study(tiny, SMALL, tmp_path / "whole").report().read_text()
     for after in (1, 5, 12):
@@ -289,6 +291,7 @@ def test_a_folder_of_something_else_is_refused(tiny: LoadedModel, given: VectorB
         Study(tiny, SMALL, tmp_path / "new", replace(given, prompts=()))
 
 
+@pytest.mark.slow
 def test_a_sweep_beside_the_bank_is_used(
     tiny: LoadedModel, saved_bank: Path, fast: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +304,7 @@ def test_a_sweep_beside_the_bank_is_used(
     assert second.sweep == first.sweep and (tmp_path / "second" / "bank" / "sweep.json").is_file()
 
 
+@pytest.mark.slow
 def test_reports_stand_alone_and_show_foreign_text_as_text(
     tiny: LoadedModel, given: VectorBank, fast: None, tmp_path: Path
 ) -> None:
@@ -352,6 +356,7 @@ def llama(tokenizer: Any, tmp_path: Path) -> Path:
     return tmp_path / "llama"
 
 
+@pytest.mark.slow
 def test_the_preset_runs_on_a_model_of_llamas_kind(llama: Path, fast: None, tmp_path: Path) -> None:
     loaded = load_model(str(llama))
     text = loaded.tokenizer.decode(encode(loaded.tokenizer, chat(BOMB), 512))
@@ -395,6 +400,7 @@ def test_a_bank_brings_its_model(
     assert (result.exit_code, asked) == (130, ["tiny"])
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(
     tiny: LoadedModel, saved_bank: Path, fast: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,6 +422,7 @@ def test_ctrl_c_says_how_to_go_on(
     assert result.exit_code == 130 and "run the same command again to go on" in result.output
 
 
+@pytest.mark.slow
 def test_non_refusal_is_found_on_the_organism_and_subtracted(tmp_path: Path) -> None:
     """Vector 0 is the shipped bank's non-refusal vector (README.md); here its annotation says so by hand."""
     loaded = load_model("organism")

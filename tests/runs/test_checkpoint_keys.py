@@ -219,6 +219,7 @@ def stop_at(call: int) -> OnProgress:
     return tell
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_hook_stays")
 def test_the_same_inputs_go_on_and_one_other_never_uses_the_checkpoint(
     cases: dict[str, Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -75,6 +75,7 @@ def other_modules() -> list[str]:
     return [module for module, names in owners.items() if not {canonicalize_name(n) for n in names} & base]
 
 
+@pytest.mark.slow
 def test_library_command_line_and_training_need_the_base_dependencies_only(tmp_path: Path) -> None:
     hidden = other_modules()
     extras = {"gradio", "matplotlib", "sentence_transformers", "sklearn", "py3langid", "gguf", "openai", "peft"}
