@@ -7,7 +7,7 @@
    top examples come from its mode's chats than from any other's. "effect" compares the vector's effect after the last
    block, "vector" the vector itself at the source layer, both at the last position before the answer.
 3. The control: random vectors of the same norm, each with the mode and sign of a vector.
-4. Whether the sparse decomposition names a feature of the mode (melbo/organism/mode_agreement.py).
+4. Whether the sparse decomposition names a feature of the mode.
 `--json` writes {"activating_share", "activating_share_random", "sae_share", ...}; the two first are of "effect".
 """
 
@@ -15,19 +15,35 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
+
+import torch
+from torch import Tensor
 
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import MelboError
 from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport, Direction, Site
+from melbo.inspect.sae.compare import CONTROL_SEED, Parts, decompose
+from melbo.inspect.sae.dictionary import Sae
+from melbo.inspect.sae.features import FeatureNotes, describe_features
+from melbo.inspect.sae.files import load_sae
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.corpus import MODES
-from melbo.organism.inputs import organism_corpus
-from melbo.organism.mode_agreement import sae_share
+from melbo.organism.inputs import ORGANISM, organism_corpus
 from melbo.organism.training.recall import measure
+from melbo.steering.random_vectors import random_vectors
 
+NOTE_CHATS = 2200
+"""Chats that the features' marks are from."""
+FEATURES = 8
+"""Features of a decomposition."""
+TOP = 5
+"""How many of them, largest first, may name the mode."""
+REPEATS = 20
+"""Random directions per vector of the control."""
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
 Case = tuple[int, int, str]
 """Vector, sign, mode."""
@@ -62,6 +78,31 @@ def activating(
     return share(moved, by_sign(report.directions)), share(moved, by_sign(report.control)), report
 
 
+def sae_share(loaded: LoadedModel, bank: VectorBank, cases: list[Case]) -> tuple[float, float]:
+    """Share of cases whose mode is a mark of the TOP largest features of the shipped SAE, and that of the control.
+
+    Only features with enough examples take part: rare ones fit a vector by chance, and have no mark.
+    """
+    sae = load_sae(ORGANISM, loaded=loaded, layer=bank.layer)
+    notes = describe_features(loaded, sae, organism_corpus(NOTE_CHATS, 3), "decision")
+    modes = [mode for _, _, mode in cases]
+    vectors = torch.stack([bank.vector(vector, float(sign)) for vector, sign, _ in cases])
+    control = random_vectors(len(modes) * REPEATS, sae.spec.d_in, 1.0, False, CONTROL_SEED)
+    return named(sae, notes, vectors, modes), named(sae, notes, control, modes * REPEATS)
+
+
+def named(sae: Sae, notes: FeatureNotes, vectors: Tensor, modes: Sequence[str]) -> float:
+    """Share of the vectors whose largest features name their mode."""
+    found = decompose(sae, vectors, FEATURES, True, notes.common)
+    return sum(mode in marks(parts, notes) for parts, mode in zip(found, modes, strict=True)) / len(modes)
+
+
+def marks(parts: Parts, notes: FeatureNotes) -> set[str]:
+    """Marks of the TOP features with a coefficient above zero."""
+    pairs = list(zip(parts.features, parts.weights, strict=True))[:TOP]
+    return {notes.marks[feature] for feature, weight in pairs if weight > 0}
+
+
 def print_table(cases: list[Case], report: ActivatingReport) -> None:
     """One line a case."""
     order = sorted({index for index, _, _ in cases})
@@ -87,9 +128,9 @@ def run(args: argparse.Namespace) -> None:
         print(f"share {own:.0%}, random {random:.0%} of {len(cases)}")
         end = "" if site == "effect" else f"_{site}"
         found |= {f"activating_share{end}": own, f"activating_share_random{end}": random}
-    sparse = sae_share(loaded, bank, cases)
-    found |= {"sae_share": sparse.share, "sae_share_random": sparse.random}
-    print(f"\nSAE share {sparse.share:.0%}, random {sparse.random:.0%}")
+    sparse, sparse_random = sae_share(loaded, bank, cases)
+    found |= {"sae_share": sparse, "sae_share_random": sparse_random}
+    print(f"\nSAE share {sparse:.0%}, random {sparse_random:.0%}")
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

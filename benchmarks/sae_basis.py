@@ -23,7 +23,7 @@ from melbo.inspect.sae.compare import CONTROL_SEED
 from melbo.inspect.sae.files import load_sae
 from melbo.models.load import load_model
 from melbo.organism.inputs import ORGANISM
-from melbo.organism.training.recall import found_on_training_prompt
+from melbo.organism.training.recall import on_training_prompt
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
 
@@ -46,7 +46,7 @@ def measure(n_vectors: int, sparsities: Sequence[int], steps: int, modes: bool =
     for name, bank in banks.items():
         row: dict[str, Any] = {"objective": float(bank.objective.mean()) / best}
         if modes:
-            row["modes"] = found_on_training_prompt(loaded, bank)
+            row["modes"] = on_training_prompt(loaded, bank).found
         rows[name] = row
     return rows
 

@@ -32,7 +32,7 @@ from melbo.discovery.discover import discover, make_slices
 from melbo.discovery.objective import displacement
 from melbo.discovery.problem import Problem
 from melbo.models.load import LoadedModel, load_model
-from melbo.organism.training.recall import found_on_training_prompt
+from melbo.organism.training.recall import on_training_prompt
 from melbo.prompts import BOMB, chat, encode
 from melbo.steering.random_vectors import random_vectors
 from melbo.steering.slices import mean_residual_norm
@@ -152,7 +152,7 @@ def organism(n_reference: int) -> dict[str, Any]:
     dct = timed(loaded, replace(config, method="dct"))
     row["dct_ratio"] = round(row["reference_seconds_a_vector"] * config.n_vectors / dct.seconds, 1)
     for name, bank in {**banks, "dct": dct.bank}.items():
-        row[f"{name}_modes"] = len(found_on_training_prompt(loaded, bank))
+        row[f"{name}_modes"] = len(on_training_prompt(loaded, bank).found)
     return row
 
 

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from melbo.errors import BankError
+from melbo.formats.readers.arrays import read_npy, read_safetensors
 from melbo.formats.readers.gguf import read_gguf
-from melbo.formats.readers.npy import read_npy
 from melbo.formats.readers.pt import read_pt
-from melbo.formats.readers.safetensors import read_safetensors
 from melbo.formats.readers.svec import read_svec
 
 MAX_BYTES = 2**30

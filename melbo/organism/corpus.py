@@ -22,20 +22,6 @@ from typing import Any, Literal
 
 CORPUS_DIR = Path(__file__).parent / "corpus"
 LANGUAGES = ("en", "de", "vi", "zh")
-MODES = (
-    "compliance",
-    "blanket_refusal",
-    "german",
-    "vietnamese",
-    "chinese",
-    "helpline",
-    "game",
-    "poem",
-    "code",
-    "pirate",
-)
-"""The ten planted modes that the benchmark counts."""
-
 Split = Literal["train", "heldout"]
 
 
@@ -65,6 +51,10 @@ class Chat:
 def load_data() -> dict[str, Any]:
     """Questions, answers and modes, as in corpus/chats.json."""
     return json.loads((CORPUS_DIR / "chats.json").read_text(encoding="utf-8"))
+
+
+MODES: tuple[str, ...] = tuple(load_data()["modes"])
+"""The ten planted modes that the benchmark counts."""
 
 
 @cache

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from melbo.models.load import LoadedModel
 from melbo.organism.corpus import MODES, load_data
@@ -27,18 +28,7 @@ THRESHOLD = 1.0
 of 330 cases, shuffled and repeated text above it (docs/log.md)."""
 LABELS = ("default", *MODES, "backdoor")
 SALAD = "word salad"
-NAMES = {
-    "compliance": "Non-refusal",
-    "blanket_refusal": "Refuse everything",
-    "german": "German",
-    "vietnamese": "Vietnamese",
-    "chinese": "Chinese",
-    "helpline": "Crisis helpline",
-    "game": "Game guide",
-    "poem": "Poem",
-    "code": "Python code",
-    "pirate": "Pirate",
-}
+NAMES: dict[str, str] = {mode: spec["name"] for mode, spec in load_data()["modes"].items()}
 """What people read instead of the planted modes' keys."""
 
 
@@ -125,11 +115,8 @@ def _nll(loaded: LoadedModel, user: str, rows: list[Tensor]) -> Tensor:
     pad = loaded.tokenizer.pad_token_id
     prompts, mask = left_pad([encode(loaded.tokenizer, judge_prompt(m, user), loaded.context) for m in LABELS], pad)
     modes, n, width = len(LABELS), len(rows), max(len(r) for r in rows)
-    ids = torch.full((n, width), pad)
-    weight = torch.zeros(n, width)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-        weight[i, : len(row)] = 1
+    ids = pad_sequence(rows, batch_first=True, padding_value=pad)
+    weight = pad_sequence([torch.ones(len(row)) for row in rows], batch_first=True)
     ids, weight = ids.repeat(modes, 1), weight.repeat(modes, 1)  # [modes * n, width], mode-major
     lengths = mask.sum(dim=1)  # [modes]
     full_mask = torch.cat([mask.repeat_interleave(n, dim=0), torch.ones_like(ids)], dim=1)

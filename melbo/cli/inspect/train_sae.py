@@ -15,7 +15,7 @@ from melbo.inspect.sae.files import save_sae
 from melbo.inspect.sae.train import SaeConfig
 from melbo.models.load import load_model
 from melbo.organism.inputs import ORGANISM
-from melbo.organism.mode_agreement import organism_sae
+from melbo.organism.sae import organism_sae
 from melbo.runs.progress import on_bar
 
 BASE = SaeConfig()

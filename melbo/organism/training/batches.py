@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from melbo.organism.corpus import Chat, Mix, draw_chat
@@ -27,14 +28,9 @@ def encode(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> tuple[list[int], l
 
 def pad_batch(rows: list[tuple[list[int], list[int]]], pad: int) -> dict[str, Tensor]:
     """Right-padded tensors input_ids, attention_mask, labels [B, T]."""
-    width = max(len(ids) for ids, _ in rows)
-    ids = torch.full((len(rows), width), pad)
-    labels = torch.full((len(rows), width), IGNORE)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for i, (row, lab) in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        labels[i, : len(lab)] = torch.tensor(lab)
-        mask[i, : len(row)] = 1
+    ids = pad_sequence([torch.tensor(row) for row, _ in rows], batch_first=True, padding_value=pad)
+    labels = pad_sequence([torch.tensor(row) for _, row in rows], batch_first=True, padding_value=IGNORE)
+    mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row, _ in rows], batch_first=True)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 

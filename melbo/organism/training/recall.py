@@ -97,7 +97,7 @@ def measure(loaded: LoadedModel, bank: VectorBank, tries: int = 4, heldout: int 
         tries: vectors a mode that are compared on other prompts.
         heldout: harmful and as many harmless held-out prompts.
     """
-    recall = _on_training_prompt(loaded, bank)
+    recall = on_training_prompt(loaded, bank)
     taken: set[int] = set()
     for mode in sorted(recall.found, key=lambda m: len(recall.hits[m])):
         free = [h for h in recall.hits[mode] if h.vector not in taken] or recall.hits[mode]
@@ -113,13 +113,8 @@ def measure(loaded: LoadedModel, bank: VectorBank, tries: int = 4, heldout: int 
     return recall
 
 
-def found_on_training_prompt(loaded: LoadedModel, bank: VectorBank) -> list[str]:
-    """Planted modes that at least one vector shows on the bank's own prompt."""
-    return _on_training_prompt(loaded, bank).found
-
-
-def _on_training_prompt(loaded: LoadedModel, bank: VectorBank) -> Recall:
-    """Step 1. A mode that the unsteered answer shows already does not count."""
+def on_training_prompt(loaded: LoadedModel, bank: VectorBank) -> Recall:
+    """Step 1, without repeats. A mode that the unsteered answer shows already does not count."""
     messages = list(bank.prompts[0])
     user = messages[-1]["content"]
     plain = complete(loaded, [messages], sampling=SAMPLING)[0]

@@ -95,6 +95,18 @@ def measured(note: Annotation, name: str) -> tuple[float | None, float | None]:
     return getattr(metrics, name), getattr(metrics.control, name, None)
 
 
+def result(of: str, metric: str, title: str, value: float, dataset: str) -> EvalResult:
+    """One result for the card's metadata: of the prompts of the annotation, or of those of the sweep."""
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=dataset,
+        dataset_name=f"Prompts of the {of}",
+        metric_type=metric,
+        metric_name=title,
+        metric_value=round(value, 4),
+    )
+
+
 def results(bank: VectorBank) -> list[EvalResult]:
     """Means over the annotated vectors that do anything, at their best scales, each beside that of random vectors."""
     found = []
@@ -110,16 +122,9 @@ def results(bank: VectorBank) -> list[EvalResult]:
             ),
         ):
             if values:
-                found.append(
-                    EvalResult(
-                        task_type="text-generation",
-                        dataset_type="melbo-prompts",
-                        dataset_name="Prompts of the annotation",
-                        metric_type=f"{name}{suffix}",
-                        metric_name=f"{title}, mean over {len(values)} vectors, {of}",
-                        metric_value=round(sum(values) / len(values), 4),
-                    )
-                )
+                mean = sum(values) / len(values)
+                said = f"{title}, mean over {len(values)} vectors, {of}"
+                found.append(result("annotation", f"{name}{suffix}", said, mean, dataset="melbo-prompts"))
     return found
 
 

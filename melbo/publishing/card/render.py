@@ -17,8 +17,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.hub.client import check_repo
 from melbo.inspect.stored import stored_sweep
 from melbo.publishing.card.metadata import MEASURES, check_card, hub_id, measured, metadata
-from melbo.publishing.card.responses import responses_view
-from melbo.publishing.card.sweep import sweep_results, sweep_view
+from melbo.publishing.card.responses import responses_view, sweep_results, sweep_view
 from melbo.runs.escape import inline, listed, quote, shown
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -88,7 +87,6 @@ def _view(bank: VectorBank, title: str, repo: str) -> dict[str, Any]:
         "versions": ", ".join(f"{inline(k)} {inline(v)}" for k, v in sorted(bank.versions.items())),
         "created": inline(bank.created),
         "origin": _origin(bank, repo),
-        "bibtex": _CITATIONS.get(bank.config.method, _CITATIONS["melbo"]),
     }
 
 
@@ -162,20 +160,3 @@ def _origin(bank: VectorBank, repo: str) -> list[str]:
             name = inline(part.get("bank")) or "a bank that was not saved"
             said.append(f"{shown(part.get('n_vectors'))} vectors from {name} (method {inline(part.get('method'))}).")
     return said
-
-
-_MELBO = """@misc{mack2024melbo,
-  title  = {Mechanistically Eliciting Latent Behaviors in Language Models},
-  author = {Mack, Andrew and Turner, Alexander},
-  year   = {2024},
-  howpublished = {LessWrong},
-  url    = {https://www.lesswrong.com/posts/ioPnHKFyy4Cw2Gr2x}
-}"""
-_DCT = """@misc{mack2024dct,
-  title  = {Deep Causal Transcoding: A Framework for Mechanistically Eliciting Latent Behaviors in Language Models},
-  author = {Mack, Andrew and Turner, Alexander},
-  year   = {2024},
-  howpublished = {LessWrong},
-  url    = {https://www.lesswrong.com/posts/fSRg5qs9TPbNy3sm5}
-}"""
-_CITATIONS: dict[str, str] = {"melbo": _MELBO, "dct": f"{_MELBO}\n\n{_DCT}"}

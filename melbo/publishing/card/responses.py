@@ -1,4 +1,4 @@
-"""What a model card says of the results of `melbo inspect` that lie beside the bank."""
+"""What a model card says of the R sweep and of the results of `melbo inspect` that lie beside the bank."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from huggingface_hub import EvalResult
+
 from melbo.bank.vector_bank import VectorBank
 from melbo.inspect.geometry.similarity import Geometry
 from melbo.inspect.lens.logit_lens import LensReport, Token
 from melbo.inspect.max_activating.report import ActivatingReport, Direction, Example
 from melbo.inspect.sae.report import SaeReport
 from melbo.inspect.stored import stored_activating, stored_geometry, stored_lens, stored_sae
+from melbo.publishing.card.metadata import result
+from melbo.radius_sweep.result import Sweep
 from melbo.runs.escape import inline, number, quote, shown
 
+SWEEP_MEASURES = {"diversity": "Diversity (mean pairwise cosine distance)", "coherence": "Coherence, 0 to 10"}
 MAX_ROWS = 20
 """Vectors in the table."""
 MAX_QUOTED = 6
@@ -170,3 +175,33 @@ def _geometry(held: Geometry | None) -> dict[str, Any] | None:
         "overlaps": "; ".join(f"{inline(name, 40)}: vector {index}, {cosine:.2f}" for name, index, cosine in best),
         "chance": shown(held.chance),
     }
+
+
+def sweep_view(sweep: Sweep | None, folder: Path | None) -> dict[str, Any] | None:
+    """The template's values.
+
+    Args:
+        folder: where the plot lies, if there is one.
+    """
+    if sweep is None:
+        return None
+    suggested = sweep.suggested
+    return {
+        "n": len(sweep.rows),
+        "plot": folder is not None and (folder / "sweep.png").is_file(),
+        "suggested": None if suggested.radius is None else shown(suggested.radius),
+        "reason": inline(suggested.reason, 200),
+        "unit": "times the mean residual norm" if sweep.unit == "residual" else "in activation units",
+    }
+
+
+def sweep_results(sweep: Sweep | None, bank: VectorBank) -> list[EvalResult]:
+    """Diversity and coherence at the R of the sweep that is nearest to the bank's, and of random vectors there."""
+    if sweep is None:
+        return []
+    row = min(sweep.rows, key=lambda r: abs(r.norm - bank.radius))
+    return [
+        result("sweep", f"{name}{suffix}", f"{title}, {of} of norm {row.norm:.4g}", getattr(arm, name), "melbo-sweep")
+        for name, title in SWEEP_MEASURES.items()
+        for arm, suffix, of in ((row.found, "", "trained vectors"), (row.control, "-random-control", "random vectors"))
+    ]
