@@ -129,10 +129,6 @@ class Monitor:
         bessel = 1 - 1 / int(self.scaler.n_samples_seen_)  # scikit-learn divides by n, not by n - 1
         return torch.from_numpy(squared).clamp_min(0).mul(bessel).sqrt()
 
-    def alarms(self, features: Tensor) -> Tensor:
-        """Whether each row lies beyond the threshold, bool [rows]."""
-        return self.distances(features) > self.threshold
-
 
 def fit_monitor(normal: Tensor, held: Tensor, false_alarms: float = 0.05, shrinkage: float = SHRINKAGE) -> Monitor:
     """A monitor of normal chats.

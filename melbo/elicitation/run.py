@@ -16,9 +16,17 @@ from melbo.bank.result_file import write_result
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
 from melbo.discovery.discover import discover, random_control
-from melbo.elicitation.baselines.arms import Arm, asked, best_of_n, fine_tuned, prompting, worked_examples
+from melbo.elicitation.baselines.arms import (
+    ELICITING,
+    Arm,
+    Asking,
+    asked,
+    best_of_n,
+    fine_tuned,
+    prompting,
+    worked_examples,
+)
 from melbo.elicitation.baselines.lora import LoraConfig
-from melbo.elicitation.baselines.prompting import ELICITING, Asking
 from melbo.elicitation.cached_generation import Answerer
 from melbo.elicitation.cost import Compute, discovery_compute
 from melbo.elicitation.search import Search, SearchConfig, plan, planned_answers, search

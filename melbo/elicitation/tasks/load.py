@@ -15,10 +15,11 @@ from typing import Any, Literal, get_args
 from melbo.elicitation.tasks.checks import Check
 from melbo.errors import TaskError
 from melbo.prompts import DEFAULT_SYSTEM, Message, chat
-from melbo.runs.files import write_file
 
 Split = Literal["train", "test"]
 MAX_BYTES = 64 * 2**20
+LETTERS = "abcdef"
+"""Of the sums."""
 _KEYS = {"prompt", "system", "messages", "check", "answer", "tolerance", "options", "split", "solution"}
 
 
@@ -209,18 +210,30 @@ def _check(value: Mapping[str, Any]) -> Check:
     return Check(value["check"], str(answer), largest, options)
 
 
-def save_tasks(tasks: TaskSet, path: str | Path) -> Path:
-    """Write a task file; `load_tasks` reads the same tasks from it."""
-    lines = []
-    for split in get_args(Split):
-        for task in getattr(tasks, split):
-            check = task.check
-            row: dict[str, Any] = {"messages": list(task.messages), "check": check.kind, "answer": check.value}
-            row |= {"tolerance": check.tolerance, "options": check.options, "split": split, "solution": task.solution}
-            lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
-    return write_file(Path(path), "\n".join(lines) + "\n")
-
-
 def placed(tasks: Sequence[Task], place: str) -> tuple[Task, ...]:
     """The tasks, each with its place: "corpus 1", "corpus 2", ..."""
     return tuple(replace(t, place=f"{place} {i}") for i, t in enumerate(tasks, start=1))
+
+
+def letter_sums(n_train: int, n_test: int, seed: int = 0, terms: int = 3) -> TaskSet:
+    """Tasks of the form "a=6+2, b=3+7, c=1+5. What is a+b+c?", after the sums of the original post's case study.
+
+    No question is in both splits.
+
+    Args:
+        terms: number of letters in a question, 2 to 6.
+    """
+    rng = random.Random(seed)
+    terms = min(max(terms, 2), len(LETTERS))
+    found: dict[str, Task] = {}
+    while len(found) < n_train + n_test:
+        pairs = [(rng.randint(1, 9), rng.randint(1, 9)) for _ in range(terms)]
+        given = ", ".join(f"{x}={a}+{b}" for x, (a, b) in zip(LETTERS, pairs, strict=False))
+        text = f"{given}. What is {'+'.join(LETTERS[:terms])}?"
+        steps = " ".join(f"{x} = {a} + {b} = {a + b}." for x, (a, b) in zip(LETTERS, pairs, strict=False))
+        total = sum(a + b for a, b in pairs)
+        parts = " + ".join(str(a + b) for a, b in pairs)
+        check = Check("number", str(total))
+        found.setdefault(text, Task(tuple(chat(text)), check, f"{steps} {parts} = {total}."))
+    tasks = placed(list(found.values()), "letter sum")
+    return TaskSet(tasks[:n_train], tasks[n_train:])

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from melbo.elicitation.backdoors import ORIGINAL_POST
-from melbo.reports.audit.examples import VECTORS, examples
-from melbo.reports.audit.groups import Group, Row
+from melbo.reports.audit.groups import VECTORS, Group, Row, examples
 
 SHOWN_ROWS, SHOWN_BACKDOORS = 10, 10
 ARMS = ("plain", "vector", "random", "prompting", "best_of_n")
