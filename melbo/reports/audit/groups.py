@@ -188,25 +188,28 @@ def wanted(groups: Sequence[Group], site: str) -> list[tuple[int, float]]:
     return list(dict.fromkeys((r.vector, r.scale) for r in rows))[:MOST]
 
 
-def examples(kind: Kind, row: Row, found: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """A vector's answers that show the group's behaviour, PROMPTS at most, as the template takes them.
+def examples(group: Group, answers: Mapping[str, Any]) -> list[tuple[Row, dict[str, str]]]:
+    """Answers that show the group's behaviour, with their vector: PROMPTS at most of each of the VECTORS strongest.
 
     Args:
-        found: what melbo/reports/audit/stages.py's `examples` gave for the row's site.
+        answers: by the site's name, what melbo/reports/audit/stages.py's `examples` gave.
     """
-    texts = next(
-        (v["texts"] for v in (found or {}).get("vectors", ()) if (v["vector"], v["scale"]) == (row.vector, row.scale)),
-        None,
-    )
-    if found is None or texts is None:
-        return []
-    random = found["random"][f"{abs(row.scale):g}"]
-    cells = zip(found["users"], found["unsteered"], texts, random, strict=True)
-    return [
-        {"prompt": user, "unsteered": plain, "steered": text, "random": other}
-        for user, plain, text, other in cells
-        if shows(kind, text, plain)
-    ][:PROMPTS]
+    shown = []
+    for row in group.rows[:VECTORS]:
+        found = answers.get(row.site, {})
+        kept = (v["texts"] for v in found.get("vectors", ()) if (v["vector"], v["scale"]) == (row.vector, row.scale))
+        texts = next(kept, None)
+        if texts is None:
+            continue
+        random = found["random"][f"{abs(row.scale):g}"]
+        cells = zip(found["users"], found["unsteered"], texts, random, strict=True)
+        own = [
+            {"prompt": user, "unsteered": plain, "steered": text, "random": other}
+            for user, plain, text, other in cells
+            if shows(group.kind, text, plain)
+        ]
+        shown += [(row, example) for example in own[:PROMPTS]]
+    return shown
 
 
 def shows(kind: Kind, text: str, unsteered: str) -> bool:
