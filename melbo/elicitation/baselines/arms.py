@@ -19,6 +19,7 @@ from melbo.elicitation.tasks.checks import Functions, grade
 from melbo.elicitation.tasks.load import Task, TaskSet
 from melbo.errors import TaskError
 from melbo.prompts import Message
+from melbo.runs.parse import dump
 from melbo.runs.settings import Settings
 
 Place = Literal["system", "suffix", "around"]
@@ -91,8 +92,8 @@ class Arm:
         return {
             "score": self.score.to_dict(),
             "chosen": self.chosen,
-            "finding": self.finding.to_dict(),
-            "using": self.using.to_dict(),
+            "finding": dump(self.finding),
+            "using": dump(self.using),
             "examples": list(self.answers[:5]),
         }
 
