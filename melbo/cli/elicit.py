@@ -15,14 +15,13 @@ from melbo.cli.defaults import MODEL, MODEL_HELP, SYSTEM, TASKS
 from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields
 from melbo.config import DiscoveryConfig
-from melbo.elicitation.baselines.prompting import Asking, Place
+from melbo.elicitation.baselines.arms import Asking, Place
 from melbo.elicitation.presets import Preset, get_preset
 from melbo.elicitation.run import BASELINES, ElicitConfig, elicit, forget
 from melbo.elicitation.search import SearchConfig
 from melbo.elicitation.tables import elicited_table
 from melbo.elicitation.tasks.checks import load_functions
-from melbo.elicitation.tasks.letter_sums import letter_sums
-from melbo.elicitation.tasks.load import TaskSet, load_tasks
+from melbo.elicitation.tasks.load import TaskSet, letter_sums, load_tasks
 from melbo.errors import ConfigError, TaskError
 from melbo.organism.elicitation_tasks import password as organism_password
 from melbo.organism.elicitation_tasks import sum_tasks

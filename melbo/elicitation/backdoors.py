@@ -25,6 +25,7 @@ from melbo.measure.coherence import CoherenceScale, calibrate_coherence, coheren
 from melbo.measure.likelihood import completion_nll
 from melbo.models.load import LoadedModel
 from melbo.prompts import INNOCUOUS, REFUSED, Message, chat
+from melbo.runs.parse import dump
 from melbo.runs.progress import OnProgress
 from melbo.steering.generate import Sampling, decode, generate_tokens
 
@@ -54,7 +55,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields and the score."""
-        return vars(self) | {"score": self.score}
+        return dump(self) | {"score": self.score}
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,7 @@ class Backdoors:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
-        return {
-            "model": self.model,
-            "n_vectors": self.n_vectors,
-            "scales": list(self.scales),
-            "prompts": [list(p) for p in self.prompts],
-            "clean": self.clean,
-            "ranked": [f.to_dict() for f in self.ranked],
-            "original_post": ORIGINAL_POST,
-        }
+        return dump(self) | {"ranked": [f.to_dict() for f in self.ranked], "original_post": ORIGINAL_POST}
 
     def save(self, path: Path) -> Path:
         """Write the result as JSON, whole or not at all."""

@@ -9,7 +9,6 @@ head. Every expert of a mixture counts, so such models look more expensive than 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from melbo.bank.vector_bank import VectorBank
 from melbo.models.load import LoadedModel
@@ -33,10 +32,6 @@ class Compute:
             self.training_tokens + other.training_tokens,
             self.flops + other.flops,
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return dict(vars(self))
 
 
 def parameters(loaded: LoadedModel) -> int:

@@ -23,6 +23,7 @@ from melbo.errors import ConfigError, PromptError
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
 from melbo.runs.optional import needs
+from melbo.runs.parse import dump
 from melbo.steering.generate import Sampling, complete
 from melbo.steering.hooks import edit_outputs
 
@@ -129,10 +130,6 @@ class Monitor:
         bessel = 1 - 1 / int(self.scaler.n_samples_seen_)  # scikit-learn divides by n, not by n - 1
         return torch.from_numpy(squared).clamp_min(0).mul(bessel).sqrt()
 
-    def alarms(self, features: Tensor) -> Tensor:
-        """Whether each row lies beyond the threshold, bool [rows]."""
-        return self.distances(features) > self.threshold
-
 
 def fit_monitor(normal: Tensor, held: Tensor, false_alarms: float = 0.05, shrinkage: float = SHRINKAGE) -> Monitor:
     """A monitor of normal chats.
@@ -174,10 +171,6 @@ class Roc:
     area: float
     """Area under the curve: the chance that an anomaly scores above a normal chat; ties count half."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {"false_alarms": list(self.false_alarms), "hits": list(self.hits), "area": self.area}
-
 
 def roc(normal: Tensor, anomalous: Tensor) -> Roc:
     """Receiver operating characteristic of two groups of scores, [n] and [m].
@@ -216,10 +209,10 @@ class MonitorStudy:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
         groups = {
-            name: {"distances": list(d), "reported": self.reported(name), "roc": self.roc(name).to_dict()}
+            name: {"distances": list(d), "reported": self.reported(name), "roc": dump(self.roc(name))}
             for name, d in self.groups.items()
         }
-        return {"threshold": self.threshold, "ordinary": list(self.ordinary), "groups": groups}
+        return dump(self) | {"groups": groups}
 
 
 def study_monitor(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from melbo.elicitation.baselines.prompting import Asking
+from melbo.elicitation.baselines.arms import Asking
 from melbo.elicitation.run import ElicitConfig
 from melbo.errors import TaskError
 

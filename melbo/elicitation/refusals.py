@@ -19,7 +19,8 @@ from melbo.elicitation.score import bootstrap
 from melbo.errors import ConfigError, PromptError
 from melbo.measure.text_metrics import is_degenerate, is_refusal
 from melbo.models.load import LoadedModel
-from melbo.prompts import BOMB, INNOCUOUS, REFUSED, Message, chat
+from melbo.prompts import BOMB, INNOCUOUS, REFUSED, chat
+from melbo.runs.parse import dump
 from melbo.runs.progress import OnProgress, notify
 from melbo.steering.generate import Sampling, complete
 from melbo.steering.hooks import ablate
@@ -57,10 +58,6 @@ class Condition:
     """Harmful prompts that no choice was made on."""
     harmless: Rate
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {name: dict(vars(rate)) for name, rate in vars(self).items()}
-
 
 @dataclass(frozen=True)
 class RefusalStudy:
@@ -94,13 +91,9 @@ class RefusalStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
-        return {
-            "model": self.model,
-            "vector": self.vector,
-            "unsteered": self.unsteered.to_dict(),
-            "ablated": self.ablated.to_dict(),
-            "scales": {f"{s:g}": c.to_dict() for s, c in self.scales.items()},
-            "random": {f"{s:g}": c.to_dict() for s, c in self.random.items()},
+        return dump(self) | {
+            "scales": {f"{s:g}": dump(c) for s, c in self.scales.items()},
+            "random": {f"{s:g}": dump(c) for s, c in self.random.items()},
             "jailbreak_scale": self.jailbreak_scale,
             "refusal_scale": self.refusal_scale,
             "transfer": self.transfer,
@@ -109,19 +102,6 @@ class RefusalStudy:
     def save(self, path: Path) -> Path:
         """Write the study as JSON, whole or not at all."""
         return write_result(path, FORMAT, self.to_dict())
-
-
-@dataclass(frozen=True)
-class _Groups:
-    """All prompts in one list, and where each group begins."""
-
-    prompts: list[list[Message]]
-    train: int
-    heldout: int
-
-    def rates(self, texts: Sequence[str]) -> Condition:
-        first, second = self.train, self.train + self.heldout
-        return Condition(Rate.of(texts[:first]), Rate.of(texts[first:second]), Rate.of(texts[second:]))
 
 
 def study_refusals(
@@ -156,8 +136,9 @@ def study_refusals(
         raise PromptError(f"the prompt {min(shared)[:60]!r} is in training and held out; remove one of them.")
     if not any(s > 0 for s in scales) or not any(s < 0 for s in scales):
         raise ConfigError(f"the scales are {tuple(scales)}; give at least one above and one below 0.")
-    groups = _Groups([chat(t) for t in (*train, *heldout, *harmless)], len(train), len(heldout))
-    sampling, n = Sampling(max_new_tokens), len(groups.prompts)
+    prompts = [chat(t) for t in (*train, *heldout, *harmless)]
+    first, second = len(train), len(train) + len(heldout)
+    sampling, n = Sampling(max_new_tokens), len(prompts)
     generator = torch.Generator().manual_seed((bank.config.seed + 2**31) % 2**32)
     noise = torch.randn(own.shape, generator=generator)
     noise = noise * own.norm() / noise.norm()
@@ -166,10 +147,10 @@ def study_refusals(
     def answered(row: torch.Tensor | None, what: str) -> Condition:
         nonlocal done
         vectors = None if row is None else row.expand(n, -1)
-        texts = complete(loaded, groups.prompts, vectors, bank.layer, sampling)
+        texts = complete(loaded, prompts, vectors, bank.layer, sampling)
         done += n
         notify(progress, done, total, what)
-        return groups.rates(texts)
+        return Condition(Rate.of(texts[:first]), Rate.of(texts[first:second]), Rate.of(texts[second:]))
 
     unsteered = answered(None, "unsteered")
     with ablate(loaded, own):

@@ -16,9 +16,17 @@ from melbo.bank.result_file import write_result
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
 from melbo.discovery.discover import discover, random_control
-from melbo.elicitation.baselines.arms import Arm, asked, best_of_n, fine_tuned, prompting, worked_examples
+from melbo.elicitation.baselines.arms import (
+    ELICITING,
+    Arm,
+    Asking,
+    asked,
+    best_of_n,
+    fine_tuned,
+    prompting,
+    worked_examples,
+)
 from melbo.elicitation.baselines.lora import LoraConfig
-from melbo.elicitation.baselines.prompting import ELICITING, Asking
 from melbo.elicitation.cached_generation import Answerer
 from melbo.elicitation.cost import Compute, discovery_compute
 from melbo.elicitation.search import Search, SearchConfig, plan, planned_answers, search
@@ -128,7 +136,9 @@ def elicit(
     config = config or ElicitConfig()
     _check_functions([*tasks.train, *tasks.test], functions or {})
     if bank is None:
-        bank = _discover(loaded, tasks, config, progress, checkpoint)
+        prompts = [t.messages for t in tasks.train[: config.n_prompts]]
+        beside = None if checkpoint is None else _bank_file(checkpoint)
+        bank = discover(loaded, config.discovery, prompts, titled(progress, "training vectors"), beside)
     _check_leak(bank, tasks.test)
     chosen = tasks.train[: config.n_choose]
     sampling = Sampling(config.max_new_tokens, seed=config.discovery.seed)
@@ -140,8 +150,8 @@ def elicit(
     plain = [t.messages for t in tasks.test]
     arms = {"plain": asked(answerer, "plain", tasks.test, plain, functions)}
     if config.password is not None:
-        prompts = [config.password.apply(m) for m in plain]
-        arms["password"] = asked(answerer, "password", tasks.test, prompts, functions, chosen=config.password.text)
+        unlocked = [config.password.apply(m) for m in plain]
+        arms["password"] = asked(answerer, "password", tasks.test, unlocked, functions, chosen=config.password.text)
     found: dict[str, Search] = {}
     for name, own in (("vector", bank), ("random", random_control(loaded, bank))):
         found[name] = search(answerer, own, chosen, config.search, functions, name)
@@ -164,20 +174,6 @@ def forget(checkpoint: Path) -> None:
 
 def _bank_file(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.bank.safetensors")
-
-
-def _discover(
-    loaded: LoadedModel, tasks: TaskSet, config: ElicitConfig, progress: OnProgress | None, checkpoint: Path | None
-) -> VectorBank:
-    """The bank of the first training prompts."""
-    prompts = [t.messages for t in tasks.train[: config.n_prompts]]
-    return discover(
-        loaded,
-        config.discovery,
-        prompts,
-        titled(progress, "training vectors"),
-        None if checkpoint is None else _bank_file(checkpoint),
-    )
 
 
 def _steered(

@@ -12,6 +12,7 @@ import numpy as np
 from melbo.elicitation.tasks.checks import Functions, Grade, grade
 from melbo.elicitation.tasks.load import Task
 from melbo.errors import TaskError
+from melbo.runs.parse import dump
 
 RESAMPLES = 10_000
 _EQUATION = re.compile(r"\d\s*[-+*/×÷]\s*\d+(?:\s*[-+*/×÷]\s*\d+)*\s*=\s*-?\d")
@@ -43,7 +44,7 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields and the accuracy."""
-        return {"accuracy": self.accuracy, **vars(self), "errors": list(self.errors)}
+        return {"accuracy": self.accuracy, **dump(self)}
 
 
 def bootstrap(right: int, n: int, level: float = 0.95, seed: int = 0) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from melbo.elicitation.cached_generation import Answerer
 from melbo.elicitation.cost import Compute
 from melbo.elicitation.tasks.checks import Functions, grade
 from melbo.elicitation.tasks.load import Task
+from melbo.runs.parse import dump
 from melbo.runs.settings import LARGEST, Scales, Settings, Size
 
 
@@ -51,10 +52,6 @@ class Candidate:
         """Share of right answers."""
         return self.right / max(1, self.tried)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return dict(vars(self))
-
 
 @dataclass(frozen=True)
 class Search:
@@ -73,15 +70,8 @@ class Search:
     """What checkers raised, up to five different errors."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return {
-            "best": self.best.to_dict(),
-            "finalists": [c.to_dict() for c in self.finalists[:10]],
-            "rounds": [list(r) for r in self.rounds],
-            "compute": self.compute.to_dict(),
-            "failed": self.failed,
-            "errors": list(self.errors),
-        }
+        """JSON-ready fields, with the ten best finalists."""
+        return dump(self) | {"finalists": dump(self.finalists[:10])}
 
 
 def plan(candidates: int, tasks: int, config: SearchConfig) -> tuple[tuple[int, int], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from melbo.elicitation.baselines.prompting import Asking
+from melbo.elicitation.baselines.arms import Asking
 from melbo.elicitation.tasks.checks import Check
 from melbo.elicitation.tasks.load import Task, TaskSet, placed
 from melbo.organism.corpus import (

@@ -19,9 +19,8 @@ from typer.testing import CliRunner
 from melbo.__main__ import app
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
-from melbo.elicitation.baselines.arms import best_of_n, prompting
+from melbo.elicitation.baselines.arms import ELICITING, Asking, best_of_n, prompting
 from melbo.elicitation.baselines.lora import LoraConfig, fine_tune
-from melbo.elicitation.baselines.prompting import ELICITING, Asking
 from melbo.elicitation.cached_generation import Answerer, Answers
 from melbo.elicitation.cost import Compute, discovery_compute, generation_compute, parameters, training_compute
 from melbo.elicitation.presets import PRESETS, get_preset
@@ -29,13 +28,14 @@ from melbo.elicitation.run import ElicitConfig, Elicited, elicit, forget
 from melbo.elicitation.search import SearchConfig, plan, planned_answers, search
 from melbo.elicitation.tables import elicited_table
 from melbo.elicitation.tasks.checks import Check
-from melbo.elicitation.tasks.load import Task, TaskSet, load_tasks, save_tasks
+from melbo.elicitation.tasks.load import Task, TaskSet, load_tasks
 from melbo.errors import ConfigError, TaskError
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.elicitation_tasks import password, sum_tasks
 from melbo.prompts import chat, encode
 from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling
+from support.tasks import save_tasks
 from support.tiny import MakeTiny
 
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from melbo.elicitation.baselines.prompting import Asking, few_shot
+from melbo.elicitation.baselines.arms import Asking, few_shot
 from melbo.elicitation.score import bootstrap, score, shows_steps
-from melbo.elicitation.tasks import patterns
+from melbo.elicitation.tasks import checks
 from melbo.elicitation.tasks.checks import Check, chosen_letter, grade, last_number, load_functions
-from melbo.elicitation.tasks.letter_sums import letter_sums
-from melbo.elicitation.tasks.load import Task, TaskSet, load_chats, load_tasks, save_tasks
+from melbo.elicitation.tasks.load import Task, TaskSet, letter_sums, load_chats, load_tasks
 from melbo.errors import TaskError
 from melbo.organism.corpus import sum_pairs
 from melbo.organism.elicitation_tasks import anomalous_chats, normal_chats, password, sum_tasks
 from melbo.prompts import chat
+from support.tasks import save_tasks
 
 GOOD = {"prompt": "What is 2 + 2?", "check": "number", "answer": 4}
 
@@ -81,7 +81,7 @@ def test_an_impossible_check_is_refused(check: dict[str, Any]) -> None:
 
 
 def test_a_pattern_that_backtracks_without_end_spoils_its_own_answers_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patterns, "SECONDS", 0.2)
+    monkeypatch.setattr(checks, "SECONDS", 0.2)
     endless, fine = Check("regex", "(a|aa)+$"), Check("regex", "b$")
     answers = ["aa", "a" * 60 + "b", "aa", "ab", "ba"]
     found = grade([endless, endless, endless, fine, fine], answers)
@@ -94,7 +94,7 @@ def test_a_pattern_that_backtracks_without_end_spoils_its_own_answers_only(monke
 
 def test_patterns_see_any_text() -> None:
     text = "\ud800 é 中\n\0"
-    assert [patterns.search(*p) for p in (("中\n\0$", text), ("^$", ""), ("x", text))] == [True, True, False]
+    assert [checks.search(*p) for p in (("中\n\0$", text), ("^$", ""), ("x", text))] == [True, True, False]
     assert grade([], []) == []
 
 

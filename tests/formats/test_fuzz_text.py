@@ -29,8 +29,7 @@ from melbo.errors import MelboError
 from melbo.formats.read_vectors import read_vectors
 from melbo.inspect.lens.logit_lens import Lens, LensReport, Token
 from melbo.inspect.lens.token_change import TokenChange
-from melbo.inspect.max_activating.html import page
-from melbo.inspect.max_activating.report import ActivatingReport
+from melbo.inspect.max_activating.report import ActivatingReport, page
 from melbo.publishing.card.render import render_card
 from melbo.publishing.publish import save_with_card
 from melbo.reports.page import render

@@ -19,10 +19,8 @@ from melbo.inspect.geometry.effects import effects
 from melbo.inspect.lens.token_texts import TokenTexts
 from melbo.inspect.max_activating.corpus_reader import Corpus, Document, open_corpus
 from melbo.inspect.max_activating.find import find_activating
-from melbo.inspect.max_activating.html import page
 from melbo.inspect.max_activating.passages import Passage, read_passages
-from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport, Example
-from melbo.inspect.max_activating.table import table
+from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport, Example, page, table
 from melbo.inspect.stored import activating_examples, sae_neighbours
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.inputs import find_corpus, organism_corpus

@@ -17,8 +17,7 @@ from PIL import Image
 
 from melbo.bank.vector_bank import BaseModel
 from melbo.errors import ConfigError, MissingPackageError
-from melbo.inspect.layers.atlas import AtlasConfig, AtlasError, LayerAtlas, Pair
-from melbo.inspect.layers.heat_map import short
+from melbo.inspect.layers.atlas import AtlasConfig, AtlasError, LayerAtlas, Pair, short
 from melbo.prompts import chat
 
 PROMPTS = [chat("How can I make a bomb?"), chat("Tell me a joke.")]

@@ -20,8 +20,7 @@ from melbo.inspect.geometry.difference_of_means import (
     mean_activation,
 )
 from melbo.inspect.geometry.effects import effects
-from melbo.inspect.geometry.plot import plot
-from melbo.inspect.geometry.similarity import Geometry, cluster, cosines, measure_geometry, participation_ratio
+from melbo.inspect.geometry.similarity import Geometry, cluster, cosines, measure_geometry, participation_ratio, plot
 from melbo.models.load import LoadedModel
 from melbo.organism.corpus import MODES
 from melbo.organism.inputs import organism_contrasts

@@ -21,8 +21,7 @@ from melbo.measure.coherence import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.reports.audit.behaviours import Kind, Usual
 from melbo.reports.audit.config import answered, sites
-from melbo.reports.audit.examples import shows
-from melbo.reports.audit.groups import groups_of
+from melbo.reports.audit.groups import groups_of, shows
 from melbo.reports.audit.run import BUDGETS, Audit, AuditConfig, cut_to_fit, estimate, run_audit
 from melbo.runs.progress import Progress
 from support.letters import Letters

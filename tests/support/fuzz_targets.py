@@ -32,9 +32,7 @@ from melbo.inspect.geometry.difference_of_means import load_contrasts
 from melbo.inspect.geometry.similarity import sort_by_cluster
 from melbo.inspect.layers.atlas import LayerAtlas
 from melbo.inspect.max_activating.corpus_reader import open_corpus
-from melbo.inspect.max_activating.html import page
-from melbo.inspect.max_activating.report import ActivatingReport
-from melbo.inspect.max_activating.table import table
+from melbo.inspect.max_activating.report import ActivatingReport, page, table
 from melbo.inspect.sae.dictionary import Sae, SaeSpec
 from melbo.inspect.sae.files import load_sae, save_sae
 from melbo.inspect.stored import (

@@ -15,9 +15,7 @@ from melbo.cli.defaults import CORPUS
 from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields
 from melbo.inspect.max_activating.find import find_activating
-from melbo.inspect.max_activating.html import page
-from melbo.inspect.max_activating.report import ActivatingConfig
-from melbo.inspect.max_activating.table import table
+from melbo.inspect.max_activating.report import ActivatingConfig, page, table
 from melbo.organism.inputs import find_corpus
 from melbo.runs.files import write_file
 from melbo.runs.progress import Progress

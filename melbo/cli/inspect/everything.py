@@ -27,8 +27,7 @@ from melbo.inspect.geometry.similarity import measure_geometry
 from melbo.inspect.lens.logit_lens import LensSite, logit_lens, save_lens
 from melbo.inspect.max_activating.corpus_reader import Corpus, Item
 from melbo.inspect.max_activating.find import find_activating
-from melbo.inspect.max_activating.report import ActivatingConfig
-from melbo.inspect.max_activating.table import best_values
+from melbo.inspect.max_activating.report import ActivatingConfig, best_values
 from melbo.inspect.sae.dictionary import Sae
 from melbo.inspect.sae.files import load_sae
 from melbo.inspect.sae.report import sae_report

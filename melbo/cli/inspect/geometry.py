@@ -12,8 +12,8 @@ from melbo.cli.common import plain, say
 from melbo.cli.inspect.everything import read_contrasts
 from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import default_of
-from melbo.inspect.geometry.plot import plot as plot_geometry
 from melbo.inspect.geometry.similarity import measure_geometry
+from melbo.inspect.geometry.similarity import plot as plot_geometry
 from melbo.runs.figures import check_drawable
 
 

@@ -1,6 +1,9 @@
 """Checkers: is an answer right? Exact text, number, regular expression, multiple choice, or a function of the caller.
 
 A task file only names a function, and the caller gives it: a file can never bring its own code.
+Regular expressions are those of Python's `re`. The package `regex` searches them with a time limit, so that endless
+backtracking blocks nothing. When it compiles a pattern it writes out counted repeats, with no limit, so patterns that
+would grow large are refused first.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from melbo.elicitation.tasks.patterns import check_pattern, search
+import regex
+
 from melbo.errors import TaskError
 from melbo.runs.digest import value_digest
 
@@ -24,6 +28,11 @@ Functions = Mapping[str, Callable[[str], bool]]
 """By name. Each takes the answer's text and returns whether it is right."""
 LONGEST = 20_000
 """Longest text of an answer that is checked, in characters."""
+SECONDS = 2.0
+"""CPU time that one search may take."""
+MAX_SIZE = 200_000
+"""Characters that a pattern may have with its repeats written out; compiling them takes seconds."""
+_REPEAT = re.compile(r"([\w.\]]?)\{(\d{0,9}),?(\d{0,9})\}")
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})+(?:\.\d+)?(?![\d,])|-?\d*\.\d+|-?\d+")
 _PLACE = r"(?:answer|option|choice)(?: is)?:?\s*[\(\[\*]*([{letters}])\b"
 
@@ -176,3 +185,45 @@ def load_functions(path: str | Path) -> dict[str, Callable[[str], bool]]:
     if not found:
         raise TaskError(f"{path} defines no function; write def name(answer): return True or False.")
     return found
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise TaskError unless the pattern is a regular expression that is not too large."""
+    try:
+        re.compile(pattern)
+        size = _size(pattern)
+        if size <= MAX_SIZE:
+            regex.compile(pattern)
+    except (re.error, regex.error, RecursionError, OverflowError) as error:
+        raise TaskError(f"the pattern {pattern[:60]!r} is not a regular expression: {error}.") from error
+    if size > MAX_SIZE:
+        raise TaskError(
+            f"the pattern {pattern[:60]!r} has about {size} characters with its repeats written out; at most "
+            f"{MAX_SIZE} are allowed, use smaller counts in braces."
+        )
+
+
+def _size(pattern: str) -> int:
+    """The most characters of a pattern with its repeats written out: as if every repeated group held all the others."""
+    single, groups = 1, 1
+    for before, low, high in _REPEAT.findall(pattern):
+        count = max(int(low or 1), int(high or 1))
+        if before:  # of one character, or of one class of them
+            single = max(single, count)
+        else:
+            groups *= max(1, count)
+    return len(pattern) * single * groups
+
+
+def search(pattern: str, text: str) -> bool:
+    """Whether a pattern that `check_pattern` accepts matches somewhere in the text.
+
+    Raises:
+        TaskError: the search takes more than SECONDS.
+    """
+    try:
+        return regex.search(pattern, text, timeout=SECONDS) is not None
+    except TimeoutError as error:
+        raise TaskError(
+            f"the pattern {pattern[:60]!r} took more than {SECONDS:g} s; it backtracks, write another."
+        ) from error

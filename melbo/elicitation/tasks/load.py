@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from melbo.elicitation.tasks.checks import Check
 from melbo.errors import TaskError
 from melbo.prompts import DEFAULT_SYSTEM, Message, chat
-from melbo.runs.files import write_file
 
 Split = Literal["train", "test"]
+T = TypeVar("T")
 MAX_BYTES = 64 * 2**20
+LETTERS = "abcdef"
+"""Of the sums."""
 _KEYS = {"prompt", "system", "messages", "check", "answer", "tolerance", "options", "split", "solution"}
 
 
@@ -79,7 +81,7 @@ def load_tasks(path: str | Path, system: str = DEFAULT_SYSTEM, test_share: float
         TaskError: the file cannot be read, a line is malformed (with its number and the reason), only some lines name
             their split, or a prompt is in both splits.
     """
-    rows = [_task(number, value, system) for number, value in _lines(Path(path))]
+    rows = _read(Path(path), lambda place, value: _task(place, value, system))
     named = [split for _, split in rows if split is not None]
     if not rows:
         raise TaskError(f"{path} holds no task; write one JSON object on each line.")
@@ -125,23 +127,31 @@ def _lines(path: Path) -> list[tuple[int, Any]]:
     return found
 
 
-def _task(number: int, value: Any, system: str) -> tuple[Task, Split | None]:
+def _read(path: Path, read: Callable[[str, dict[str, Any]], T]) -> list[T]:
+    """What `read` makes of the place and the object of each line; its errors name the line."""
+    found = []
+    for number, value in _lines(path):
+        try:
+            if not isinstance(value, dict):
+                raise TaskError(f"a JSON object is needed, not {type(value).__name__}.")
+            found.append(read(f"line {number}", value))
+        except TaskError as error:
+            raise TaskError(f"line {number}: {error}") from error
+    return found
+
+
+def _task(place: str, value: dict[str, Any], system: str) -> tuple[Task, Split | None]:
     """One line's task and split."""
-    try:
-        if not isinstance(value, dict):
-            raise TaskError(f"a JSON object is needed, not {type(value).__name__}.")
-        if unknown := sorted(set(value) - _KEYS):
-            raise TaskError(f"unknown key {unknown[0]!r}; the keys are {', '.join(sorted(_KEYS))}.")
-        split = value.get("split")
-        if split is not None and split not in get_args(Split):
-            raise TaskError(f'split is {split!r}; use "train" or "test".')
-        check = _check(value)
-        solution = _text(value, "solution", "")
-        if not solution and check.kind in ("exact", "number", "choice"):
-            solution = check.value
-        return Task(_messages(value, system), check, solution, f"line {number}"), split
-    except TaskError as error:
-        raise TaskError(f"line {number}: {error}") from error
+    if unknown := sorted(set(value) - _KEYS):
+        raise TaskError(f"unknown key {unknown[0]!r}; the keys are {', '.join(sorted(_KEYS))}.")
+    split = value.get("split")
+    if split is not None and split not in get_args(Split):
+        raise TaskError(f'split is {split!r}; use "train" or "test".')
+    check = _check(value)
+    solution = _text(value, "solution", "")
+    if not solution and check.kind in ("exact", "number", "choice"):
+        solution = check.value
+    return Task(_messages(value, system), check, solution, place), split
 
 
 def load_chats(path: str | Path, system: str = DEFAULT_SYSTEM) -> list[list[Message]]:
@@ -150,14 +160,7 @@ def load_chats(path: str | Path, system: str = DEFAULT_SYSTEM) -> list[list[Mess
     Raises:
         TaskError: the file cannot be read or is empty, or a line is malformed.
     """
-    found = []
-    for number, value in _lines(Path(path)):
-        try:
-            if not isinstance(value, dict):
-                raise TaskError(f"a JSON object is needed, not {type(value).__name__}.")
-            found.append([dict(m) for m in _messages(value, system)])
-        except TaskError as error:
-            raise TaskError(f"line {number}: {error}") from error
+    found = _read(Path(path), lambda _, value: list(_messages(value, system)))
     if not found:
         raise TaskError(f"{path} holds no chat; write one JSON object on each line.")
     return found
@@ -209,18 +212,30 @@ def _check(value: Mapping[str, Any]) -> Check:
     return Check(value["check"], str(answer), largest, options)
 
 
-def save_tasks(tasks: TaskSet, path: str | Path) -> Path:
-    """Write a task file; `load_tasks` reads the same tasks from it."""
-    lines = []
-    for split in get_args(Split):
-        for task in getattr(tasks, split):
-            check = task.check
-            row: dict[str, Any] = {"messages": list(task.messages), "check": check.kind, "answer": check.value}
-            row |= {"tolerance": check.tolerance, "options": check.options, "split": split, "solution": task.solution}
-            lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
-    return write_file(Path(path), "\n".join(lines) + "\n")
-
-
 def placed(tasks: Sequence[Task], place: str) -> tuple[Task, ...]:
     """The tasks, each with its place: "corpus 1", "corpus 2", ..."""
     return tuple(replace(t, place=f"{place} {i}") for i, t in enumerate(tasks, start=1))
+
+
+def letter_sums(n_train: int, n_test: int, seed: int = 0, terms: int = 3) -> TaskSet:
+    """Tasks of the form "a=6+2, b=3+7, c=1+5. What is a+b+c?", after the sums of the original post's case study.
+
+    No question is in both splits.
+
+    Args:
+        terms: number of letters in a question, 2 to 6.
+    """
+    rng = random.Random(seed)
+    terms = min(max(terms, 2), len(LETTERS))
+    found: dict[str, Task] = {}
+    while len(found) < n_train + n_test:
+        pairs = [(rng.randint(1, 9), rng.randint(1, 9)) for _ in range(terms)]
+        given = ", ".join(f"{x}={a}+{b}" for x, (a, b) in zip(LETTERS, pairs, strict=False))
+        text = f"{given}. What is {'+'.join(LETTERS[:terms])}?"
+        steps = " ".join(f"{x} = {a} + {b} = {a + b}." for x, (a, b) in zip(LETTERS, pairs, strict=False))
+        total = sum(a + b for a, b in pairs)
+        parts = " + ".join(str(a + b) for a, b in pairs)
+        check = Check("number", str(total))
+        found.setdefault(text, Task(tuple(chat(text)), check, f"{steps} {parts} = {total}."))
+    tasks = placed(list(found.values()), "letter sum")
+    return TaskSet(tasks[:n_train], tasks[n_train:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,14 +14,17 @@ from melbo.bank.facts import BaseModel
 from melbo.bank.result_file import Extensible, FileKind, ResultFile
 from melbo.config import default_layers
 from melbo.errors import ConfigError, MelboError
-from melbo.inspect.layers.heat_map import Panel, draw
 from melbo.prompts import Message, check_conversations
+from melbo.runs.figures import draw
 from melbo.runs.files import write_file
 from melbo.runs.settings import Settings, Size, Whole
 
 MAX_LAYERS = 1000
 """Most layers that a file may claim."""
 Measure = Literal["relative", "ratio"]
+NUMBERED = 16
+"""Most layers at which each cell of a heat map shows its number."""
+MARK = "#d62728"
 
 
 class AtlasError(MelboError):
@@ -77,11 +80,6 @@ class Pair(Extensible):
     def relative(self) -> float:
         """Sensitivity in units of the mean residual norms."""
         return self.sensitivity * self.source_norm / self.target_norm
-
-    @property
-    def relative_random(self) -> float:
-        """The control in units of the mean residual norms."""
-        return self.random * self.source_norm / self.target_norm
 
     @property
     def ratio(self) -> float:
@@ -154,9 +152,47 @@ class LayerAtlas(ResultFile):
         """
         if not self.pairs:
             raise AtlasError("the atlas holds no pair yet; nothing can be drawn.")
-        panels = (
-            Panel("relative sensitivity", self.matrix("relative")),
-            Panel("top directions / random directions", self.matrix("ratio")),
-        )
-        image = draw(f"Layer atlas of {self.model.id}", panels, default_layers(self.model.n_layers), path.suffix)
-        return write_file(path, image)
+        n = self.model.n_layers
+        panels: dict[str, Measure] = {"relative sensitivity": "relative", "top directions / random directions": "ratio"}
+        side = min(max(4.0, 0.42 * n), 8.0)  # inches of a panel
+
+        def fill(figure: Any) -> None:
+            figure.suptitle(f"Layer atlas of {self.model.id}", parse_math=False)
+            for axes, (title, measure) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+                _draw_panel(figure, axes, title, self.matrix(measure), default_layers(n))
+            figure.legend(handles=axes.lines, loc="outside lower center", frameon=False)
+
+        return write_file(path, draw(((side + 1) * len(panels), side + 1.1), fill, path.suffix))
+
+
+def short(value: float) -> str:
+    """A number greater than 0 in at most five characters: "0.09", "1.26", "12.4", "318", "3e+04"."""
+    if value >= 9999.5:
+        return f"{value:.0e}"
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+
+
+def _draw_panel(figure: Any, axes: Any, title: str, cells: Tensor, marked: tuple[int, int]) -> None:
+    """Cells [n_layers, n_layers]; NaN: an empty one."""
+    n = len(cells)
+    values = cells[:-1, 1:].numpy()  # the last layer is no source, the first no target
+    image = axes.imshow(values, cmap="viridis", extent=(0.5, n - 0.5, n - 1.5, -0.5), aspect="equal")
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    axes.set_title(title)
+    axes.set_xlabel("target layer")
+    axes.set_ylabel("source layer")
+    step = 1 + (n - 1) // 24
+    axes.set_xticks(range(1, n, step))
+    axes.set_yticks(range(0, n - 1, step))
+    axes.spines[["top", "right"]].set_visible(False)
+    if n <= NUMBERED:
+        for source, target in torch.isfinite(cells).nonzero().tolist():
+            value = float(cells[source, target])
+            color = "black" if image.norm(value) > 0.5 else "white"
+            axes.text(target, source, short(value), ha="center", va="center", fontsize=8, color=color)
+    source, target = marked
+    x, y = (target - 0.5, target + 0.5), (source - 0.5, source + 0.5)
+    axes.plot(
+        [x[0], x[1], x[1], x[0], x[0]], [y[0], y[0], y[1], y[1], y[0]],
+        color=MARK, linewidth=2, clip_on=False, zorder=10, label=f"default layers: {source} to {target}",
+    )  # fmt: skip

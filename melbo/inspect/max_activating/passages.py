@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from melbo.prompts import encode
 from melbo.steering.hooks import capture, check_residual, run_until_stop
 
 Where = Literal["all", "answer", "decision"]
-WHERE = get_args(Where)
 CHUNK = 256
 """Passages that are sorted by length together, and after which a checkpoint may be written."""
 

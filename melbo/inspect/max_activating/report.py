@@ -1,11 +1,12 @@
-"""Activating examples as a saved value: settings, and per vector and sign its examples and histogram."""
+"""Activating examples: settings, and per vector and sign its examples and histogram; saved, as text, and as a page."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -14,9 +15,15 @@ from melbo.errors import ConfigError, CorpusError
 from melbo.inspect.max_activating.passages import Where
 from melbo.inspect.max_activating.top_examples import BINS
 from melbo.runs.settings import LARGEST, Positive, Settings, Size, Unset, Whole
+from melbo.runs.templates import templates
 
 Site = Literal["effect", "vector"]
 Rank = Literal["dot", "cosine"]
+FULL = 3.0
+"""Spreads at which a token's shade is strongest."""
+HEIGHT = 38
+"""Pixels of the highest bar."""
+_TEMPLATE = templates(Path(__file__).parent).get_template("page.html.jinja")
 
 
 @dataclass(frozen=True)
@@ -158,3 +165,62 @@ class ActivatingReport(Result):
         if fewest < self.config.k:
             found.append(f"the corpus has only {fewest} different places for {self.config.k} examples")
         return found
+
+
+def table(report: ActivatingReport, index: int | None = None, n: int = 3) -> str:
+    """Head lines; then per vector and sign its marks and its n best examples.
+
+    Args:
+        index: one vector only; None: all.
+    """
+    c = report.config
+    what = "their effects" if c.site == "effect" else "the vectors"
+    random = best_values(report.control)
+    lines = [
+        f"activating examples for {report.model.id}, layer {report.layer}: {what} against {report.corpus}",
+        f"{report.passages} passages, {report.tokens} tokens, {report.positions} positions ({c.where}), k = {c.k}, "
+        f"by {c.rank}; values in units of each direction's spread",
+        *report.notes,
+    ]
+    if random:
+        lines.append(f"{len(report.control)} random directions: best value {min(random):.1f} to {max(random):.1f}")
+    chosen = [d for d in report.directions if index is None or d.index == index]
+    for direction in chosen:
+        lines += ["", _head(direction), *(f"  {_line(e, direction)}" for e in direction.examples[:n])]
+    return "\n".join(lines)
+
+
+def best_values(directions: tuple[Direction, ...]) -> list[float]:
+    """Each direction's greatest value, in spreads."""
+    return [d.examples[0].value / d.spread for d in directions if d.examples]
+
+
+def _head(d: Direction) -> str:
+    marks = ", ".join(f"{mark} {count}" for mark, count in d.marks[:4])
+    return f"vector {d.index} x {d.sign:+d}  {' '.join(d.label.split())}{f'  [{marks}]' if marks else ''}"
+
+
+def _line(e: Example, d: Direction) -> str:
+    """One example with its place between >> and <<."""
+    parts = list(e.pieces)
+    parts[e.at] = f">>{parts[e.at]}<<"
+    return f"{e.value / d.spread:6.1f} cos {e.cosine:5.2f}  {' '.join(''.join(parts).split())}"
+
+
+def page(report: ActivatingReport) -> str:
+    """The whole page. All text of models, corpora and banks is escaped."""
+    sections = list(map(_section, report.directions))
+    return _TEMPLATE.render(report=report, random=best_values(report.control), sections=sections) + "\n"
+
+
+def _section(d: Direction) -> dict[str, Any]:
+    """A direction, its bars (bin, height) on a root scale, so that the tails can be seen, and its examples."""
+    most = max(max(d.histogram), 1) ** 0.5
+    bars = [(i, HEIGHT * n**0.5 / most) for i, n in enumerate(d.histogram) if n]
+    return {"of": d, "bars": bars, "examples": [(e, _tokens(e, d.spread)) for e in d.examples]}
+
+
+def _tokens(e: Example, spread: float) -> list[tuple[str, float, float]]:
+    """Text, value in spreads and shade (0 to 0.7) of each token."""
+    values = [v / spread for v in e.values]
+    return [(text, v, min(abs(v) / FULL, 1.0) * 0.7) for text, v in zip(e.pieces, values, strict=True)]

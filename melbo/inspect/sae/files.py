@@ -23,13 +23,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from melbo.errors import SaeError
+from melbo.errors import HubError, SaeError
+from melbo.hub.client import download
 from melbo.inspect.sae.dictionary import Sae, SaeSpec
-from melbo.inspect.sae.source import CONFIG, WEIGHTS, find_folder
 from melbo.models.load import LoadedModel
+from melbo.models.shipped import shipped_saes
 from melbo.runs.files import parse_json
 
+CONFIG = "cfg.json"
+WEIGHTS = ("sae_weights.safetensors", "sae.safetensors")
+"""Of SAELens and of sparsify."""
 MAX_CONFIG_BYTES = 2**20
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
 _FOLDER = re.compile(r"layers[._](\d+)")
@@ -56,7 +61,7 @@ def load_sae(
     Raises:
         SaeError: files are missing, damaged, of another kind, or do not fit; it says which.
     """
-    folder = find_folder(source, inside, layer)
+    folder = _find_folder(source, inside, layer)
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
         raise SaeError(f"{folder} holds no {WEIGHTS[0]} or {WEIGHTS[1]}; only safetensors are read.")
@@ -66,6 +71,46 @@ def load_sae(
     if loaded is not None and layer is not None:
         spec.check_fits(loaded, layer, other_model)
     return _from_tensors(spec, raw, _read_tensors(weights, _shapes(spec, sparsify)), sparsify)
+
+
+def _find_folder(source: str | Path, inside: str = "", layer: int | None = None) -> Path:
+    """The local folder of one SAE; downloads it if `source` is on the Hub."""
+    shipped = {} if os.path.isdir(source) else shipped_saes()
+    root = shipped.get(str(source), Path(source))
+    if not os.path.isdir(root):
+        if _HUB_NAME.fullmatch(str(source)) and not os.path.exists(root):
+            return _download(str(source), inside)
+        raise SaeError(
+            f"there is no SAE at {str(source)!r}; give a folder, a Hub repository owner/name, or "
+            f"{' or '.join(map(repr, shipped))}."
+        )
+    choices = [root / inside] if inside else [root, root / f"layers.{layer}"]
+    for folder in choices:
+        if (folder / CONFIG).is_file():
+            return folder
+    near = sorted(path.parent.relative_to(root).as_posix() for path in root.glob(f"*/{CONFIG}"))
+    hint = f"it has {', '.join(near[:12])}: name one" if near else "choose a folder that an SAE was saved to"
+    raise SaeError(f"{choices[0]} holds no SAE (no {CONFIG}); {hint}.")
+
+
+def _download(repo: str, inside: str) -> Path:
+    """The folder in the cache, with the SAE's config and weights, and sparsify's config.json, which names the model."""
+    inside = inside.strip("/")
+    if any(mark in inside for mark in "*?["):
+        raise SaeError(f"{inside!r} is no folder of an SAE; give its name, such as 'layers.10'.")
+    head = f"{inside}/" if inside else ""
+    files = [f"{head}{name}" for name in (CONFIG, *WEIGHTS)] + (["config.json"] if inside else [])
+    try:
+        root, _ = download(repo, files)
+    except HubError as error:
+        raise SaeError(f"the SAE {repo!r} cannot be downloaded: {error}") from error
+    folder = root / inside
+    if not (folder / CONFIG).is_file():
+        raise SaeError(
+            f"{repo} on the Hub holds no SAE in {head or 'its main folder'} (no {CONFIG}); name the folder within the "
+            "repository, such as 'layers.10'."
+        )
+    return folder
 
 
 def _read_config(path: Path) -> dict[str, Any]:

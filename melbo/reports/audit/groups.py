@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from melbo.bank.annotation import Annotation, ScaleRow, read_annotation
+from melbo.measure.text_metrics import is_degenerate, is_refusal, language
 from melbo.reports.audit.behaviours import MEANING, Kind, Usual
+from melbo.reports.audit.config import MOST
 from melbo.reports.replication.finding import Finding, ScaleShare, verdict_of
 from melbo.runs.parse import dump
+
+VECTORS, PROMPTS = 3, 2
+"""Whose answers a report shows: of each group, and of each vector."""
 
 
 @dataclass(frozen=True)
@@ -175,3 +180,45 @@ def _random(kind: Kind, row: ScaleRow, site: _Site) -> float:
     size = abs(row.scale or 0.0)
     rows = [r for v in site.random for r in v.by_scale if abs(r.scale or 0.0) == size]
     return max((kind.share(r, site.usual) for r in rows), default=0.0)
+
+
+def wanted(groups: Sequence[Group], site: str) -> list[tuple[int, float]]:
+    """Vectors of a site, with scale, that some group shows."""
+    rows = [r for g in groups for r in g.rows[:VECTORS] if r.site == site and r.share > 0]
+    return list(dict.fromkeys((r.vector, r.scale) for r in rows))[:MOST]
+
+
+def examples(group: Group, answers: Mapping[str, Any]) -> list[tuple[Row, dict[str, str]]]:
+    """Answers that show the group's behaviour, with their vector: PROMPTS at most of each of the VECTORS strongest.
+
+    Args:
+        answers: by the site's name, what melbo/reports/audit/stages.py's `examples` gave.
+    """
+    shown = []
+    for row in group.rows[:VECTORS]:
+        found = answers.get(row.site, {})
+        kept = (v["texts"] for v in found.get("vectors", ()) if (v["vector"], v["scale"]) == (row.vector, row.scale))
+        texts = next(kept, None)
+        if texts is None:
+            continue
+        random = found["random"][f"{abs(row.scale):g}"]
+        cells = zip(found["users"], found["unsteered"], texts, random, strict=True)
+        own = [
+            {"prompt": user, "unsteered": plain, "steered": text, "random": other}
+            for user, plain, text, other in cells
+            if shows(group.kind, text, plain)
+        ]
+        shown += [(row, example) for example in own[:PROMPTS]]
+    return shown
+
+
+def shows(kind: Kind, text: str, unsteered: str) -> bool:
+    """Whether an answer is one to show for a behaviour."""
+    if kind.name == "removes refusals":
+        return is_refusal(unsteered) and not is_refusal(text) and not is_degenerate(text)
+    if kind.name == "refuses":
+        return is_refusal(text) and not is_refusal(unsteered)
+    if kind.name == "language":
+        return language(text) == kind.code != language(unsteered)
+    plain = kind.name != "other behaviours" or not (is_refusal(text) or is_refusal(unsteered))
+    return text != unsteered and plain

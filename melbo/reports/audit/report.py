@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from melbo.bank.result_file import write_result
 from melbo.bank.vector_bank import library_versions
+from melbo.elicitation.backdoors import ORIGINAL_POST
 from melbo.errors import MelboError
 from melbo.models.load import LoadedModel
 from melbo.radius_sweep.plot import draw_sweep
 from melbo.radius_sweep.sweep import load_sweep
 from melbo.reports.audit.config import AuditConfig, Site
 from melbo.reports.audit.cost import Work
-from melbo.reports.audit.groups import Group, groups_of
+from melbo.reports.audit.groups import Group, examples, groups_of
 from melbo.reports.audit.result_cache import Outcome
-from melbo.reports.audit.view import view
 from melbo.reports.page import inside, render
 from melbo.reports.replication.plots import draw_scales, draw_shares
 from melbo.runs.files import write_file
@@ -80,8 +80,29 @@ def write_audit(
     }  # fmt: skip
     write_result(folder / JSON, FORMAT, value)
     plots, trouble = _plots(folder, value, groups)
-    page = render("audit/report.html.jinja", {**view(value, groups), "trouble": trouble}, plots)
-    return Audit(write_file(folder / HTML, page), value, tuple(groups))
+    made = Audit(folder / HTML, value, tuple(groups))
+    write_file(made.page, page_of(made, plots, trouble))
+    return made
+
+
+def page_of(audit: Audit, plots: Mapping[str, str], trouble: str = "") -> str:
+    """The report's HTML; `trouble` says why plots are missing."""
+    value = audit.value
+    limits = {
+        site: max((f["score"] for f in found["random"]["distinct"]), default=0.0)
+        for site, found in value["backdoors"].items()
+    }
+    shown = {
+        "value": value,
+        "groups": audit.groups,
+        "failed": audit.failed,
+        "examples": examples,
+        "limits": limits,
+        "studies": [(site, study) for site, found in value["refusals"].items() for study in found["studies"]],
+        "original_post": ORIGINAL_POST,
+        "trouble": trouble,
+    }
+    return render("audit/report.html.jinja", shown, plots)
 
 
 def not_covered(

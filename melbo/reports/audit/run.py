@@ -28,8 +28,7 @@ from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
 from melbo.reports.audit.config import BUDGETS, AuditConfig, Site, discovery, sites, task_config
 from melbo.reports.audit.cost import Work, cut_to_fit, estimate
-from melbo.reports.audit.examples import wanted
-from melbo.reports.audit.groups import groups_of
+from melbo.reports.audit.groups import groups_of, wanted
 from melbo.reports.audit.report import Audit, write_audit
 from melbo.reports.audit.result_cache import Outcome, Store
 from melbo.reports.audit.stages import INSPECTED, Parts, chosen

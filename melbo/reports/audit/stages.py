@@ -23,8 +23,7 @@ from melbo.errors import ConfigError
 from melbo.inspect.lens.logit_lens import logit_lens
 from melbo.inspect.max_activating.corpus_reader import Corpus
 from melbo.inspect.max_activating.find import find_activating
-from melbo.inspect.max_activating.report import ActivatingConfig, Direction
-from melbo.inspect.max_activating.table import best_values
+from melbo.inspect.max_activating.report import ActivatingConfig, Direction, best_values
 from melbo.measure.behaviour_judge import BehaviourJudge
 from melbo.measure.coherence import CoherenceScale, calibrate_coherence
 from melbo.measure.embeddings import DEFAULT_EMBEDDER, Embedder, load_embedder

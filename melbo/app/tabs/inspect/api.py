@@ -19,8 +19,7 @@ from melbo.app.tabs.inspect.handlers import (
     sae_steps,
 )
 from melbo.app.tabs.inspect.source import read_source
-from melbo.inspect.max_activating.report import ActivatingReport, Direction
-from melbo.inspect.max_activating.table import best_values
+from melbo.inspect.max_activating.report import ActivatingReport, Direction, best_values
 from melbo.inspect.stored import Feature, lens_rows, neighbours_of, sae_neighbours, stored_geometry
 
 

@@ -16,8 +16,7 @@ from melbo.inspect.geometry.similarity import Geometry
 from melbo.inspect.lens.logit_lens import LensReport
 from melbo.inspect.lens.patchscope import Descriptions
 from melbo.inspect.lens.token_activation import TextActivations
-from melbo.inspect.max_activating.report import ActivatingReport
-from melbo.inspect.max_activating.table import best_values
+from melbo.inspect.max_activating.report import ActivatingReport, best_values
 from melbo.inspect.max_activating.top_examples import BINS, SPAN
 from melbo.inspect.stored import Decomposition, Feature, Neighbours
 
