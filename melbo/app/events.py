@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -32,8 +33,8 @@ def connect(
     said: gr.HTML,
     trigger: Callable[..., Any] | list[Callable[..., Any]],
     fn: Callable[..., Any],
-    inputs: Component | Sequence[Component] | None,
-    outputs: Sequence[Component],
+    inputs: Component | Sequence[Any] | None,
+    outputs: Sequence[Any],
     **event: Any,
 ) -> Any:
     """An event whose failures show at `said`.
@@ -42,6 +43,5 @@ def connect(
         trigger: such as `button.click`, or several.
         fn: gives a value for each of the outputs, see `with_notice`.
     """
-    start = gr.on if isinstance(trigger, list) else trigger
-    first = {"triggers": trigger} if isinstance(trigger, list) else {}
-    return start(**first, fn=with_notice(fn, len(outputs)), inputs=inputs, outputs=[said, *outputs], **event)
+    start: Callable[..., Any] = partial(gr.on, trigger) if isinstance(trigger, list) else trigger
+    return start(with_notice(fn, len(outputs)), inputs, [said, *outputs], **event)

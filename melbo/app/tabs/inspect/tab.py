@@ -48,32 +48,24 @@ class InspectTab:
             coloured = self._own(own)
         act, ask = self.act, {"value": "Ask the model"}
         known = not features["visible"], not tokens["visible"], geometry["value"] != "Compute now", False
-        parts = (
+        parts: tuple[tuple[Any, ...], ...] = (
             ("What it is made of: SAE features", "features", features, act.find_features, act.found.features),
             ("Which tokens it moves: logit lens", "tokens", tokens, act.find_tokens, act.found.lens),
             ("How the bank lies: geometry", "geometry", geometry, act.find_geometry, act.found.geometry),
             ("In the model's own words: patchscope", "words", ask, act.ask, act.silent),
         )
         values = (*sections, words)
-        made = [self._section(*first, *part) for *first, part in zip(known, values, parts, strict=True)]
+        made = [self._section(*given) for given in zip(known, values, parts, strict=True)]
         shown, runs, stops = zip(*made, strict=True)
         *most, spoken = shown
         self._arrivals([go, self.examples, *most, coloured, spoken, *runs[:-1], stop_examples, *stops])
         self.on(go.click, act.steer, self.chosen, [tab.pick, tab.tabs], **SHARED)
 
-    def _section(
-        self,
-        is_open: bool,
-        value: str,
-        title: str,
-        name: str,
-        update: dict[str, Any],
-        find: Callable[..., Any],
-        back: Callable[..., str],
-    ) -> tuple[gr.HTML, gr.Button, gr.Button]:
+    def _section(self, is_open: bool, value: str, part: tuple[Any, ...]) -> tuple[gr.HTML, gr.Button, gr.Button]:
         """A folded part of the page: what is known, the button that measures it (`find`), and the one that stops that
         and shows what was there before (`back`).
         """
+        title, name, update, find, back = part
         with gr.Accordion(title, open=is_open, elem_id=f"inspect-{name}-part"):
             shown = _html(value, f"inspect-{name}")
             with gr.Row(elem_classes="compute"):

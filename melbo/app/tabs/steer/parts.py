@@ -157,7 +157,8 @@ def _pane(name: str, elem_id: str, value: list[Any]) -> gr.Chatbot:
 
 def _settings(context: Context, bank: VectorBank) -> tuple[gr.components.Component, ...]:
     """Add the drawer, and return its components in the order of the last fields of `Settings`."""
-    most, wide = context.limits.new_tokens, {"min_width": 220}
+    most = context.limits.new_tokens
+    wide: dict[str, Any] = {"min_width": 220}
     info = "0: always the likeliest token. Above, both sides share their random draws."
     with gr.Accordion("Settings", open=False, elem_id="settings"):
         system = prompt_box(system_prompt(bank), label="System prompt")
