@@ -9,31 +9,30 @@ import gradio as gr
 
 from melbo.app.api import publish
 from melbo.app.context import DEFAULT_KEY, BankCache, Context, Limits
-from melbo.app.events import LOCAL
+from melbo.app.events import LOCAL, connect
 from melbo.app.jobs.device import zero_gpu
 from melbo.app.jobs.waiting import bound_places
-from melbo.app.notice import with_notice
 from melbo.app.render import render
 from melbo.app.tab_context import TABS, TabContext
-from melbo.app.tabs.bank import tab as bank_tab
-from melbo.app.tabs.discover import tab as discover_tab
-from melbo.app.tabs.inspect import tab as inspect_tab
-from melbo.app.tabs.models import tab as models_tab
-from melbo.app.tabs.steer import tab as steer_tab
-from melbo.app.tabs.strip import tab as strip_tab
-from melbo.app.tabs.sweep import tab as sweep_tab
+from melbo.app.tabs.bank.tab import BankTab
+from melbo.app.tabs.discover.tab import DiscoverTab
+from melbo.app.tabs.inspect.tab import InspectTab
+from melbo.app.tabs.models.tab import ModelsTab
+from melbo.app.tabs.steer.tab import SteerTab
+from melbo.app.tabs.strip.tab import StripTab
+from melbo.app.tabs.sweep.tab import SweepTab
 from melbo.bank.vector_bank import VectorBank
 from melbo.models.load import LoadedModel
 from melbo.organism.inputs import ORGANISM
 
-BUILDERS: dict[str, Callable[[TabContext], None]] = {
-    "steer": steer_tab.build,
-    "strip": strip_tab.build,
-    "bank": bank_tab.build,
-    "inspect": inspect_tab.build,
-    "sweep": sweep_tab.build,
-    "discover": discover_tab.build,
-    "models": models_tab.build,
+BUILDERS: dict[str, Callable[[TabContext], object]] = {
+    "steer": SteerTab,
+    "strip": StripTab,
+    "bank": BankTab,
+    "inspect": InspectTab,
+    "sweep": SweepTab,
+    "discover": DiscoverTab,
+    "models": ModelsTab,
 }
 """What fills each tab of TABS."""
 QUEUE_RECORDS = {"GRADIO_ANALYTICS_MAX_EVENTS": "100", "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000"}
@@ -70,9 +69,7 @@ def build_demo(loaded: LoadedModel, bank: VectorBank, limits: Limits | None = No
             for name, build in BUILDERS.items():
                 with gr.Tab(TABS[name], id=name, elem_id=f"tab-{name}"):
                     build(tab)
-        bank_key.change(
-            with_notice(lambda key: head_of(context, key), 1), bank_key, [gr.HTML(visible=False), head], **LOCAL
-        )
+        connect(gr.HTML(visible=False), bank_key.change, lambda key: head_of(context, key), bank_key, [head], **LOCAL)
         publish(context)
     demo.queue(max_size=MAX_WAITING, api_open=False)
     bound_places(demo)

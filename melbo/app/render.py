@@ -5,7 +5,7 @@ Markup already: another piece that `render` made. A name that the template needs
 `{{ note | cut(300) }}` shortens a text.
 
 CSS: static/page/*.css are given to gradio for the whole page. static/parts/*.css are for the HTML of single components,
-where gradio applies them to that component alone: see widgets/panel.py.
+where gradio applies them to that component alone: see `panel` in widgets/controls.py.
 
 JS: `script("pick")` is static/js/pick.js, for an event's `js=` or a component's `js_on_load=`.
 """

@@ -10,9 +10,10 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from melbo.app.api import chat_endpoint
+from melbo.app.api import chat
 from melbo.app.context import BankCache, Context, Limits
 from melbo.app.conversation import from_view, to_view, turn
+from melbo.app.endpoint import action
 from melbo.app.layout import build_demo
 from melbo.app.notice import UNEXPECTED, with_notice
 from melbo.app.tab_context import TabContext
@@ -192,13 +193,14 @@ def test_html_is_escaped_and_ranges_are_named(tiny_bank: VectorBank) -> None:
 
 
 def test_the_endpoint_gives_both_answers(context: Context, tiny_bank: VectorBank) -> None:
-    *_, last = chat_endpoint(context)(BOMB, max_new_tokens=8)
+    asked = action(chat, context, context.on_device(compare))
+    *_, last = asked(BOMB, max_new_tokens=8)
     update = list(compare(context, tiny_bank, BOMB, [], [], SETTINGS))[-1]
     assert last == (update.unsteered[-1]["content"], update.steered[-1]["content"])
     with pytest.raises(gr.Error, match="2 vectors and 1 scales"):
-        next(chat_endpoint(context)(BOMB, [0, 1], [1.0]))
+        next(asked(BOMB, [0, 1], [1.0]))
     with pytest.raises(gr.Error, match="choose 1 to 400"):
-        next(chat_endpoint(context)(BOMB, max_new_tokens=10_000))
+        next(asked(BOMB, max_new_tokens=10_000))
 
 
 def test_the_page_names_its_api_and_gives_the_model_one_queue(tiny: LoadedModel, tiny_bank: VectorBank) -> None:

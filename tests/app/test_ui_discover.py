@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from melbo.app.context import DEFAULT_KEY, BankCache, Context, Limits
+from melbo.app.endpoint import action
 from melbo.app.jobs.event import JobEvent
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.discover.api import discover_endpoint
@@ -278,7 +279,7 @@ def test_a_failure_reaches_the_visitor(context: Context, monkeypatch: pytest.Mon
 
 
 def test_the_endpoint_gives_the_vectors(context: Context, tiny: LoadedModel) -> None:
-    run = discover_endpoint(context)
+    run = action(discover_endpoint(context))
     *steps, last = run(BOMB, "melbo", 3, 4, 0.7, False, 1, 2, "Be good.", 3)
     request = asked_of(context, *values(n_vectors=3, steps=4))
     expected = discover(tiny, request.config, [list(p) for p in request.prompts])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from melbo.app.context import DEFAULT_KEY, BankCache, Context, Limits
+from melbo.app.endpoint import action
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.inspect import (
     api as inspect_tab_api,
@@ -27,10 +28,17 @@ from melbo.app.tabs.inspect import (
 )
 from melbo.app.tabs.inspect.actions import InspectActions
 from melbo.app.tabs.inspect.findings import KEPT, Findings
-from melbo.app.tabs.inspect.handlers import activating_steps, read_text, sae_steps, sign_of
+from melbo.app.tabs.inspect.handlers import (
+    activating_steps,
+    description_steps,
+    geometry_steps,
+    lens_steps,
+    read_text,
+    sae_steps,
+    sign_of,
+)
 from melbo.app.tabs.inspect.html import descriptions_html
 from melbo.app.tabs.inspect.source import MAX_CORPUS, Source, make_corpus, read_source
-from melbo.app.tabs.inspect.tab import View
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, CorpusError, MelboError, PromptError, SaeError
 from melbo.inspect.lens.patchscope import Descriptions
@@ -89,7 +97,7 @@ def test_bad_vectors_are_refused(act: InspectActions, value: Any) -> None:
 def test_opening_follows_the_bank_and_what_another_tab_sends(act: InspectActions) -> None:
     key, picker, steer, *rest = act.opened(DEFAULT_KEY)
     assert key == DEFAULT_KEY and picker["value"] == 0 and len(picker["choices"]) == 8 and steer == "Steer with 0 × 1"
-    assert 1 + len(rest) == len(View._fields)
+    assert len(rest) == 14
     look = act.tab.steer_with(DEFAULT_KEY, 1, 1.0)
     _, picker, steer, *_ = act.opened(DEFAULT_KEY, DEFAULT_KEY, look, 5)
     assert picker["value"] == 1 and steer == "Steer with 1 × -1.5"
@@ -104,9 +112,9 @@ def test_an_edited_label_keeps_the_vector_and_what_was_read(act: InspectActions)
     bank = act.banks.get(DEFAULT_KEY)
     edited = act.banks.put(noted(bank, *[{"label": "new"}] * 8))
     key, picker, *shown = act.opened(edited, DEFAULT_KEY, None, 3)
-    view = View(*shown)
+    _, _, _, tokens, _, own, words, *_ = shown
     assert (key, picker["value"], picker["choices"][3]) == (edited, 3, ("3 · new", 3))
-    assert view.own == view.words == gr.skip() and "Measured here." in str(view.tokens)
+    assert own == words == gr.skip() and "Measured here." in str(tokens)
 
 
 def test_passages_are_found_in_pasted_text_and_not_kept(act: InspectActions, no_hook_stays: None) -> None:
@@ -235,31 +243,37 @@ def test_the_embedded_model_brings_its_chats_and_its_sae(monkeypatch: pytest.Mon
     assert "Describing features" in phases
 
 
+def endpoint_of(context: Context) -> Callable[..., Callable[..., Any]]:
+    return lambda fn, work: action(fn, context, context.on_device(work))
+
+
 def test_the_endpoints_give_plain_values(context: Context, no_hook_stays: None) -> None:
     bank = context.banks.get(DEFAULT_KEY)
-    passages = inspect_tab_api.passages_endpoint(context)(3, PARAGRAPHS)
+    asked = endpoint_of(context)
+    passages = asked(inspect_tab_api.activating_passages, activating_steps)(3, PARAGRAPHS)
     assert [s["sign"] for s in passages["signs"]] == [1, -1] and len(passages["random"]) == 16
     best = passages["signs"][0]["passages"]
     assert best[0]["value"] >= best[-1]["value"] and best[0]["token"] in PARAGRAPHS
-    tokens = inspect_tab_api.text_endpoint(context)("Hello there", 3, "vector", False)
+    tokens = asked(inspect_tab_api.token_activations, read_text)("Hello there", 3, "vector", False)
     found, _ = read_text(context, bank, 3, "Hello there", "vector", False)
     assert tokens == [vars(t) for t in found.tokens] and "".join(t["text"] for t in tokens) == "Hello there"
-    lens = inspect_tab_api.lens_endpoint(context)(3)
+    lens = asked(inspect_tab_api.logit_lens, lens_steps)(3)
     assert [(r["site"], r["sign"]) for r in lens] == [("effect", 1), ("effect", -1), ("vector", 1), ("vector", -1)]
-    geometry = inspect_tab_api.geometry_endpoint(context)("vector")
+    geometry = asked(inspect_tab_api.geometry, geometry_steps)("vector")
     assert torch.allclose(torch.tensor(geometry["cosines"]), torch.eye(8), atol=1e-3)
-    words = inspect_tab_api.words_endpoint(context)(0)
+    words = asked(inspect_tab_api.describe_vector, description_steps)(0)
     assert set(words) == {"question", "vector", "random", "unpatched"}
     json.dumps([passages, tokens, lens, geometry, words], allow_nan=False)
 
 
 def test_the_endpoints_tell_failures_in_one_line(context: Context) -> None:
+    asked = endpoint_of(context)
     for call in (
-        lambda: inspect_tab_api.features_endpoint(context)(0),
-        lambda: inspect_tab_api.lens_endpoint(context)(99),
-        lambda: inspect_tab_api.passages_endpoint(context)(0, ""),
-        lambda: inspect_tab_api.text_endpoint(context)(""),
-        lambda: inspect_tab_api.words_endpoint(context)(-1),
+        lambda: asked(inspect_tab_api.sae_features, sae_steps)(0),
+        lambda: asked(inspect_tab_api.logit_lens, lens_steps)(99),
+        lambda: asked(inspect_tab_api.activating_passages, activating_steps)(0, ""),
+        lambda: asked(inspect_tab_api.token_activations, read_text)(""),
+        lambda: asked(inspect_tab_api.describe_vector, description_steps)(-1),
     ):
         with pytest.raises(gr.Error):
             call()
@@ -267,7 +281,7 @@ def test_the_endpoints_tell_failures_in_one_line(context: Context) -> None:
 
 def test_stored_features_need_no_sae(tiny: LoadedModel, stored: VectorBank) -> None:
     context = Context(tiny, BankCache(stored))
-    found = inspect_tab_api.features_endpoint(context)(0)
+    found = endpoint_of(context)(inspect_tab_api.sae_features, sae_steps)(0)
     assert [f["feature"] for f in found["nearest"]] == [7, 9] and found["nearest"][0]["mark"] == "pirate"
     assert (found["explained"], found["random_explained"], found["random_nearest"]) == (0.5, 0.2, 0.25)
     with pytest.raises(MelboError):

@@ -11,8 +11,9 @@ import gradio as gr
 import pytest
 import torch
 
-from melbo.app.api import strip_endpoint, vectors_endpoint
+from melbo.app import api
 from melbo.app.context import BankCache, Context, Limits
+from melbo.app.endpoint import action
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.bank.handlers import edited
 from melbo.app.tabs.strip.handlers import Calibration, Card, Strip, grid, scale_strip
@@ -175,9 +176,10 @@ def test_another_label_leaves_the_strip_and_another_vector_does_not(context: Con
 
 
 def test_the_endpoints_say_the_same(context: Context) -> None:
-    *_, cards = strip_endpoint(context)(BOMB, 0, [-2.0, 2.0])
+    run = context.on_device(scale_strip, Calibration())
+    *_, cards = action(api.scale_strip, context, run)(BOMB, 0, [-2.0, 2.0])
     assert [c["scale"] for c in cards] == [-2.0, 2.0] and {"text", "coherence", "refusal", "same", "kind"} <= set(
         cards[0]
     )
-    listed = vectors_endpoint(context)()
+    listed = action(api.vectors, context)()
     assert [v["vector"] for v in listed] == list(range(8)) and listed[1]["scale"] == -1.5

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 from melbo.app.context import DEFAULT_KEY, BankCache, Context, Limits
+from melbo.app.endpoint import action
 from melbo.app.jobs.event import JobEvent, newest, seconds_left
 from melbo.app.jobs.worker import JobHandle, Stopped, follow, watched
 from melbo.app.tabs.sweep import api as sweep_tab_api
@@ -374,11 +376,9 @@ def test_the_time_left_is_told_once_it_is_known() -> None:
         assert JobEvent("", done, total, seconds_left(done, total, elapsed)).place == shown
 
 
-def test_the_endpoint_gives_the_same_rows(context: Context, swept: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        sweep_tab_api, "sweep_steps", lambda c, b, r: sweep_steps(c, b, replace(r, new_tokens=6), Letters)
-    )
-    run = sweep_tab_api.sweep_endpoint(context)
+def test_the_endpoint_gives_the_same_rows(context: Context, swept: Sweep) -> None:
+    steps = partial(sweep_steps, context)
+    run = action(sweep_tab_api.r_sweep, context, lambda b, r: steps(b, replace(r, new_tokens=6), Letters))
     *_, last = run(BOMB, "0.5, 1", 2, 2)
     assert last["complete"] and last == sweep_tab_api.as_values(swept)
     assert last["rows"][0]["trained"]["answers"] == list(swept.rows[0].found.completions[0])

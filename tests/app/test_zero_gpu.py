@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from melbo.app import layout
-from melbo.app.api import changes_endpoint, chat_endpoint, strip_endpoint
+from melbo.app import api, layout
 from melbo.app.context import BankCache, Context, Limits
+from melbo.app.endpoint import action
 from melbo.app.jobs import device
 from melbo.app.jobs.device import START, on_device
 from melbo.app.jobs.event import result_of
@@ -24,6 +24,8 @@ from melbo.app.tabs.bank.handlers import read_tokens
 from melbo.app.tabs.discover.api import discover_endpoint
 from melbo.app.tabs.models.actions import ModelsActions
 from melbo.app.tabs.models.handlers import base_of, random_steps
+from melbo.app.tabs.steer.handlers import compare, last_changes
+from melbo.app.tabs.strip.handlers import Calibration, scale_strip
 from melbo.app.tabs.sweep.handlers import Request, sweep_steps
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, MelboError
@@ -58,10 +60,10 @@ def last(values: Iterator[Any]) -> Any:
 
 
 RUNS: dict[str, Callable[[Context], Any]] = {
-    "chat": lambda c: last(chat_endpoint(c)(BOMB, [0], [1.5], max_new_tokens=8)),
-    "strip": lambda c: last(strip_endpoint(c)(BOMB, 0, [-1.0, 1.0])),
-    "token changes": lambda c: changes_endpoint(c)(BOMB, "a short answer", 1, 1.0),
-    "discover": lambda c: last(discover_endpoint(c)(BOMB, vectors=4, steps=3)),
+    "chat": lambda c: last(action(api.chat, c, c.on_device(compare))(BOMB, [0], [1.5], max_new_tokens=8)),
+    "strip": lambda c: last(action(api.scale_strip, c, c.on_device(scale_strip, Calibration()))(BOMB, 0, [-1.0, 1.0])),
+    "token changes": lambda c: action(api.token_changes, c, c.on_device(last_changes))(BOMB, "a short answer", 1, 1.0),
+    "discover": lambda c: last(action(discover_endpoint(c))(BOMB, vectors=4, steps=3)),
     "sweep": lambda c: [(row.radius, row.found.diversity) for row in sweep(c).rows],
     "logit lens": lambda c: on_device(partial(read_tokens, c))(c.banks.get("default"), 0),
     "random vectors": lambda c: random_vectors(c).vectors.tolist(),
@@ -117,7 +119,7 @@ def test_the_work_is_done_elsewhere_and_our_errors_come_back_whole(spaces: Space
 def test_a_visitor_without_gpu_time_is_told_so(context: Context, spaces: Spaces) -> None:
     spaces.refusal = "You have exceeded your free ZeroGPU quota (60s requested vs. 3s left). Try again in 1:00:00."
     with pytest.raises(Exception, match=r"ZeroGPU: You have exceeded your free ZeroGPU quota"):
-        last(chat_endpoint(context)(BOMB))
+        last(action(api.chat, context, context.on_device(compare))(BOMB))
 
 
 def test_a_closed_run_stops(spaces: Spaces, tmp_path: Path) -> None:

@@ -22,11 +22,6 @@ def waiting(elem_id: str) -> gr.HTML:
     return gr.HTML("", elem_id=elem_id, elem_classes="waiting", padding=False)
 
 
-def shown_on(place: gr.HTML) -> dict[str, Any]:
-    """Arguments of an event that tells its place there."""
-    return {"show_progress": "minimal", "show_progress_on": place}
-
-
 def bound_places(demo: gr.Blocks, each: int = PLACES) -> None:
     """Refuse a request of a page that has `each` waiting, or of an address that has SHARE of the queue. Call once,
     after `demo.queue(max_size=...)`.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from melbo.app.context import Context
-from melbo.app.endpoint import endpoint, plain_errors, states
+from melbo.app.endpoint import endpoint, states
 from melbo.app.jobs.device import MODEL_EVENT
 from melbo.app.jobs.event import JobEvent
 from melbo.app.tabs.discover.handlers import discover_steps, read_request
@@ -19,15 +19,14 @@ from melbo.prompts import BOMB, DEFAULT_SYSTEM
 
 def publish(context: Context) -> None:
     """Add the endpoint; call inside the Blocks."""
-    endpoint(discover_endpoint(context), "discover", **MODEL_EVENT)
+    endpoint(discover_endpoint(context), **MODEL_EVENT)
 
 
 def discover_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:
-    """The function behind /discover."""
+    """The function behind /discover, whose defaults depend on the model."""
     run = context.on_device(discover_steps)
     first, last = default_layers(context.loaded.n_layers)
 
-    @plain_errors
     def discover(
         prompts: str = BOMB,
         method: Literal["melbo", "dct", "power", "random"] = "melbo",

@@ -12,14 +12,16 @@ from typing import Any
 
 import gradio as gr
 
+from melbo.app.choices import example_prompts
 from melbo.app.downloads import Downloads, bank_name, zip_bank
-from melbo.app.events import LOCAL, QUIET, SHARED, model_event
+from melbo.app.events import LOCAL, QUIET, SHARED, connect, model_event
 from melbo.app.jobs.event import newest
 from melbo.app.jobs.waiting import waiting
-from melbo.app.notice import notice, with_notice
+from melbo.app.notice import notice
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.discover.api import publish
 from melbo.app.tabs.discover.handlers import (
+    METHOD_NAMES,
     METHODS,
     Checkpoints,
     Curve,
@@ -32,13 +34,14 @@ from melbo.app.tabs.discover.handlers import (
     read_request,
 )
 from melbo.app.tabs.discover.html import EMPTY, done_html, layers_html, running_html
-from melbo.app.tabs.discover.parts import Buttons, Settings, build_settings
-from melbo.app.widgets.controls import downloads_by, hidden_file
-from melbo.app.widgets.panel import panel
+from melbo.app.widgets.controls import downloads_by, hidden_file, panel, prompt_box, slider
 from melbo.app.widgets.progress import empty_html, status_html
 from melbo.bank.facts import BaseModel
 from melbo.errors import MelboError
 from melbo.inspect.stored import stored_atlas
+
+MAX_STEPS = 500
+"""End of the slider; a Space's limit may be lower."""
 
 
 class DiscoverActions:
@@ -122,76 +125,89 @@ class DiscoverActions:
         return self.files.write(f"{bank_name(bank)}.zip", partial(zip_bank, bank))
 
 
-def build(tab: TabContext) -> None:
-    """Add the tab's content and events; call inside its gr.Tab."""
-    act = DiscoverActions(tab)
-    publish(tab.context)
-    ticket = gr.State("")
-    curve, made = gr.State(Curve()), gr.State("")
-    bank = tab.context.own_bank
-    said = notice("discover-notice")
-    with gr.Row(elem_id="discover"):
-        with gr.Column(scale=3, min_width=300):
-            settings, picture = build_settings(bank, tab.context.limits)
-        with gr.Column(scale=4, min_width=300):
-            with gr.Row(elem_id="discover-buttons"):
-                start = gr.Button("Start", variant="primary", scale=0, min_width=110, elem_id="discover-start")
-                stop = gr.Button("Stop", scale=0, min_width=110, elem_id="discover-stop")
-                resume = gr.Button("Resume", visible=False, scale=0, min_width=110, elem_id="discover-resume")
-                place = waiting("discover-place")
-            status = panel(empty_html(EMPTY), "text", "chart", "progress", "discover", elem_id="discover-status")
-            with gr.Row(visible=False, elem_id="discover-after") as after:
-                steer = gr.Button("Try it in Steer", variant="primary", min_width=0, elem_id="discover-steer")
-                look = gr.Button("Look at the bank", min_width=0, elem_id="discover-bank")
-                download = gr.Button("Download (zip)", min_width=0, elem_id="discover-download")
-            file = hidden_file("discover-file")
-    buttons = Buttons(start, stop, resume, after, steer, look, download, file)
-    _connect(tab, act, said, settings, buttons, (ticket, curve, made), (status, place))
-    before = gr.State(bank.base_model)
-    suited = [settings.source, settings.target, settings.n_vectors, settings.radius, settings.system]
-    shown = [tab.bank_key, settings.source, settings.target]
-    tab.bank_key.change(with_notice(act.follow, 6), [tab.bank_key, before], [said, before, *suited], **LOCAL).then(
-        with_notice(act.layers, 1), shown, [said, picture], **LOCAL
-    )  # then: the model may be shallower
-    page = gr.context.Context.root_block
-    assert page is not None
-    page.load(lambda: secrets.token_urlsafe(16), None, ticket, **LOCAL)
-    gr.on(
-        [settings.source.input, settings.target.input],
-        with_notice(act.layers, 1),
-        shown,
-        [said, picture],
-        trigger_mode="always_last",
-        **LOCAL,
-    )
-    settings.auto.change(
-        None, settings.auto, settings.radius, js="(auto) => ({interactive: !auto, __type__: 'update'})", **QUIET
-    )
-    settings.method.input(
-        lambda method: default_steps(method, tab.context.limits.steps) if method in METHODS else 1,
-        settings.method,
-        settings.steps,
-        **LOCAL,
-    )
+class DiscoverTab:
+    """The tab's components and events; made inside its gr.Tab."""
 
+    def __init__(self, tab: TabContext) -> None:
+        self.tab, self.act = tab, DiscoverActions(tab)
+        publish(tab.context)
+        self.bank = tab.context.own_bank
+        self.said = notice("discover-notice")
+        self.on = partial(connect, self.said)
+        with gr.Row(elem_id="discover"):
+            with gr.Column(scale=3, min_width=300):
+                self._settings()
+            with gr.Column(scale=4, min_width=300):
+                self._run()
+        self._follow()
 
-def _connect(
-    tab: TabContext,
-    act: DiscoverActions,
-    said: gr.HTML,
-    settings: Settings,
-    buttons: Buttons,
-    states: tuple[gr.State, gr.State, gr.State],
-    shown: tuple[gr.HTML, gr.HTML],
-) -> None:
-    (ticket, curve, made), (status, place) = states, shown
-    long = model_event(place)
-    inputs = [ticket, tab.bank_key, *settings]
-    outputs = [said, curve, status, made, tab.bank_key, buttons.resume, buttons.after]
-    started = buttons.start.click(with_notice(act.start, 6), inputs, outputs, **long)
-    resumed = buttons.resume.click(with_notice(act.resume, 6), inputs, outputs, **long)
-    after_stop = [said, status, buttons.resume]
-    buttons.stop.click(with_notice(act.stopped, 2), curve, after_stop, cancels=[started, resumed], **LOCAL)
-    buttons.steer.click(with_notice(act.steer, 2), made, [said, tab.pick, tab.tabs], **SHARED)
-    buttons.look.click(lambda: tab.go_to("bank"), None, tab.tabs, **LOCAL)
-    downloads_by(buttons.download, act.download, made, said, buttons.file)
+    def _settings(self) -> None:
+        """The inputs of `read_request`, after the bank, and the picture of the layers."""
+        bank, limits = self.bank, self.tab.context.limits
+        d, longest = defaults(bank, limits), min(MAX_STEPS, limits.steps)
+        prompts = gr.Textbox(
+            example_prompts(bank)[0],
+            label="Prompts",
+            info="One a line; vectors are trained on all of them.",
+            lines=2,
+            max_lines=8,
+            elem_id="discover-prompts",
+        )
+        names = [(METHOD_NAMES[m], m) for m in METHODS]
+        method = gr.Radio(names, value="melbo", label="Method", elem_id="discover-method")
+        with gr.Row():
+            self.source = slider("Source block", 0, d.last_layer - 1, d.source, "discover-source")
+            self.target = slider("Target block", 1, d.last_layer, d.target, "discover-target")
+        shown = layers_html(bank.base_model.n_layers, d.source, d.target, stored_atlas(bank))
+        self.picture = panel(shown, "text", "layers", elem_id="discover-layers")
+        with gr.Row():
+            self.count = slider("Vectors", 1, d.most_vectors, d.n_vectors, "discover-vectors")
+            steps = slider("Steps", 1, longest, default_steps("melbo", longest), "discover-steps")
+        with gr.Accordion("More", open=False):
+            auto = gr.Checkbox(label="Choose R from the model", value=False, elem_id="discover-auto")
+            norm = "R, in mean residual norms"
+            self.radius = gr.Number(d.radius, label=norm, minimum=0, elem_id="discover-radius")
+            self.system = prompt_box(d.system, label="System prompt")
+            seed = gr.Number(bank.config.seed, label="Seed", precision=0, minimum=0)
+        layers = [self.source, self.target]
+        self.settings = [prompts, self.system, method, *layers, auto, self.radius, self.count, steps, seed]
+        auto.change(None, auto, self.radius, js="(auto) => ({interactive: !auto, __type__: 'update'})", **QUIET)
+        method.input(lambda name: default_steps(name, limits.steps) if name in METHODS else 1, method, steps, **LOCAL)
+
+    def _run(self) -> None:
+        """Start, stop, resume; what is found; and where to go with it."""
+        tab, act = self.tab, self.act
+        ticket, curve, made = gr.State(""), gr.State(Curve()), gr.State("")
+        with gr.Row(elem_id="discover-buttons"):
+            start = gr.Button("Start", variant="primary", scale=0, min_width=110, elem_id="discover-start")
+            stop = gr.Button("Stop", scale=0, min_width=110, elem_id="discover-stop")
+            resume = gr.Button("Resume", visible=False, scale=0, min_width=110, elem_id="discover-resume")
+            place = waiting("discover-place")
+        status = panel(empty_html(EMPTY), "text", "chart", "progress", "discover", elem_id="discover-status")
+        with gr.Row(visible=False, elem_id="discover-after") as after:
+            steer = gr.Button("Try it in Steer", variant="primary", min_width=0, elem_id="discover-steer")
+            look = gr.Button("Look at the bank", min_width=0, elem_id="discover-bank")
+            download = gr.Button("Download (zip)", min_width=0, elem_id="discover-download")
+        downloads_by(download, act.download, made, self.said, hidden_file("discover-file"))
+        inputs, outputs = [ticket, tab.bank_key, *self.settings], [curve, status, made, tab.bank_key, resume, after]
+        long = model_event(place)
+        runs = [self.on(start.click, act.start, inputs, outputs, **long)]
+        runs.append(self.on(resume.click, act.resume, inputs, outputs, **long))
+        self.on(stop.click, act.stopped, curve, [status, resume], cancels=runs, **LOCAL)
+        self.on(steer.click, act.steer, made, [tab.pick, tab.tabs], **SHARED)
+        look.click(lambda: tab.go_to("bank"), None, tab.tabs, **LOCAL)
+        page = gr.context.Context.root_block
+        assert page is not None
+        page.load(lambda: secrets.token_urlsafe(16), None, ticket, **LOCAL)
+
+    def _follow(self) -> None:
+        """Another bank, other layers."""
+        before = gr.State(self.bank.base_model)
+        suited = [self.source, self.target, self.count, self.radius, self.system]
+        shown = [self.tab.bank_key, self.source, self.target]
+        followed = self.on(
+            self.tab.bank_key.change, self.act.follow, [self.tab.bank_key, before], [before, *suited], **LOCAL
+        )
+        self.on(followed.then, self.act.layers, shown, [self.picture], **LOCAL)  # then: the model may be shallower
+        moved = [self.source.input, self.target.input]
+        self.on(moved, self.act.layers, shown, [self.picture], trigger_mode="always_last", **LOCAL)

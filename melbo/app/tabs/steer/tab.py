@@ -9,122 +9,90 @@ from typing import Any
 import gradio as gr
 
 from melbo.app.context import DEFAULT_KEY
-from melbo.app.events import LOCAL, QUIET, SLOW, model_event
-from melbo.app.notice import with_notice
+from melbo.app.events import LOCAL, QUIET, SLOW, connect, model_event
 from melbo.app.render import script
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.models.actions import ModelsActions
 from melbo.app.tabs.steer.actions import SteerActions
 from melbo.app.tabs.steer.arrival import Arrival
-from melbo.app.tabs.steer.parts import SteerParts, build_parts
+from melbo.app.tabs.steer.parts import SteerParts
 
 
-def build(tab: TabContext) -> None:
-    """Add the tab's content and events; call inside its gr.Tab."""
-    parts = build_parts(tab.context)
-    count = gr.State(1)
-    act = SteerActions(tab.context)
-    _controls(tab, parts, act, count)
-    _chat(tab, parts, act)
-    _share(tab, parts, act)
-    _arrivals(tab, parts, act, count)
+class SteerTab:
+    """The tab's components and events; made inside its gr.Tab."""
 
+    def __init__(self, tab: TabContext) -> None:
+        self.tab, self.act, self.parts = tab, SteerActions(tab.context), SteerParts(tab.context)
+        parts, count = self.parts, gr.State(1)
+        self.on = partial(connect, parts.said)
+        self.panes = [parts.left, parts.right]
+        each = [c for p in parts.places for c in (p.row, p.vector, p.scale, p.bar)]
+        self.mix = [*each, parts.add, count]
+        """Outputs of `SteerActions.mix`."""
+        self.now = [count, *parts.mix]
+        """What is shown of it."""
+        self._controls()
+        self._chat()
+        self._share()
+        self._arrivals()
 
-def _mix_outputs(parts: SteerParts, count: gr.State) -> list[Any]:
-    """Outputs of `SteerActions.mix`."""
-    each = [c for p in parts.places for c in (p.row, p.vector, p.scale, p.bar)]
-    return [*each, parts.add, count]
+    def _controls(self) -> None:
+        """Presets, vectors, sides."""
+        key, parts, act, on, mix = self.tab.bank_key, self.parts, self.act, self.on, self.mix
+        chosen = [parts.note, *self.panes, parts.head, *mix]
+        on(parts.preset.input, act.pick_preset, [key, parts.preset, *self.panes], chosen, **LOCAL)
+        on(parts.add.click, act.add, [key, *self.now], mix, **LOCAL)
+        for i, place in enumerate(parts.places):
+            picked = [place.scale, place.bar, parts.preset, parts.note]
+            on(place.vector.input, partial(act.pick_vector, i == 0), [key, place.vector], picked, **LOCAL)
+            on(place.remove.click, partial(act.remove, i), [key, *self.now], mix, **LOCAL)
+        told = "(side) => ({visible: side === 'prompt', __type__: 'update'})"
+        parts.side.change(None, parts.side, parts.instruction, js=told, **QUIET)
 
+    def _chat(self) -> None:
+        """Send, stop, retry, edit, clear, colour."""
+        key, parts, act, on = self.tab.bank_key, self.parts, self.act, self.on
+        shown = [*self.panes, parts.head, parts.tokens]
+        busy = model_event(parts.right)
+        values = [key, parts.colour, *self.panes, *parts.values]
+        asked = [parts.send.click, parts.text.submit]
+        sent = on(asked, act.send, [parts.text, *values], [parts.text, *shown], **busy)
+        repeated = on(parts.retry.click, act.retry, values, shown, cancels=[sent], **busy)
+        coloured = on(parts.colour.change, act.colour, values, [parts.tokens], **busy)
+        stops: dict[str, Any] = {"cancels": [sent, repeated, coloured]}
+        parts.stop.click(None, **stops, **QUIET)
+        on(parts.edit.click, act.edit, self.panes, [parts.text, *self.panes, parts.tokens], **stops, **LOCAL)
+        on(parts.clear.click, act.clear, [key, *parts.values], shown, **stops, **LOCAL)
 
-def _controls(tab: TabContext, parts: SteerParts, act: SteerActions, count: gr.State) -> None:
-    """Presets, vectors, sides."""
-    key, mix = tab.bank_key, _mix_outputs(parts, count)
-    parts.preset.input(
-        with_notice(act.pick_preset, len(mix) + 4),
-        [key, parts.preset, parts.left, parts.right],
-        [parts.notice, parts.note, parts.left, parts.right, parts.head, *mix],
-        **LOCAL,
-    )
-    now = [key, count, *(c for p in parts.places for c in (p.vector, p.scale))]
-    parts.add.click(with_notice(act.add, len(mix)), now, [parts.notice, *mix], **LOCAL)
-    for i, place in enumerate(parts.places):
-        place.vector.input(
-            with_notice(partial(act.pick_vector, i == 0), 4),
-            [key, place.vector],
-            [parts.notice, place.scale, place.bar, parts.preset, parts.note],
-            **LOCAL,
-        )
-        place.remove.click(with_notice(partial(act.remove, i), len(mix)), now, [parts.notice, *mix], **LOCAL)
-    parts.side.change(
-        None, parts.side, parts.instruction, js="(side) => ({visible: side === 'prompt', __type__: 'update'})", **QUIET
-    )
+    def _share(self) -> None:
+        """Link, files, code."""
+        key, parts, act, on = self.tab.bank_key, self.parts, self.act, self.on
+        asked = [key, parts.text, parts.left, *parts.values]
+        linked = on(parts.link.click, act.link, asked, [parts.address], **LOCAL)
+        linked.then(None, parts.address, parts.address, js=script("address"), **QUIET)
+        values = [key, *self.panes, *parts.values]
+        on(parts.code.click, act.code, values, [parts.source], **LOCAL)
+        for button, kind, ending in ((parts.json, "application/json", "json"), (parts.markdown, "text/markdown", "md")):
+            written = on(button.click, partial(act.file, ending), values, [parts.file], **LOCAL)
+            saved = f"(text) => ({script('save')})(text, '{kind}', '{ending}')"
+            written.then(None, parts.file, None, js=saved, **QUIET)
 
+    def _arrivals(self) -> None:
+        """A link that is opened, another bank, and a vector sent by another tab."""
+        tab, parts, act, on = self.tab, self.parts, self.act, self.on
+        chosen = [parts.preset, parts.note, parts.head, *self.mix]
+        on(tab.pick.change, act.show_bank, [tab.bank_key, tab.pick], chosen, **LOCAL)
+        before = gr.State(DEFAULT_KEY)
+        followed = [before, *chosen, *self.panes, parts.tokens, parts.settings[0]]
+        on(tab.bank_key.change, act.follow, [tab.bank_key, before, tab.pick, *self.now], followed, **LOCAL)
 
-def _chat(tab: TabContext, parts: SteerParts, act: SteerActions) -> None:
-    """Send, stop, retry, edit, clear, colour."""
-    box, key = parts.box, tab.bank_key
-    panes = [parts.left, parts.right]
-    shown = [parts.left, parts.right, parts.head, parts.tokens]
-    busy = model_event(parts.right)
-    values = [key, parts.colour, *panes, *parts.values]
-    sent = gr.on(
-        [box.send.click, box.text.submit],
-        with_notice(act.send, 5),
-        [box.text, *values],
-        [parts.notice, box.text, *shown],
-        **busy,
-    )
-    repeated = box.retry.click(with_notice(act.retry, 4), values, [parts.notice, *shown], cancels=[sent], **busy)
-    coloured = parts.colour.change(with_notice(act.colour, 1), values, [parts.notice, parts.tokens], **busy)
-    running = [sent, repeated, coloured]
-    box.stop.click(None, cancels=running, **QUIET)
-    box.edit.click(
-        with_notice(act.edit, 4), panes, [parts.notice, box.text, *panes, parts.tokens], cancels=running, **LOCAL
-    )
-    box.clear.click(with_notice(act.clear, 4), [key, *parts.values], [parts.notice, *shown], cancels=running, **LOCAL)
+        controls = [*chosen, parts.text, parts.side, parts.instruction, *parts.settings]
+        opened = [tab.bank_key, before, *self.panes, *controls]
+        arrival = Arrival(act, ModelsActions(tab).open)
 
+        def arrive(request: gr.Request) -> Iterator[Any]:
+            yield from arrival.open(dict(request.query_params), len(opened))
 
-def _share(tab: TabContext, parts: SteerParts, act: SteerActions) -> None:
-    """Link, files, code."""
-    share = parts.share
-    values = [tab.bank_key, parts.left, parts.right, *parts.values]
-    share.link.click(
-        with_notice(act.link, 1),
-        [tab.bank_key, parts.box.text, parts.left, *parts.values],
-        [parts.notice, share.address],
-        **LOCAL,
-    ).then(None, share.address, share.address, js=script("address"), **QUIET)
-    share.code.click(with_notice(act.code, 1), values, [parts.notice, share.source], **LOCAL)
-    for button, kind, ending in ((share.json, "application/json", "json"), (share.markdown, "text/markdown", "md")):
-        button.click(with_notice(partial(act.file, ending), 1), values, [parts.notice, share.file], **LOCAL).then(
-            None, share.file, None, js=f"(text) => ({script('save')})(text, '{kind}', '{ending}')", **QUIET
-        )
-
-
-def _arrivals(tab: TabContext, parts: SteerParts, act: SteerActions, count: gr.State) -> None:
-    """A link that is opened, another bank, and a vector sent by another tab."""
-    mix = _mix_outputs(parts, count)
-    chosen = [parts.preset, parts.note, parts.head, *mix]
-    tab.pick.change(with_notice(act.show_bank, len(chosen)), [tab.bank_key, tab.pick], [parts.notice, *chosen], **LOCAL)
-    before = gr.State(DEFAULT_KEY)
-    places = [c for p in parts.places for c in (p.vector, p.scale)]
-    followed = [before, *chosen, parts.left, parts.right, parts.tokens, parts.settings[0]]
-    tab.bank_key.change(
-        with_notice(act.follow, len(followed)),
-        [tab.bank_key, before, tab.pick, count, *places],
-        [parts.notice, *followed],
-        **LOCAL,
-    )
-
-    controls = [*chosen, parts.box.text, parts.side, parts.instruction, *parts.settings]
-    opened = [tab.bank_key, before, parts.left, parts.right, *controls]
-    arrival = Arrival(act, ModelsActions(tab).open)
-
-    def arrive(request: gr.Request) -> Iterator[Any]:
-        yield from arrival.open(dict(request.query_params), len(opened))
-
-    page = gr.context.Context.root_block
-    assert page is not None
-    page.load(
-        with_notice(arrive, len(opened)), None, [parts.notice, *opened], **SLOW
-    )  # queued, or the key's change is not told
+        page = gr.context.Context.root_block
+        assert page is not None
+        on(page.load, arrive, None, opened, **SLOW)  # queued, or the key's change is not told

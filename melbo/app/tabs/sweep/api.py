@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from melbo.app.context import Context
-from melbo.app.endpoint import endpoint, plain_errors, states
+from melbo.app.endpoint import Run, endpoint, states
 from melbo.app.jobs.device import MODEL_EVENT
 from melbo.app.jobs.event import JobEvent
 from melbo.app.tabs.sweep.handlers import RADII, read_request, sweep_steps
@@ -20,30 +20,25 @@ NOTHING_YET: dict[str, Any] = {"rows": [], "suggested": None, "reason": "", "cal
 
 def publish(context: Context) -> None:
     """Add the endpoint; call inside the Blocks."""
-    endpoint(sweep_endpoint(context), "r_sweep", **MODEL_EVENT)
+    endpoint(r_sweep, context, context.on_device(sweep_steps), **MODEL_EVENT)
 
 
-def sweep_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:
-    """The function behind /r_sweep."""
-    run = context.on_device(sweep_steps)
+def r_sweep(
+    context: Context, run: Run, prompt: str = BOMB, radii: str = RADII, vectors: int = 8, steps: int = 40
+) -> Iterator[dict[str, Any]]:
+    """Train vectors at several R, answer with them, and measure; the same for random vectors of the same norm.
 
-    @plain_errors
-    def r_sweep(prompt: str = BOMB, radii: str = RADII, vectors: int = 8, steps: int = 40) -> Iterator[dict[str, Any]]:
-        """Train vectors at several R, answer with them, and measure; the same for random vectors of the same norm.
+    Args:
+        prompt: what vectors are trained on and answer.
+        radii: R in mean residual norms, as first:last:step or a list with commas.
+        vectors: vectors at each R.
+        steps: training steps.
 
-        Args:
-            prompt: what vectors are trained on and answer.
-            radii: R in mean residual norms, as first:last:step or a list with commas.
-            vectors: vectors at each R.
-            steps: training steps.
-
-        Returns:
-            The sweep so far: rows by R, the suggested R and why, the calibrated R, and whether it is complete.
-        """
-        request = read_request(context.limits, radii, vectors, steps, prompt)
-        yield from states(run(context.own_bank, request), NOTHING_YET, with_values)
-
-    return r_sweep
+    Returns:
+        The sweep so far: rows by R, the suggested R and why, the calibrated R, and whether it is complete.
+    """
+    request = read_request(context.limits, radii, vectors, steps, prompt)
+    yield from states(run(context.own_bank, request), NOTHING_YET, with_values)
 
 
 def with_values(shown: dict[str, Any], event: JobEvent[Sweep, Sweep]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,6 @@ from melbo.measure.embeddings import Embedder, load_embedder
 from melbo.organism.judge import judge_for
 from melbo.prompts import chat
 from melbo.radius_sweep.config import parse_radii
-from melbo.radius_sweep.plot import plot_sweep
 from melbo.radius_sweep.sweep import Sweep, SweepConfig, iter_sweep
 from melbo.steering.generate import Sampling
 
@@ -161,18 +159,6 @@ def own_radius(sweep: Sweep | None, bank: VectorBank) -> float | None:
     if sweep is None or not is_alike(sweep, bank):
         return None
     return bank.radius / (sweep.mean_residual_norm if sweep.config.unit == "residual" else 1.0)
-
-
-def fill_json(sweep: Sweep | None) -> Callable[[Path], Path]:
-    """What writes the sweep as JSON."""
-    kept = with_rows(sweep)
-    return lambda path: kept.save(path)
-
-
-def fill_png(sweep: Sweep | None) -> Callable[[Path], Path]:
-    """What draws the sweep as PNG."""
-    kept = with_rows(sweep)
-    return lambda path: plot_sweep(kept, path)
 
 
 def with_rows(sweep: Sweep | None) -> Sweep:

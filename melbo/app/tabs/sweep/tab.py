@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any, NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from melbo.app.choices import example_prompts
 from melbo.app.context import DEFAULT_KEY
 from melbo.app.downloads import Downloads, bank_name
-from melbo.app.events import LOCAL, model_event
+from melbo.app.events import LOCAL, connect, model_event
 from melbo.app.jobs.event import JobEvent, updates
 from melbo.app.jobs.waiting import waiting
-from melbo.app.notice import notice, with_notice
+from melbo.app.notice import notice
 from melbo.app.tab_context import TabContext
 from melbo.app.tabs.sweep.api import publish
 from melbo.app.tabs.sweep.handlers import (
@@ -23,36 +26,25 @@ from melbo.app.tabs.sweep.handlers import (
     RADII,
     checked_row,
     default_steps,
-    fill_json,
-    fill_png,
     first_choice,
     is_alike,
     own_radius,
     read_request,
     sweep_steps,
+    with_rows,
 )
 from melbo.app.tabs.sweep.html import answers_html, plot_html, summary_html
-from melbo.app.widgets.controls import downloads_by, hidden_file, slider
-from melbo.app.widgets.panel import panel
+from melbo.app.widgets.controls import downloads_by, hidden_file, panel, prompt_box, slider
 from melbo.app.widgets.progress import progress_html, status_html
 from melbo.errors import MelboError
 from melbo.inspect.stored import stored_sweep
+from melbo.radius_sweep.plot import plot_sweep
 from melbo.radius_sweep.sweep import Sweep
 
 VECTORS = 8
 STORED = "Stored beside the bank."
 SHEETS = ("text", "chart", "progress", "sweep")
 """Style sheets of what shows a sweep."""
-
-
-class View(NamedTuple):
-    """What shows a sweep: the outputs of `SweepActions.view`."""
-
-    sweep: gr.State
-    status: gr.HTML
-    plot: gr.HTML
-    radius: gr.Dropdown
-    answers: gr.HTML
 
 
 class SweepActions:
@@ -82,12 +74,8 @@ class SweepActions:
         bank = self.context.banks.get(key)
         sweep = stored_sweep(bank)
         button = gr.update(interactive=sweep is not None)
-        return (
-            example_prompts(bank)[0],
-            default_steps(bank, self.context.limits),
-            button,
-            *self.view(key, sweep, STORED),
-        )
+        steps = default_steps(bank, self.context.limits)
+        return example_prompts(bank)[0], steps, button, *self.view(key, sweep, STORED)
 
     def follow(self, key: str, sweep: Sweep | None, number: Any) -> tuple[Any, ...]:
         """The stored button and the view for another bank; a sweep of the same model and layers stays on show."""
@@ -135,98 +123,78 @@ class SweepActions:
 
     def json(self, key: str, sweep: Sweep | None) -> str:
         """Path of the sweep as JSON."""
-        name = bank_name(self.context.banks.get(key))
-        return self.files.write(f"{name}-sweep.json", fill_json(sweep))
+        return self._write(key, "json", with_rows(sweep).save)
 
     def png(self, key: str, sweep: Sweep | None) -> str:
         """Path of the plot."""
-        name = bank_name(self.context.banks.get(key))
-        return self.files.write(f"{name}-sweep.png", fill_png(sweep))
+        return self._write(key, "png", partial(plot_sweep, with_rows(sweep)))
+
+    def _write(self, key: str, ending: str, fill: Callable[[Path], object]) -> str:
+        return self.files.write(f"{bank_name(self.context.banks.get(key))}-sweep.{ending}", fill)
 
 
-class Settings(NamedTuple):
-    """The inputs of `SweepActions.run`, after the key."""
+class SweepTab:
+    """The tab's components and events; made inside its gr.Tab."""
 
-    radii: gr.Textbox
-    n_vectors: gr.Slider
-    steps: gr.Slider
-    prompt: gr.Textbox
+    def __init__(self, tab: TabContext) -> None:
+        self.tab, self.act = tab, SweepActions(tab)
+        publish(tab.context)
+        prompt, steps, button, *start = self.act.open(DEFAULT_KEY)
+        said = notice("sweep-notice")
+        self.on = partial(connect, said)
+        settings = self._settings(prompt, steps)
+        with gr.Row(elem_id="sweep-buttons"):
+            run = gr.Button("Run", variant="primary", scale=0, min_width=110, elem_id="sweep-run")
+            stop = gr.Button("Stop", scale=0, min_width=110, elem_id="sweep-stop")
+            known: dict[str, Any] = {"interactive": button["interactive"], "min_width": 140}
+            stored = gr.Button("Stored sweep", scale=0, elem_id="sweep-stored", **known)
+            place = waiting("sweep-place")
+        self._view(start)
+        with gr.Row(elem_id="sweep-export"):
+            as_json = gr.Button("Export JSON", size="sm", scale=0, min_width=130, elem_id="sweep-json")
+            as_png = gr.Button("Export PNG", size="sm", scale=0, min_width=130, elem_id="sweep-png")
+            file = hidden_file("sweep-file")
+        started = self.on(run.click, self.act.run, [tab.bank_key, *settings], self.view, **model_event(place))
+        stops: dict[str, Any] = LOCAL | {"cancels": [started]}
+        self.on(stop.click, self.act.stopped, self.sweep, [self.status], **stops)
+        self.on(stored.click, self.act.stored, tab.bank_key, self.view, **stops)
+        self._connect_view(stored)
+        for pressed, function in ((as_json, self.act.json), (as_png, self.act.png)):
+            downloads_by(pressed, function, [tab.bank_key, self.sweep], said, file)
 
-
-def build(tab: TabContext) -> None:
-    """Add the tab's content and events; call inside its gr.Tab."""
-    act = SweepActions(tab)
-    publish(tab.context)
-    prompt, steps, button, *start = act.open(DEFAULT_KEY)
-    said = notice("sweep-notice")
-    settings = _settings(tab, prompt, steps)
-    with gr.Row(elem_id="sweep-buttons"):
-        run = gr.Button("Run", variant="primary", scale=0, min_width=110, elem_id="sweep-run")
-        stop = gr.Button("Stop", scale=0, min_width=110, elem_id="sweep-stop")
-        stored = gr.Button(
-            "Stored sweep", scale=0, min_width=140, interactive=button["interactive"], elem_id="sweep-stored"
-        )
-        place = waiting("sweep-place")
-    view = _view(start)
-    with gr.Row(elem_id="sweep-export"):
-        as_json = gr.Button("Export JSON", size="sm", scale=0, min_width=130, elem_id="sweep-json")
-        as_png = gr.Button("Export PNG", size="sm", scale=0, min_width=130, elem_id="sweep-png")
-        file = hidden_file("sweep-file")
-    _connect(tab, act, said, settings, view, (run, stop, stored), place)
-    for pressed, function in ((as_json, act.json), (as_png, act.png)):
-        downloads_by(pressed, function, [tab.bank_key, view.sweep], said, file)
-
-
-def _settings(tab: TabContext, prompt: str, steps: int) -> Settings:
-    limits = tab.context.limits
-    with gr.Row(elem_id="sweep-settings"):
-        asked = gr.Textbox(prompt, label="Prompt", lines=1, max_lines=4, scale=3, min_width=260, elem_id="sweep-prompt")
-        label = "R, as first:last:step or a list"
-        radii = gr.Textbox(RADII, label=label, max_length=MAX_RADII_TEXT, scale=2, min_width=220, elem_id="sweep-radii")
+    def _settings(self, prompt: str, steps: int) -> list[Component]:
+        """The inputs of `SweepActions.run`, after the key."""
+        limits = self.tab.context.limits
         narrow: dict[str, Any] = {"scale": 1, "min_width": 190}
-        n_vectors = slider("Vectors", 2, min(MAX_VECTORS, limits.vectors), VECTORS, "sweep-vectors", **narrow)
-        count = slider("Steps", 1, min(200, limits.steps), min(steps, 200), "sweep-steps", **narrow)
-    return Settings(radii, n_vectors, count, asked)
+        with gr.Row(elem_id="sweep-settings"):
+            asked = prompt_box(prompt, "sweep-prompt", scale=3, min_width=260)
+            room: dict[str, Any] = {"max_length": MAX_RADII_TEXT, "scale": 2, "min_width": 220}
+            radii = gr.Textbox(RADII, label="R, as first:last:step or a list", elem_id="sweep-radii", **room)
+            n_vectors = slider("Vectors", 2, min(MAX_VECTORS, limits.vectors), VECTORS, "sweep-vectors", **narrow)
+            count = slider("Steps", 1, min(200, limits.steps), min(steps, 200), "sweep-steps", **narrow)
+        return [radii, n_vectors, count, asked]
 
+    def _view(self, start: list[Any]) -> None:
+        """The outputs of `SweepActions.view`, filled with what it gave."""
+        sweep, status, plot, select, answers = start
+        self.sweep = gr.State(sweep)
+        self.status = panel(status, *SHEETS, elem_id="sweep-status")
+        self.plot = panel(plot, *SHEETS, elem_id="sweep-plot", pick=True)
+        with gr.Row():
+            kind: dict[str, Any] = {"scale": 0, "interactive": True, "filterable": False, "min_width": 240}
+            given = {key: select[key] for key in ("choices", "value", "visible")}
+            self.radius = gr.Dropdown(**given, **kind, label="Answers at R", elem_id="sweep-radius")
+        self.answers = panel(answers, *SHEETS, elem_id="sweep-answers")
+        self.view = [self.sweep, self.status, self.plot, self.radius, self.answers]
 
-def _view(start: list[Any]) -> View:
-    """The components, filled with what `SweepActions.view` gave."""
-    sweep, status, plot, select, answers = start
-    state = gr.State(sweep)
-    told = panel(status, *SHEETS, elem_id="sweep-status")
-    drawn = panel(plot, *SHEETS, elem_id="sweep-plot", pick=True)
-    with gr.Row():
-        kind: dict[str, Any] = {"scale": 0, "interactive": True, "filterable": False, "min_width": 240}
-        given = {key: select[key] for key in ("choices", "value", "visible")}
-        radius = gr.Dropdown(**given, **kind, label="Answers at R", elem_id="sweep-radius")
-    return View(state, told, drawn, radius, panel(answers, *SHEETS, elem_id="sweep-answers"))
+    def _connect_view(self, stored: gr.Button) -> None:
+        """Another R; another bank."""
+        key, act, now = self.tab.bank_key, self.act, [self.tab.bank_key, self.sweep, self.radius]
 
+        def pick(event: gr.EventData, key: str, sweep: Sweep | None) -> tuple[Any, ...]:
+            number = (event._data or {}).get("index")
+            return number, *act.choose(key, sweep, number)
 
-def _connect(
-    tab: TabContext,
-    act: SweepActions,
-    said: gr.HTML,
-    settings: Settings,
-    view: View,
-    buttons: tuple[gr.Button, ...],
-    place: gr.HTML,
-) -> None:
-    """Run, stop, stored; another R; another bank."""
-    run, stop, stored = buttons
-    started = run.click(with_notice(act.run, len(view)), [tab.bank_key, *settings], [said, *view], **model_event(place))
-    stop.click(with_notice(act.stopped, 1), view.sweep, [said, view.status], cancels=[started], **LOCAL)
-    stored.click(with_notice(act.stored, len(view)), tab.bank_key, [said, *view], cancels=[started], **LOCAL)
-    view.radius.input(
-        with_notice(act.choose, 2), [tab.bank_key, view.sweep, view.radius], [said, view.plot, view.answers], **LOCAL
-    )
-
-    def pick(event: gr.EventData, key: str, sweep: Sweep | None) -> tuple[Any, ...]:
-        number = (event._data or {}).get("index")
-        return number, *act.choose(key, sweep, number)
-
-    view.plot.select(
-        with_notice(pick, 3), [tab.bank_key, view.sweep], [said, view.radius, view.plot, view.answers], **LOCAL
-    )
-    tab.bank_key.change(
-        with_notice(act.follow, 1 + len(view)), [tab.bank_key, view.sweep, view.radius], [said, stored, *view], **LOCAL
-    )
+        self.on(self.radius.input, act.choose, now, [self.plot, self.answers], **LOCAL)
+        self.on(self.plot.select, pick, now[:2], [self.radius, self.plot, self.answers], **LOCAL)
+        self.on(key.change, act.follow, now, [stored, *self.view], **LOCAL)
