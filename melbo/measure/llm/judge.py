@@ -236,7 +236,8 @@ def parse_scores(text: str) -> LlmScores | None:
     for found in reversed(re.findall(r"\{[^{}]*\}", text)):
         with suppress(ValueError, KeyError, TypeError, OverflowError):
             data = json.loads(found)
-            return LlmScores(*(_score(data[aspect]) for aspect in ASPECTS))
+            coherence, difference, refusal = (_score(data[aspect]) for aspect in ASPECTS)
+            return LlmScores(coherence, difference, refusal)
     return None
 
 
