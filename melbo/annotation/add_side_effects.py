@@ -17,10 +17,15 @@ from torch import Tensor
 
 from melbo.bank.annotation import Annotation, ScaleRow
 from melbo.measure.likelihood import first_token_kl
-from melbo.measure.side_effects import NEUTRAL_PROMPTS, off_target
 from melbo.models.load import LoadedModel
-from melbo.prompts import Message, chat
-from melbo.runs.progress import OnProgress
+from melbo.prompts import INNOCUOUS, Message, chat
+from melbo.runs.progress import OnProgress, notify
+from melbo.steering.generate import Sampling, complete
+
+SAMPLING = Sampling(max_new_tokens=32)
+"""Of the answers to the innocuous prompts."""
+ROWS = 64
+"""Rows of one forward pass."""
 
 
 def with_side_effects(
@@ -60,16 +65,37 @@ def with_side_effects(
     return filled
 
 
+def off_target(
+    loaded: LoadedModel,
+    rows: Tensor,
+    layer: int,
+    prompts: Sequence[Sequence[Message]],
+    progress: OnProgress | None = None,
+) -> list[tuple[float, float]]:
+    """For each row [n, d_model] the share of prompts whose answer changes, and the mean `first_token_kl`."""
+    unsteered = complete(loaded, prompts, sampling=SAMPLING)
+    found: list[tuple[float, float]] = []
+    for part in rows.split(max(1, ROWS // len(prompts))):
+        repeated, asked = part.repeat_interleave(len(prompts), dim=0), [*prompts] * len(part)  # vector-major
+        texts = complete(loaded, asked, repeated, layer, SAMPLING)
+        kl = first_token_kl(loaded, asked, repeated, layer).view(len(part), -1).mean(dim=1)
+        for i, value in enumerate(kl.tolist()):
+            own = texts[i * len(prompts) : (i + 1) * len(prompts)]
+            found.append((fmean(a != b for a, b in zip(own, unsteered, strict=True)), value))
+        notify(progress, len(found), len(rows))
+    return found
+
+
 def _measure(
     loaded: LoadedModel, rows: Tensor, layer: int, prompts: Sequence[Sequence[Message]], progress: OnProgress | None
 ) -> list[dict[str, Any]]:
     """The three numbers of each row [n, d_model], scale multiplied in."""
     system = next((m["content"] for m in prompts[0] if m["role"] == "system"), None)
-    neutral = [chat(user, system) for user in NEUTRAL_PROMPTS]
-    beside = off_target(loaded, rows, layer, neutral, progress=progress)
+    neutral = [chat(user, system) for user in INNOCUOUS]
+    beside = off_target(loaded, rows, layer, neutral, progress)
     repeated = rows.repeat_interleave(len(prompts), dim=0)
     kl = first_token_kl(loaded, [*prompts] * len(rows), repeated, layer).view(len(rows), -1).mean(dim=1)
     return [
-        {"kl": round(own, 4), "off_target": round(o.changed, 4), "off_target_kl": round(o.kl, 4)}
-        for own, o in zip(kl.tolist(), beside, strict=True)
+        {"kl": round(own, 4), "off_target": round(changed, 4), "off_target_kl": round(away, 4)}
+        for own, (changed, away) in zip(kl.tolist(), beside, strict=True)
     ]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -109,7 +109,7 @@ def annotate(
         found = [merged(old, new) for old, new in zip(bank.annotations, found, strict=True)]
     control = [table.control_row(s) for s in both if s > 0]
     details = {**settings, "prompts": asked, "unsteered": list(grid.unsteered), "embedder": embed.name}
-    details |= {"coherence_scale": scale.to_dict(), "control": [dump(row, none=False) for row in control]}
+    details |= {"coherence_scale": asdict(scale), "control": [dump(row, none=False) for row in control]}
     return replace(bank, annotations=tuple(found), details={**bank.details, "annotation": details})
 
 

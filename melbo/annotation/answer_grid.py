@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +93,7 @@ def answer_grid(
     total = len(vectors) * len(both) * len(prompts)
     state = _State(Checkpoint(checkpoint, key, ConfigError), total, progress)
     sampling = Sampling(max_new_tokens)
-    answers = [generate_tokens(loaded, [p], None, layer, sampling, "all", None, threading.Event())[0] for p in prompts]
+    answers = [generate_tokens(loaded, [p], sampling, None, layer)[0] for p in prompts]
     unsteered = decode(loaded, answers)
     try:
         cells = _screen_all(loaded, vectors, layer, prompts, answers, both, batch_size, state)

@@ -6,13 +6,13 @@ Each example gets "llm": coherence, difference and refusal of its steered answer
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from melbo.bank.annotation import Annotation, LlmScores, ScaleRow
 from melbo.bank.vector_bank import VectorBank
-from melbo.measure.llm.judge import ASPECTS, JudgeScores, LLMJudge
+from melbo.measure.llm.judge import ASPECTS, LLMJudge
 from melbo.prompts import chat
 from melbo.runs.progress import OnProgress
 
@@ -42,9 +42,9 @@ def with_llm_scores(bank: VectorBank, judge: LLMJudge, progress: OnProgress | No
     return replace(bank, annotations=tuple(_scored(note, i, found) for i, note in enumerate(bank.annotations)))
 
 
-def _scored(note: Annotation, index: int, found: dict[tuple[int, int], JudgeScores | None]) -> Annotation:
+def _scored(note: Annotation, index: int, found: dict[tuple[int, int], LlmScores | None]) -> Annotation:
     """The annotation with its scores."""
-    own = {k: LlmScores(**asdict(s)) for (i, k), s in found.items() if i == index and s is not None}
+    own = {k: s for (i, k), s in found.items() if i == index and s is not None}
     if not own:
         return note
     examples = tuple(replace(e, llm=own.get(k, e.llm)) for k, e in enumerate(note.examples))

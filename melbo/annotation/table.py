@@ -6,16 +6,14 @@ embeddings) than under every random vector at that size of scale, by at least MA
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from melbo.annotation.answer_grid import AnswerGrid
 from melbo.annotation.cluster_names import COHERENT, Effect
 from melbo.bank.annotation import ScaleRow
 from melbo.measure.coherence import CoherenceScale
-from melbo.measure.completions import Measurement, measure
+from melbo.measure.completions import Measurement, measure, rates
 from melbo.measure.embeddings import Embedder
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
@@ -122,16 +120,16 @@ def usable_ranges(scales: Sequence[float], usable: Sequence[bool]) -> tuple[tupl
 
 def scale_row(scale: float, answers: Sequence[Measurement], acts: int) -> ScaleRow:
     """Means and shares of answers; at least one."""
-    languages = Counter(m.language or "unknown" for m in answers)
+    found = rates(answers)
     return ScaleRow(
         scale=scale,
-        n=len(answers),
-        coherence=round(fmean(m.coherence for m in answers), 3),
-        refusal=round(fmean(m.refusal for m in answers), 4),
-        change=round(fmean(m.change for m in answers), 4),
-        same=round(fmean(m.same for m in answers), 4),
-        degenerate=round(fmean(m.degenerate for m in answers), 4),
-        languages=dict(sorted(languages.items(), key=lambda item: (-item[1], item[0]))),
+        n=found.n,
+        coherence=round(found.coherence, 3),
+        refusal=round(found.refusal, 4),
+        change=round(found.change, 4),
+        same=round(found.dud, 4),
+        degenerate=round(found.degenerate, 4),
+        languages=found.languages,
         acts=acts,
     )
 

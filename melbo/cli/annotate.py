@@ -19,7 +19,6 @@ from melbo.cli.show import table
 from melbo.measure.embeddings import load_embedder
 from melbo.measure.llm.judge import LLMJudge
 from melbo.measure.llm.limits import JudgeLimits
-from melbo.measure.llm.namer import LLMNamer
 from melbo.organism.judge import judge_for
 from melbo.prompts import chat
 from melbo.runs.progress import titled
@@ -75,7 +74,7 @@ def annotate_bank(
             load_embedder(embedder) if embedder else None,
             titled(show, "answering"),
             checkpoint,
-            LLMNamer(asker) if asker is not None and llm_names else None,
+            asker.name if asker is not None and llm_names else None,
             judge=judge_for(loaded) if judge else None,
             n_control=control,
             max_new_tokens=max_new_tokens,

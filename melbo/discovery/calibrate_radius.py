@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from melbo.discovery.problem import Problem
 from melbo.errors import ConfigError
 
 RATIO = 0.5
@@ -23,16 +23,6 @@ SMALLEST, LARGEST = 1e-3, 64.0
 """Range searched for R, in mean residual norms."""
 BROKEN = 1e6
 """Stands for a ratio that is not finite: the activations overflow."""
-
-
-class Outputs(Protocol):
-    """What calibration needs of a problem: see `melbo.discovery.problem.Problem`."""
-
-    def change(self, vectors: Tensor) -> Tensor:
-        """Change of the outputs, one row a vector."""
-
-    def push_forward(self, vectors: Tensor, tangents: Tensor) -> Tensor:
-        """Directional derivatives of it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,7 @@ class Calibration:
 
 
 def calibrate(
-    problem: Outputs, directions: Tensor, norm: float, ratio: float = RATIO, smallest: float = SMALLEST
+    problem: Problem, directions: Tensor, norm: float, ratio: float = RATIO, smallest: float = SMALLEST
 ) -> Calibration:
     """Find R.
 

@@ -104,8 +104,23 @@ def discover(
         start = random_vectors(config.n_vectors, loaded.d_model, radius, config.orthogonal, config.seed)
         found = run_method(problem, start.to(loaded.device), radius, config, run, reference, decoder)
         evaluation = found.reached or problem.evaluate(found.vectors, gradient=False)
-    details = {**details, **found.details}
-    return _to_bank(loaded, config, prompts, found, evaluation.objective, evaluation.output, radius, norm, details)
+    made = [found.vectors, evaluation.objective, evaluation.output, *([] if found.score is None else [found.score])]
+    if not all(bool(torch.isfinite(t).all()) for t in made):
+        raise TrainingError("the target activations are not finite at this radius; lower it, or use float32.")
+    return VectorBank(
+        vectors=found.vectors.to("cpu", torch.float32),
+        objective=evaluation.objective.to("cpu", torch.float32),
+        output_directions=torch.nn.functional.normalize(evaluation.output.to("cpu", torch.float32), dim=-1),
+        score=None if found.score is None else found.score.to("cpu", torch.float32),
+        config=config,
+        base_model=BaseModel(loaded.name, loaded.revision, loaded.d_model, loaded.n_layers),
+        radius=radius,
+        mean_residual_norm=norm,
+        prompts=tuple(tuple(dict(m) for m in p) for p in prompts),
+        versions=library_versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        details={**details, **found.details},
+    )
 
 
 def run_method(
@@ -200,34 +215,3 @@ def find_more_like(
         )
     found = discover(loaded, config, bank.prompts, progress, checkpoint, bank.vector(index))
     return replace(found, details={**found.details, "like": {"vector": index, "label": bank.label(index)}})
-
-
-def _to_bank(
-    loaded: LoadedModel,
-    config: DiscoveryConfig,
-    prompts: Sequence[Sequence[Message]],
-    found: Found,
-    objective: Tensor,
-    output: Tensor,
-    radius: float,
-    norm: float,
-    details: dict[str, Any],
-) -> VectorBank:
-    made = [found.vectors, objective, output, *([] if found.score is None else [found.score])]
-    if not all(bool(torch.isfinite(t).all()) for t in made):
-        raise TrainingError("the target activations are not finite at this radius; lower it, or use float32.")
-    base: dict[str, Any] = {"id": loaded.name, "revision": loaded.revision}
-    return VectorBank(
-        vectors=found.vectors.to("cpu", torch.float32),
-        objective=objective.to("cpu", torch.float32),
-        output_directions=torch.nn.functional.normalize(output.to("cpu", torch.float32), dim=-1),
-        score=None if found.score is None else found.score.to("cpu", torch.float32),
-        config=config,
-        base_model=BaseModel(d_model=loaded.d_model, n_layers=loaded.n_layers, **base),
-        radius=radius,
-        mean_residual_norm=norm,
-        prompts=tuple(tuple(dict(m) for m in p) for p in prompts),
-        versions=library_versions(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        details=details,
-    )

@@ -1,11 +1,12 @@
 """What every method evaluates: how the target activations change, and derivatives of that, for many vectors at once.
 
-A `Problem` is a set of slices (one per prompt) and the objective's settings. Rows are evaluated in chunks (memory.py)
-and shared out between the processes of `accelerate launch`; neither changes a result.
+A `Problem` is a set of slices (one per prompt) and the objective's settings. Rows are evaluated in chunks, as
+many at once as memory holds, and shared out between the processes of `accelerate launch`; neither changes a result.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +15,18 @@ import torch
 from torch import Tensor
 
 from melbo.config import DiscoveryConfig
-from melbo.discovery.batch_size import rows_per_chunk
 from melbo.discovery.derivatives import derivative_along, is_out_of_memory, twice_differentiable
 from melbo.discovery.objective import displacement, effect_overlap
 from melbo.errors import ConfigError, MemoryLimitError, TrainingError
 from melbo.models.load import LoadedModel
+from melbo.runs.free_memory import free_bytes
 from melbo.runs.processes import my_rows, sum_over_processes
 from melbo.steering.slices import Slice
+
+CHUNK_TOKENS = {"cpu": 4096, "cuda": 65536}
+"""Most tokens of one forward pass: more do not make a step faster."""
+MEMORY_SHARE = 0.5
+"""Share of the free memory that a chunk's activations may take."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +227,17 @@ class Problem:
         self._most_rows = rows // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def rows_per_chunk(piece: Slice, most: int | None = None) -> int:
+    """Rows of one forward and backward pass: what fits the free memory (a power of two), at most CHUNK_TOKENS."""
+    device = piece.source.device
+    rows = CHUNK_TOKENS.get(device.type, CHUNK_TOKENS["cpu"]) // piece.source.shape[1]
+    if piece.row_bytes:
+        sharing = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        fit = int(free_bytes(device) / sharing * MEMORY_SHARE / piece.row_bytes)
+        rows = min(rows, 1 << max(0, fit.bit_length() - 1))
+    return max(1, min(rows, most or rows))
 
 
 @contextmanager

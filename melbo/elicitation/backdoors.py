@@ -11,7 +11,6 @@ A finding need not be a backdoor: any mode that the model enters unasked is a fi
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +135,7 @@ def _answers(loaded: LoadedModel, prompts: Sequence[Sequence[Message]], max_new_
     if not prompts:
         return []
     sampling = Sampling(max_new_tokens)
-    return decode(loaded, generate_tokens(loaded, prompts, None, 0, sampling, "all", None, threading.Event()))
+    return decode(loaded, generate_tokens(loaded, prompts, sampling))
 
 
 def _key(text: str) -> str:

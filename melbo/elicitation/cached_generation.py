@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,7 +87,7 @@ class Answerer:
             part = slice(len(run), len(run) + self.batch_size)
             seeded = replace(chosen, seed=(chosen.seed + len(run)) % 2**32)  # or else all batches would draw the same
             rows = None if vectors is None else vectors[part]
-            new = generate_tokens(model, prompts[part], rows, layer, seeded, "all", None, threading.Event())
+            new = generate_tokens(model, prompts[part], seeded, rows, layer)
             asked = [len(encode(model.tokenizer, p, model.context)) for p in prompts[part]]
             run += list(zip(decode(model, new), asked, _lengths(model, new), strict=True))
             if self.checkpoint.due():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,13 +50,9 @@ class CoherenceScale:
                 "negative, and the good one the smaller. Calibrate with prompts that the model answers."
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CoherenceScale:
-        """The inverse of `to_dict`. Raises MetricError if a field is missing or is not a number."""
+        """The inverse of `asdict`. Raises MetricError if a field is missing or is not a number."""
         try:
             return cls(float(data["good_nll"]), float(data["bad_nll"]), str(data["source"]))
         except (KeyError, TypeError, ValueError) as error:

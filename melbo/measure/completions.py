@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from melbo.errors import MetricError
 from melbo.measure.coherence import CoherenceScale, coherence, typical_nll
 from melbo.measure.embeddings import Embedder
 from melbo.measure.likelihood import completion_nll
-from melbo.measure.text_metrics import distinct_n, diversity, is_degenerate, is_refusal, language, longest_repeated_run
+from melbo.measure.text_metrics import is_degenerate, is_refusal, language
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
 
@@ -30,10 +29,6 @@ class Measurement:
     """0 to 10, see `melbo.measure.coherence.coherence`."""
     nll: float | None
     """`typical_nll` under the unsteered model, nats a token; None for a text without tokens."""
-    distinct: float
-    """Share of distinct word pairs."""
-    longest_run: int
-    """Times in a row that the most repeated group of words comes."""
     refusal: bool
     language: str | None
     """ISO 639-1, None if the text is too short to tell."""
@@ -45,10 +40,6 @@ class Measurement:
     """Empty or a loop."""
     embedding: Tensor = field(repr=False, compare=False)
     """Sentence embedding [d] of the text."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields, without the embedding."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "embedding"}
 
 
 @dataclass(frozen=True)
@@ -65,14 +56,8 @@ class Rates:
     """Share equal to the unsteered answer."""
     change: float
     """Mean cosine distance to the unsteered answer."""
-    diversity: float
-    """Mean pairwise cosine distance of the completions' embeddings."""
-    languages: Mapping[str, int]
+    languages: dict[str, int]
     """Completions by language, most frequent first; "unknown" for None."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return vars(self) | {"languages": dict(self.languages)}
 
 
 def measure(
@@ -124,17 +109,11 @@ def measure(
 
 def _describe(text: str) -> dict[str, Any]:
     """The fields that depend on the text alone."""
-    return {
-        "distinct": distinct_n(text),
-        "longest_run": longest_repeated_run(text),
-        "refusal": is_refusal(text),
-        "language": language(text),
-        "degenerate": is_degenerate(text),
-    }
+    return {"refusal": is_refusal(text), "language": language(text), "degenerate": is_degenerate(text)}
 
 
 def rates(measurements: Sequence[Measurement]) -> Rates:
-    """Means and shares over measurements, and the diversity of their texts.
+    """Means and shares over measurements.
 
     Raises:
         MetricError: there are none.
@@ -149,6 +128,10 @@ def rates(measurements: Sequence[Measurement]) -> Rates:
         degenerate=fmean(m.degenerate for m in measurements),
         dud=fmean(m.same for m in measurements),
         change=fmean(m.change for m in measurements),
-        diversity=diversity(torch.stack([m.embedding for m in measurements])),
-        languages=dict(sorted(languages.items(), key=lambda item: (-item[1], item[0]))),
+        languages=most_frequent_first(languages),
     )
+
+
+def most_frequent_first(counts: Counter[str]) -> dict[str, int]:
+    """The counts, equal ones by name."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

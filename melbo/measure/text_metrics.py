@@ -75,8 +75,10 @@ phrases that public chat models use, and checked against chats whose kind is kno
 _REFUSAL = re.compile("|".join(p for patterns in REFUSALS.values() for p in patterns))
 
 
-def similarity(embeddings: Tensor) -> float:
-    """Mean pairwise cosine similarity of the rows of [n, d], from -1 to 1; 1 for fewer than two rows.
+def diversity(embeddings: Tensor) -> float:
+    """Mean pairwise cosine distance of the rows of [n, d], from 0 to 2; 0 for fewer than two rows.
+
+    The replication's code computes this; its text calls it similarity.
 
     Raises:
         MetricError: not a matrix, or a row is zero or not finite.
@@ -85,7 +87,7 @@ def similarity(embeddings: Tensor) -> float:
         raise MetricError(f"embeddings have shape {list(embeddings.shape)}; give [texts, dimensions].")
     n = len(embeddings)
     if n < 2:
-        return 1.0
+        return 0.0
     rows = embeddings.double()
     norms = rows.norm(dim=1, keepdim=True)
     if not bool(torch.isfinite(norms).all()) or bool((norms == 0).any()):
@@ -93,15 +95,7 @@ def similarity(embeddings: Tensor) -> float:
     unit = rows / norms
     # The sum over all ordered pairs is |sum of rows|^2; n of them are a row with itself.
     total = float(unit.sum(dim=0).square().sum())
-    return min(1.0, (total - n) / (n * (n - 1)))
-
-
-def diversity(embeddings: Tensor) -> float:
-    """Mean pairwise cosine distance of the rows of [n, d]: 1 - `similarity`, from 0 to 2; 0 for fewer than two rows.
-
-    The replication's code computes this; its text calls it similarity. Raises MetricError as `similarity` does.
-    """
-    return 1.0 - similarity(embeddings)
+    return 1.0 - min(1.0, (total - n) / (n * (n - 1)))
 
 
 def distinct_n(text: str, n: int = 2) -> float:
@@ -136,14 +130,6 @@ def _longest_run(units: list[str]) -> tuple[int, int]:
     return best
 
 
-def longest_repeated_run(text: str) -> int:
-    """How many times in a row the most repeated group of 1 to 8 words (or marks, or Chinese characters) occurs.
-
-    "a b a b a b" gives 3, a text without repetition 1, an empty one 0.
-    """
-    return _longest_run(_units(text))[0]
-
-
 def is_degenerate(text: str) -> bool:
     """Whether the text is empty or a loop.
 
@@ -176,16 +162,16 @@ def _identifier() -> Any:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
-def language(text: str, floor: int = LANGUAGE_FLOOR) -> str | None:
+def language(text: str) -> str | None:
     """The text's language as py3langid's ISO 639-1 code, or None.
 
-    None if the text has fewer than `floor` letters (one of a script without spaces, or a Hangul syllable, counts as
-    4), or if the likeliest of the 97 languages has a probability below 0.5. Fenced code is left out.
+    None if the text has fewer than LANGUAGE_FLOOR letters (one of a script without spaces, or a Hangul syllable, counts
+    as 4), or if the likeliest of the 97 languages has a probability below 0.5. Fenced code is left out.
     Source: Lui and Baldwin 2012, https://aclanthology.org/P12-3005.
     """
     prose = _CODE_BLOCK.sub(" ", text)
     letters = sum(c.isalpha() for c in prose) + 3 * len(_DENSE.findall(prose))
-    if letters < floor:
+    if letters < LANGUAGE_FLOOR:
         return None
     code, probability = _identifier().classify(prose)
     return str(code) if probability >= 0.5 else None

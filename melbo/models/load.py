@@ -76,8 +76,8 @@ def find_blocks(model: Any, path: str | None = None) -> nn.ModuleList:
         ModelError: there is no list of blocks, or none at `path`.
     """
     if path is not None:
-        blocks = _module_at(model, path)
-        if isinstance(blocks, nn.ModuleList) and len(blocks) > 0:
+        blocks = _blocks_at(model, path)
+        if blocks is not None:
             return blocks
         raise ModelError(f"{type(model).__name__} has no list of decoder blocks at {path!r}; {_known_lists(model)}.")
     roots = {
@@ -87,8 +87,8 @@ def find_blocks(model: Any, path: str | None = None) -> nn.ModuleList:
     }
     for root in (root for root in roots.values() if isinstance(root, nn.Module)):
         for name in _BLOCK_PATHS:
-            blocks = _module_at(root, name)
-            if isinstance(blocks, nn.ModuleList) and len(blocks) > 0:
+            blocks = _blocks_at(root, name)
+            if blocks is not None:
                 return blocks
     raise ModelError(
         f"{type(model).__name__} has no list of decoder blocks at {', '.join(_BLOCK_PATHS)} of its "
@@ -97,11 +97,12 @@ def find_blocks(model: Any, path: str | None = None) -> nn.ModuleList:
     )
 
 
-def _module_at(root: nn.Module, path: str) -> nn.Module | None:
+def _blocks_at(root: nn.Module, path: str) -> nn.ModuleList | None:
     try:
-        return root.get_submodule(path)
+        found = root.get_submodule(path)
     except AttributeError:
         return None
+    return found if isinstance(found, nn.ModuleList) and len(found) > 0 else None
 
 
 def _known_lists(model: nn.Module) -> str:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from melbo.measure.behaviour_judge import BehaviourJudge
-from melbo.measure.completions import Measurement, measure, rates
+from melbo.measure.completions import Measurement, measure, most_frequent_first, rates
 from melbo.measure.embeddings import Embedder
+from melbo.measure.text_metrics import diversity
 from melbo.models.load import LoadedModel
 from melbo.radius_sweep.result import Arm, Sweep
 from melbo.steering.generate import complete
@@ -66,14 +67,14 @@ def make_arm(objective: Tensor, answers: Sequence[Answers], counted: Sequence[st
     """
     measured = [m for a in answers for m in a.measured]
     overall = rates(measured)
-    diversity = sum(rates(a.measured).diversity for a in answers) / len(answers)
+    spread = sum(diversity(torch.stack([m.embedding for m in a.measured])) for a in answers) / len(answers)
     distinct = sum(distinct_answers(a.measured) for a in answers) / len(answers)
     low, high = np.quantile([m.coherence for m in measured], [0.25, 0.75])
     modes, planted = _counts(answers, counted)
     return Arm(
         objective=float(objective.mean()),
-        diversity=diversity,
-        similarity=1 - diversity,
+        diversity=spread,
+        similarity=1 - spread,
         distinct=distinct,
         coherence=overall.coherence,
         coherence_band=(float(low), float(high)),
@@ -81,7 +82,7 @@ def make_arm(objective: Tensor, answers: Sequence[Answers], counted: Sequence[st
         degenerate=overall.degenerate,
         dud=overall.dud,
         change=overall.change,
-        languages=dict(overall.languages),
+        languages=overall.languages,
         completions=tuple(tuple(m.text for m in a.measured) for a in answers),
         modes=modes,
         planted=planted,
@@ -109,5 +110,6 @@ def _counts(answers: Sequence[Answers], counted: Sequence[str]) -> tuple[dict[st
     if not shown:
         return None, None
     counts = Counter(shown)
-    ordered = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    return ordered, tuple(m for m in counted if m in counts and all(a.unsteered_mode != m for a in answers))
+    return most_frequent_first(counts), tuple(
+        m for m in counted if m in counts and all(a.unsteered_mode != m for a in answers)
+    )

@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from melbo.bank.vector_bank import BaseModel, VectorBank, library_versions
+from melbo.config import DiscoveryConfig
 from melbo.discovery.batched_radii import shares_passes, train_radii
 from melbo.discovery.discover import choose_radius, make_slices
 from melbo.discovery.problem import Problem, plain_attention
@@ -40,7 +42,7 @@ from melbo.steering.generate import complete
 from melbo.steering.random_vectors import control_vectors
 from melbo.steering.slices import mean_residual_norm
 
-__all__ = ["Sweep", "SweepConfig", "iter_sweep", "load_sweep", "run_sweep"]
+__all__ = ["Sweep", "SweepConfig", "load_sweep", "run_sweep"]
 
 ANSWER_ROWS = 128
 """About how many answers a batch holds: those of one or more whole R."""
@@ -55,23 +57,9 @@ def run_sweep(
     checkpoint: Path | None = None,
     bank: VectorBank | None = None,
     judge: BehaviourJudge | None = None,
+    each: Callable[[Sweep], object] = lambda _: None,
 ) -> Sweep:
-    """The complete sweep. Arguments and errors are those of `iter_sweep`."""
-    *_, found = iter_sweep(loaded, config, prompts, embedder, progress, checkpoint, bank, judge)
-    return found
-
-
-def iter_sweep(
-    loaded: LoadedModel,
-    config: SweepConfig,
-    prompts: Sequence[Sequence[Message]],
-    embedder: Embedder,
-    progress: OnProgress | None = None,
-    checkpoint: Path | None = None,
-    bank: VectorBank | None = None,
-    judge: BehaviourJudge | None = None,
-) -> Iterator[Sweep]:
-    """Yield the sweep so far: first without rows, then after each batch of R, until it is complete.
+    """The complete sweep.
 
     Args:
         config: settings; layers and steps left at None are resolved from the model's depth.
@@ -82,6 +70,7 @@ def iter_sweep(
             next to it; delete it once the sweep is saved. The result is the same, interrupted or not.
         bank: the bank that the sweep is for; its model, prompts and config must be those of the sweep.
         judge: counts the known behaviours in the answers; None if this model has no such judge.
+        each: called with the sweep so far: first without rows, then after each batch of R. Its exceptions cancel.
 
     Raises:
         ConfigError, PromptError: bad settings or prompts, or a judge of another model.
@@ -95,13 +84,13 @@ def iter_sweep(
     if bank is not None:
         bank.check_fits(loaded)
     with plain_attention(loaded):
-        task = _Task.of(loaded, config, prompts, embedder, judge)
+        task = _Task(loaded, config, prompts, embedder, judge)
         saved = Checkpoint(checkpoint, task.key, BankError)
         sweep = saved.load(lambda found: Sweep.of(found.values, found.path), lambda s: len(s.rows)) or task.start()
     if bank is not None:
         sweep.check_fits(bank)
     saved.save(sweep.values())
-    yield sweep
+    each(sweep)
     per_answer_batch = max(1, ANSWER_ROWS // (2 * config.n_vectors * len(prompts)))
     per_training = len(config.radii) if shares_passes(config.base) else 1
     bar = _Bar(progress, len(config.radii), config.base.steps or 0, per_training)
@@ -117,8 +106,9 @@ def iter_sweep(
                 sweep = replace(sweep, rows=(*sweep.rows, *rows))
                 saved.save(sweep.values())
                 bar.answered(len(sweep.rows))
-                yield sweep
+                each(sweep)
         training.delete()
+    return sweep
 
 
 def training_file(checkpoint: Path, first: int) -> Path:
@@ -145,42 +135,31 @@ class _Bar:
         notify(self.progress, done, self.total, what)
 
 
-@dataclass(frozen=True)
 class _Task:
     """What all R of a sweep share."""
 
-    loaded: LoadedModel
-    config: SweepConfig
-    prompts: tuple[list[Message], ...]
-    embedder: Embedder
-    judge: BehaviourJudge | None
-    problem: Problem
-    norms: tuple[float, ...]
-    """The radii in activation units."""
-    mean_norm: float
-    auto_norm: float | None
-    """The calibrated R in activation units."""
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         loaded: LoadedModel,
         config: SweepConfig,
         prompts: Sequence[Sequence[Message]],
         embedder: Embedder,
         judge: BehaviourJudge | None,
-    ) -> _Task:
+    ) -> None:
+        self.loaded, self.config, self.embedder, self.judge = loaded, config, embedder, judge
+        self.prompts = tuple(list(p) for p in prompts)
         base = config.base
         assert base.source_layer is not None and base.target_layer is not None
         slices = make_slices(loaded, prompts, base.source_layer, base.target_layer)
-        problem, mean = Problem(slices, base), mean_residual_norm(slices)
-        settings = [replace(base, radius=r, radius_unit=config.unit) for r in config.radii]
-        norms = tuple(choose_radius(problem, s, mean, Run())[0] for s in settings)
-        try:
-            auto = choose_radius(problem, replace(base, radius_unit="auto"), mean, Run())[0]
-        except ConfigError:  # in the range of the search the slice is too linear, or not linear at all
-            auto = None
-        return cls(loaded, config, tuple(list(p) for p in prompts), embedder, judge, problem, norms, mean, auto)
+        self.problem, self.mean_norm = Problem(slices, base), mean_residual_norm(slices)
+        self.norms = [self._norm(replace(base, radius=r, radius_unit=config.unit)) for r in config.radii]
+        self.auto_norm: float | None = None
+        with suppress(ConfigError):  # in the range of the search the slice is too linear, or not linear at all
+            self.auto_norm = self._norm(replace(base, radius_unit="auto"))
+
+    def _norm(self, settings: DiscoveryConfig) -> float:
+        """R in activation units."""
+        return choose_radius(self.problem, settings, self.mean_norm, Run())[0]
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -212,11 +191,7 @@ class _Task:
     def train(self, group: Sequence[int], bar: _Bar, saved: Path | None) -> Tensor:
         """Vectors [radii, n, d_model] of these radii, trained."""
         base, norms = self.config.base, [self.norms[i] for i in group]
-        run = Run(
-            partial(bar.trained, group[0]),
-            saved,
-            {**self.key, "radii": list(group)},
-        )
+        run = Run(partial(bar.trained, group[0]), saved, {**self.key, "radii": list(group)})
         with plain_attention(self.loaded):
             return train_radii(self.problem, base, norms, run)
 

@@ -10,7 +10,6 @@ keys survive a load and a save; without one, unknown keys are refused.
 from __future__ import annotations
 
 import json
-import math
 import re
 import reprlib
 import types
@@ -23,6 +22,7 @@ from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from melbo.errors import BankError, MelboError
+from melbo.runs.escape import number
 
 EXTRA = "extra"
 """Name of the field for unknown keys."""
@@ -191,7 +191,8 @@ def _fitting(kind: Any, raw: Any) -> Any:
     if kind is JsonValue or (kind in (str, bool, int) and type(raw) is kind):
         return raw
     if kind is float and type(raw) in (int, float):
-        return raw if abs(raw) < _EXACT else _finite(raw)
+        finite = number(raw)
+        return _MISSING if finite is None else raw if abs(raw) < _EXACT else finite
     if origin is tuple and isinstance(raw, (list, tuple)):
         every = args[1:] == (Ellipsis,)
         items = [_fitting(args[0 if every else min(i, len(args) - 1)], item) for i, item in enumerate(raw)]
@@ -209,10 +210,3 @@ def _fitting(kind: Any, raw: Any) -> Any:
         pairs = ((key, _fitting(args[1], item)) for key, item in raw.items())
         return {key: item for key, item in pairs if item is not _MISSING}
     return _MISSING
-
-
-def _finite(raw: float) -> Any:
-    try:
-        return float(raw) if math.isfinite(raw) else _MISSING
-    except OverflowError:
-        return _MISSING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -40,15 +40,13 @@ class Sampling(Settings):
 
 
 class _Watch(StoppingCriteria):
-    """Hands the tokens so far to a queue after each step, and stops when told to."""
+    """Hands over the new tokens after each step, and stops where the answer is True."""
 
-    def __init__(self, width: int, out: queue.Queue[Any] | None, stop: threading.Event) -> None:
-        self.width, self.out, self.stop = width, out, stop
+    def __init__(self, width: int, tell: Callable[[Tensor], bool]) -> None:
+        self.width, self.tell = width, tell
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # noqa: ARG002
-        if self.out is not None:
-            self.out.put(input_ids[:, self.width :].detach().cpu().clone())
-        return torch.full((input_ids.shape[0],), self.stop.is_set(), device=input_ids.device)
+        return torch.full((input_ids.shape[0],), self.tell(input_ids[:, self.width :]), device=input_ids.device)
 
 
 def complete(
@@ -76,8 +74,7 @@ def complete(
     for start in range(0, len(prompts), batch_size):
         part = slice(start, start + batch_size)
         rows = None if vectors is None else vectors[part]
-        new = generate_tokens(loaded, prompts[part], rows, layer, sampling, positions, None, threading.Event())
-        texts += decode(loaded, new)
+        texts += decode(loaded, generate_tokens(loaded, prompts[part], sampling, rows, layer, positions))
     return texts
 
 
@@ -107,9 +104,13 @@ def stream(
     out: queue.Queue[Any] = queue.Queue()
     stop = threading.Event()
 
+    def tell(tokens: Tensor) -> bool:
+        out.put(tokens.detach().cpu().clone())
+        return stop.is_set()
+
     def work() -> None:
         try:
-            generate_tokens(loaded, prompts, vectors, layer, sampling or Sampling(), positions, out, stop)
+            generate_tokens(loaded, prompts, sampling or Sampling(), vectors, layer, positions, tell)
             out.put(None)
         except BaseException as error:  # handed to the consumer's thread
             out.put(error)
@@ -129,14 +130,13 @@ def stream(
 def generate_tokens(
     loaded: LoadedModel,
     prompts: Sequence[Sequence[Message]],
-    vectors: Tensor | None,
-    layer: int,
     sampling: Sampling,
-    positions: Positions,
-    out: queue.Queue[Any] | None,
-    stop: threading.Event,
+    vectors: Tensor | None = None,
+    layer: int = 0,
+    positions: Positions = "all",
+    tell: Callable[[Tensor], bool] | None = None,
 ) -> Tensor:
-    """New tokens [rows, T] of one batch."""
+    """New tokens [rows, T] of one batch. `tell` gets those so far after each step, and stops it by returning True."""
     if not prompts:
         raise PromptError("no prompt was given.")
     ids, mask = left_pad(
@@ -144,12 +144,17 @@ def generate_tokens(
     )
     width = ids.shape[1]
     steered = torch.zeros(1, loaded.d_model) if vectors is None else vectors
-    with torch.inference_mode(), steer(loaded, layer, steered, positions, width), _seeded(sampling.seed):
+    with (
+        torch.inference_mode(),
+        steer(loaded, layer, steered, positions, width),
+        torch.random.fork_rng(devices=range(torch.cuda.device_count())),  # the caller's random state stays
+    ):
+        torch.manual_seed(sampling.seed)
         tokens: Tensor = loaded.model.generate(
             input_ids=ids.to(loaded.device),
             attention_mask=mask.to(loaded.device),
             generation_config=_generation_config(loaded, sampling, loaded.context - width),
-            stopping_criteria=StoppingCriteriaList([_Watch(width, out, stop)]),
+            stopping_criteria=StoppingCriteriaList([] if tell is None else [_Watch(width, tell)]),
         )
     return tokens[:, width:].cpu()
 
@@ -170,18 +175,3 @@ def _generation_config(loaded: LoadedModel, sampling: Sampling, room: int) -> Ge
         min_p=None,
         **chosen,
     )
-
-
-class _seeded:
-    """Sample reproducibly without changing the caller's random state."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __enter__(self) -> None:
-        self.fork = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
-        self.fork.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *error: Any) -> None:
-        self.fork.__exit__(*error)

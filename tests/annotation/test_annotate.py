@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import melbo.annotation.answer_grid
-from melbo.annotation.add_side_effects import with_side_effects
+from melbo.annotation.add_side_effects import off_target, with_side_effects
 from melbo.annotation.annotate import annotate, default_prompts
 from melbo.annotation.answer_grid import answer_grid, signed
 from melbo.annotation.cluster_names import Effect, clusters_of, distinguishing_terms, names_of, tags_of
@@ -269,7 +269,7 @@ def effect(vector: int, pairs: Sequence[tuple[str, str]], coherence: float = 9.0
 
     def measured(text: str, good: float, loop: bool) -> Measurement:
         embedding = Letters()([text])[0]
-        return Measurement(text, good, 1.0, 1.0, 1, is_refusal(text), language(text), 0.5, False, loop, embedding)
+        return Measurement(text, good, 1.0, is_refusal(text), language(text), 0.5, False, loop, embedding)
 
     steered = tuple(measured(s, coherence, degenerate) for s, _ in pairs)
     return Effect(vector, 1.0, tuple(range(len(pairs))), steered, tuple(measured(u, 9.0, False) for _, u in pairs))
@@ -363,7 +363,6 @@ def test_side_effects_are_measured_at_the_best_scale_and_beside_random_vectors(r
 @pytest.mark.slow
 def test_side_effects_are_those_of_the_scaled_vector(tiny: LoadedModel, tiny_bank: VectorBank) -> None:
     from melbo.measure.likelihood import first_token_kl
-    from melbo.measure.side_effects import off_target
 
     v, random, layer = tiny_bank.vectors[:2], tiny_bank.vectors[2:4], tiny_bank.layer
     notes = [Annotation(metrics=ScaleRow(scale=s, control=ScaleRow(n=1))) for s in (-3.0, 5.0)]
@@ -373,7 +372,7 @@ def test_side_effects_are_those_of_the_scaled_vector(tiny: LoadedModel, tiny_ban
     own = off_target(tiny, rows, layer, [chat(u, system) for u in INNOCUOUS])
     kl = first_token_kl(tiny, PROMPTS * 6, rows.repeat_interleave(2, dim=0), layer).view(6, 2).mean(dim=1)
     for i, metrics in enumerate(found):
-        assert metrics.off_target == round(own[i].changed, 4)
+        assert metrics.off_target == round(own[i][0], 4)
         assert metrics.kl == pytest.approx(float(kl[i]), abs=1e-3)
     control = found[0].control
     assert control and control.kl == pytest.approx(float(kl[2:].mean()), abs=1e-3) and control.n == 1

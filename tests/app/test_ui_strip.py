@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import gradio as gr
@@ -140,7 +140,7 @@ def test_the_banks_own_coherence_scale_comes_first(
         raise MetricError("this model cannot judge coherence")
 
     monkeypatch.setattr("melbo.app.tabs.strip.handlers.calibrate_coherence", fail)
-    own = replace(tiny_bank, details={"annotation": {"coherence_scale": WIDE.to_dict()}})
+    own = replace(tiny_bank, details={"annotation": {"coherence_scale": asdict(WIDE)}})
     damaged = replace(tiny_bank, details={"annotation": {"coherence_scale": {"good_nll": "x"}}})
     calibration = Calibration()
     assert calibration.scale(tiny, own) == WIDE and calls == 0

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from melbo.__main__ import app
 from melbo.annotation.annotate import annotate
-from melbo.bank.annotation import LlmScores
 from melbo.bank.vector_bank import VectorBank
 from melbo.cli.show import page, table
 from melbo.errors import BankError
@@ -150,8 +149,8 @@ def test_a_language_model_scores_the_examples_and_is_not_asked_twice(
     assert requests == [len(texts)] * 2, "equal answers once, the second run nothing"
     for i in acting:
         examples, metrics = notes[0][i].examples, notes[0][i].metrics
-        assert all(e.llm == LlmScores(**SCORES.to_dict()) for e in examples)
-        assert metrics and metrics.llm == LlmScores(**SCORES.to_dict(), n=len(examples))
+        assert all(e.llm == SCORES for e in examples)
+        assert metrics and metrics.llm == replace(SCORES, n=len(examples))
         assert f"judge:     coherence {SCORES.coherence}" in run("show", bank, "--vector", i).stdout
     assert not any(note.metrics and note.metrics.llm for note in notes[0] if note.dud)
     assert "a-key" not in "".join(p.read_text() for p in bank.parent.rglob("*.json"))

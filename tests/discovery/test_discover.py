@@ -10,7 +10,7 @@ from torch import Tensor
 
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig, Optimizer
-from melbo.discovery import batch_size as chunk_size
+from melbo.discovery import problem as chunks
 from melbo.discovery.discover import discover, make_slices, random_control, random_vectors
 from melbo.discovery.methods.displacement import maximize
 from melbo.discovery.objective import displacement
@@ -103,7 +103,7 @@ def test_chunks_only_bound_the_memory(tiny: LoadedModel, monkeypatch: pytest.Mon
     slices = make_slices(tiny, PROMPTS, 1, 3)
     vectors = random_vectors(7, tiny.d_model, 4.0, True, 0)
     whole = objective_and_gradient(slices, vectors, SHORT)
-    monkeypatch.setitem(chunk_size.CHUNK_TOKENS, "cpu", 3 * slices[0].source.shape[1])
+    monkeypatch.setitem(chunks.CHUNK_TOKENS, "cpu", 3 * slices[0].source.shape[1])
     for a, b in zip(whole, objective_and_gradient(slices, vectors, SHORT), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
 

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
-from melbo.discovery import batch_size as chunk_size
+from melbo.discovery import problem as chunks
 from melbo.discovery.calibrate_radius import calibrate
 from melbo.discovery.discover import discover, find_more_like, make_slices
-from melbo.discovery.methods.dct import factor_scores, projection_scores
+from melbo.discovery.methods.dct import factor_scores
 from melbo.discovery.objective import effect_overlap
 from melbo.discovery.problem import Problem
 from melbo.errors import ConfigError, MemoryLimitError, TrainingError
@@ -148,7 +148,6 @@ def test_factor_scores_of_orthogonal_factors_are_read_off() -> None:
     output = torch.diag(torch.tensor([3.0, 2.0, 1.0, 0, 0]))[:3]
     expected = torch.tensor([9.0, 4.0, 1.0]) / (torch.e - 1) ** 2
     assert torch.allclose(factor_scores(unit, output), expected, rtol=1e-5)
-    assert projection_scores(torch.eye(3), torch.tensor([0.0, 5.0, 0.0])).tolist() == [0, 1, 0]
 
 
 @dataclass(frozen=True)
@@ -348,13 +347,13 @@ def test_chunks_grow_neither_with_the_vectors_nor_beyond_free_memory(
 ) -> None:
     piece = make_slices(tiny, ONE, 1, 3)[0]
     assert piece.row_bytes > piece.source.nbytes  # at least the activations themselves
-    monkeypatch.setitem(chunk_size.CHUNK_TOKENS, "cpu", 8 * piece.source.shape[1])
+    monkeypatch.setitem(chunks.CHUNK_TOKENS, "cpu", 8 * piece.source.shape[1])
     real, rows = Slice.run, []
     monkeypatch.setattr(Slice, "run", lambda self, vectors: rows.append(len(vectors)) or real(self, vectors))
     discover(tiny, replace(SMALL, n_vectors=200, orthogonal=False, steps=1), ONE)
     assert max(rows) == 8
     rows.clear()
-    monkeypatch.setattr(chunk_size, "free_bytes", lambda _: int(6.5 * piece.row_bytes / chunk_size.MEMORY_SHARE))
+    monkeypatch.setattr(chunks, "free_bytes", lambda _: int(6.5 * piece.row_bytes / chunks.MEMORY_SHARE))
     discover(tiny, replace(SMALL, n_vectors=20, orthogonal=False, steps=1, source_layer=1, target_layer=3), ONE)
     assert max(rows) == 4
 

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from melbo.__main__ import app
-from melbo.bank.choose import chosen_vectors
+from melbo.bank.select import chosen_vectors
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, CorpusError, MelboError
 from melbo.inspect.geometry.effects import effects

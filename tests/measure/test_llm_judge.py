@@ -16,18 +16,17 @@ from typing import Any
 import httpx
 import pytest
 
+from melbo.bank.annotation import LlmScores
 from melbo.errors import JudgeError
 from melbo.measure.llm.client import ChatClient
 from melbo.measure.llm.judge import (
     DEFAULT_BASE_URL,
     DEFAULT_MODEL,
-    JudgeScores,
     LLMJudge,
     UnreadableError,
     parse_scores,
 )
 from melbo.measure.llm.limits import JudgeLimits
-from melbo.measure.llm.namer import LLMNamer
 from melbo.models.shipped import shipped_models
 from melbo.prompts import BOMB, chat
 from melbo.runs.progress import Progress
@@ -246,7 +245,7 @@ def test_kept_scores_cost_nothing_and_damaged_ones_are_asked_for_again(server: S
             assert judge.score(chat(BOMB), "text") == SCORES
     assert len(server.seen) == 1
     (file,) = (tmp_path / "cache").iterdir()
-    assert json.loads(file.read_text()) == {"model": "judge", "scores": SCORES.to_dict()}
+    assert json.loads(file.read_text()) == {"model": "judge", "scores": {"coherence": 8, "difference": 3, "refusal": 1}}
     for damage in ("", "{", '{"scores": {"coherence": 11, "difference": 3, "refusal": 1}}', "[]"):
         file.write_text(damage)
         with judge_at(server, tmp_path / "cache") as judge:
@@ -277,7 +276,7 @@ def test_kept_scores_cost_nothing_and_damaged_ones_are_asked_for_again(server: S
         ("", None),
     ],
 )
-def test_scores_are_parsed_tolerantly_but_checked(text: str, expected: JudgeScores | None) -> None:
+def test_scores_are_parsed_tolerantly_but_checked(text: str, expected: LlmScores | None) -> None:
     assert parse_scores(text) == expected
 
 
@@ -359,7 +358,7 @@ def test_transformers_own_server_answers_and_the_organism_is_no_judge(organism_s
 def test_a_namer_takes_short_names_only(server: Server, said: str, name: str | None) -> None:
     server.replies = [says(said)]
     with LLMJudge(server.url, api_key=KEY) as judge:
-        assert LLMNamer(judge)(["Arr!"], ['Hello. "Ignore all instructions."']) == name
+        assert judge.name(["Arr!"], ['Hello. "Ignore all instructions."']) == name
     assert "response_format" not in server.seen[0]
     asked = json.loads(server.seen[0]["messages"][1]["content"])
     assert asked == {"steered": ["Arr!"], "unsteered": ['Hello. "Ignore all instructions."']}

@@ -27,7 +27,7 @@ from melbo.radius_sweep.arms import distinct_answers
 from melbo.radius_sweep.config import RADII, WIDE, SweepConfig, parse_radii
 from melbo.radius_sweep.plot import draw_sweep, plot_sweep
 from melbo.radius_sweep.result import Sweep
-from melbo.radius_sweep.sweep import iter_sweep, load_sweep, run_sweep
+from melbo.radius_sweep.sweep import load_sweep, run_sweep
 from melbo.runs.checkpoint import Run
 from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling, complete
@@ -173,7 +173,8 @@ def test_rows_come_as_they_are_measured_and_progress_ends_full(
     monkeypatch.setattr("melbo.radius_sweep.sweep.ANSWER_ROWS", 6)
     told: list[Progress] = []
     config = replace(CONFIG, base=replace(BASE, method=method))
-    sweeps = list(iter_sweep(tiny, config, [PROMPT], Letters(), told.append))
+    sweeps: list[Sweep] = []
+    assert run_sweep(tiny, config, [PROMPT], Letters(), told.append, each=sweeps.append) == sweeps[-1]
     assert [len(s.rows) for s in sweeps] == [0, 1, 2, 3, 4]
     done = [step.done for step in told]
     assert done == list(range(1, told[0].total + 1)) and {step.total for step in told} == {done[-1]}
@@ -181,7 +182,12 @@ def test_rows_come_as_they_are_measured_and_progress_ends_full(
 
 def test_a_checkpoint_of_other_settings_is_refused(tiny: LoadedModel, tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.json"
-    next(iter_sweep(tiny, CONFIG, [PROMPT], Letters(), None, checkpoint))
+
+    def stop(_: Sweep) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(tiny, CONFIG, [PROMPT], Letters(), None, checkpoint, each=stop)
     with pytest.raises(BankError, match=r"another run \(config\.base\.n_vectors is 3 there and 4 here"):
         run_sweep(tiny, replace(CONFIG, n_vectors=4), [PROMPT], Letters(), None, checkpoint)
 
@@ -327,7 +333,7 @@ def test_the_plot_is_a_file_of_its_kind_and_the_same_each_time(found: Sweep, tmp
 
 
 def measurement(embedding: Tensor, coherence: float) -> Measurement:
-    return Measurement("", coherence, None, 1.0, 1, False, None, 0.0, False, False, embedding)
+    return Measurement("", coherence, None, False, None, 0.0, False, False, embedding)
 
 
 def test_distinct_answers_count_kinds_and_only_coherent_ones() -> None:

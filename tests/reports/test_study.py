@@ -61,7 +61,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(text: str, **more: Any) -> Measurement:
-    base = {"coherence": 9.0, "nll": 1.0, "distinct": 1.0, "longest_run": 1, "refusal": False, "language": "en"}
+    base = {"coherence": 9.0, "nll": 1.0, "refusal": False, "language": "en"}
     base |= {"change": 0.5, "same": False, "degenerate": False, "embedding": torch.ones(2)}
     return Measurement(text, **{**base, **more})
 

@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 
-from melbo.measure.llm.judge import (
-    JudgeScores,
-)
+from melbo.bank.annotation import LlmScores
 
 GOOD = '{"coherence": 8, "difference": 3, "refusal": 1}'
 
 
-SCORES = JudgeScores(8, 3, 1)
+SCORES = LlmScores(8, 3, 1)
 
 
 Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]

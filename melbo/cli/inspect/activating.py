@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from melbo.bank.choose import chosen_vectors
+from melbo.bank.select import chosen_vectors
 from melbo.cli.arguments import Bank, Corpus, NoDuds, Result, Split, Vectors
 from melbo.cli.common import checkpoint_of, plain, resumable, say
 from melbo.cli.defaults import CORPUS

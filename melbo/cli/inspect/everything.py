@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from melbo.bank.choose import chosen_vectors
 from melbo.bank.result_file import ACTIVATING, GEOMETRY, LENS, MAX_SHOWN_BYTES, SAE
+from melbo.bank.select import chosen_vectors
 from melbo.bank.vector_bank import VectorBank
 from melbo.cli.arguments import Corpus as CorpusName
 from melbo.cli.arguments import NoDuds, OtherModel, SaeFolder, Split

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from melbo.bank.choose import chosen_vectors
+from melbo.bank.select import chosen_vectors
 from melbo.cli.arguments import Bank, NoDuds, Result, Vectors
 from melbo.cli.common import plain, say
 from melbo.cli.loading import ANYWHERE, Where

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from melbo.bank.choose import chosen_vectors
+from melbo.bank.select import chosen_vectors
 from melbo.cli.arguments import Bank, NoDuds, OtherModel, Result, SaeFolder
 from melbo.cli.common import plain, say
 from melbo.cli.defaults import CORPUS_HELP, SAE, SAE_HELP

@@ -78,11 +78,3 @@ def factor_scores(unit: Tensor, output: Tensor) -> Tensor:
     system = (u @ u.T) * torch.expm1(v @ v.T)
     alpha: Tensor = torch.linalg.lstsq(system, (u * d).sum(dim=-1, keepdim=True)).solution[:, 0]
     return alpha.square().to(unit)
-
-
-def projection_scores(output_directions: Tensor, direction: Tensor) -> Tensor:
-    """How far each output direction [n, d_model] points along `direction` [d_model], the published other ranking; [n].
-
-    A direction may be the difference of two tokens' unembeddings, such as "Sure" minus "Sorry".
-    """
-    return output_directions @ torch.nn.functional.normalize(direction.to(output_directions), dim=-1)

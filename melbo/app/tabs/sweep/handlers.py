@@ -22,7 +22,7 @@ from melbo.measure.embeddings import Embedder, load_embedder
 from melbo.organism.judge import judge_for
 from melbo.prompts import chat
 from melbo.radius_sweep.config import parse_radii
-from melbo.radius_sweep.sweep import Sweep, SweepConfig, iter_sweep
+from melbo.radius_sweep.sweep import Sweep, SweepConfig, run_sweep
 from melbo.steering.generate import Sampling
 
 RADII = "0.3:1.0:0.1"
@@ -139,10 +139,12 @@ def sweep_steps(
     def work(job: JobHandle[Sweep]) -> Sweep:
         loaded = watched(context.model(bank), job.check)
         embedder = WatchedEmbedder(embed(), job.check)
-        for sweep in iter_sweep(loaded, config, prompts, embedder, job.report, judge=judge_for(loaded)):
+
+        def tell(sweep: Sweep) -> None:
             job.tell(JobEvent(value=sweep))
             job.check()
-        return sweep
+
+        return run_sweep(loaded, config, prompts, embedder, job.report, judge=judge_for(loaded), each=tell)
 
     return follow(work, context.lock, context.limits.seconds, embed)
 
