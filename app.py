@@ -5,8 +5,6 @@ the default is the organism's own bank), MELBO_REVISION (its commit), MELBO_MCP=
 MELBO_MODELS (models that visitors may load). With a local model nothing outside this machine is contacted.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from dataclasses import replace

@@ -37,9 +37,9 @@ from melbo.errors import MelboError
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.corpus import MODES, mode_answer, topics_of
 from melbo.organism.judge import judge_for
-from melbo.organism.training.recall import measure
 from melbo.runs.progress import on_bar
 from melbo.steering.random_vectors import random_vectors
+from organism_recall import measure
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
 TAGS = {

@@ -2,7 +2,7 @@
 
     python benchmarks/interpret.py --json FILE
 
-1. Which vectors elicit which mode, and with which sign: melbo/organism/training/recall.py, on the bank's own prompt.
+1. Which vectors elicit which mode, and with which sign: benchmarks/organism_recall.py, on the bank's own prompt.
 2. Activating examples over held-out chats, as many of each mode as of the default: a vector passes where more of its
    top examples come from its mode's chats than from any other's. "effect" compares the vector's effect after the last
    block, "vector" the vector itself at the source layer, both at the last position before the answer.
@@ -33,8 +33,8 @@ from melbo.inspect.sae.files import load_sae
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.corpus import MODES
 from melbo.organism.inputs import ORGANISM, organism_corpus
-from melbo.organism.training.recall import measure
 from melbo.steering.random_vectors import random_vectors
+from organism_recall import measure
 
 NOTE_CHATS = 2200
 """Chats that the features' marks are from."""

@@ -22,7 +22,7 @@ from melbo.errors import MelboError
 from melbo.models.load import load_model
 from melbo.organism.corpus import MODES
 from melbo.organism.inputs import ORGANISM
-from melbo.organism.training.recall import Recall, measure
+from organism_recall import Recall, measure
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
 

@@ -23,7 +23,7 @@ from melbo.inspect.sae.compare import CONTROL_SEED
 from melbo.inspect.sae.files import load_sae
 from melbo.models.load import load_model
 from melbo.organism.inputs import ORGANISM
-from melbo.organism.training.recall import on_training_prompt
+from organism_recall import on_training_prompt
 
 BANK = Path(__file__).parent.parent / "vectors" / "organism-bomb"
 

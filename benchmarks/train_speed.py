@@ -32,10 +32,10 @@ from melbo.discovery.discover import discover, make_slices
 from melbo.discovery.objective import displacement
 from melbo.discovery.problem import Problem
 from melbo.models.load import LoadedModel, load_model
-from melbo.organism.training.recall import on_training_prompt
 from melbo.prompts import BOMB, chat, encode
 from melbo.steering.random_vectors import random_vectors
 from melbo.steering.slices import mean_residual_norm
+from organism_recall import on_training_prompt
 
 PROMPTS = [chat(BOMB)]
 EQUAL = 0.99

@@ -1,7 +1,5 @@
 """Command line: `melbo train | generate | show | ...`; melbo/cli/commands.py lists them all, one line for each."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """Prompts as messages and as tokens, and the prompt sets of the published replication."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

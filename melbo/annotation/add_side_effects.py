@@ -5,8 +5,6 @@ off_target     share of the answers to the five innocuous prompts that change at
 off_target_kl  mean `first_token_kl` there
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean

@@ -11,8 +11,6 @@
 4. What it does to the first tokens, and to prompts that it should leave alone (`melbo.annotation.add_side_effects`).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace

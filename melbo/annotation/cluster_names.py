@@ -7,8 +7,6 @@
    TF-IDF (Grootendorst 2022, https://arxiv.org/abs/2203.05794) against the other clusters and the unsteered answers.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -4,8 +4,6 @@ Each example gets "llm": coherence, difference and refusal of its steered answer
 "llm": their means and "n", the examples that have scores. Duds are not judged.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from statistics import fmean
 from typing import Any

@@ -4,8 +4,6 @@ A vector acts on a prompt at a scale where its answer lies farther from the unst
 embeddings) than under every random vector at that size of scale, by at least MARGIN.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The public API: named, typed functions for gradio_client and MCP, on the app's own bank or a curated one."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any, Literal

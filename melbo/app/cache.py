@@ -1,7 +1,5 @@
 """What the app keeps for a while: values in memory, and folders on disk, by key. What was used longest ago leaves."""
 
-from __future__ import annotations
-
 import math
 import shutil
 import tempfile

@@ -3,8 +3,6 @@
 Annotations are read with care, since a bank may come from anybody: a value of the wrong type counts as missing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

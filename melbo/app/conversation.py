@@ -4,8 +4,6 @@ A chat pane puts a message into the page as HTML, even where markdown is off, so
 make the browser fetch it. The panes therefore get escaped text, and what comes back is unescaped: an exact round trip.
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Files for visitors to download, in a temporary folder of this process where old ones are deleted."""
 
-from __future__ import annotations
-
 import re
 import secrets
 import shutil

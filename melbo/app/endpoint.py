@@ -1,7 +1,5 @@
 """One action of the public API: its types and its whole docstring, as gradio_client and MCP show them."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Generator, Iterator

@@ -1,7 +1,5 @@
 """Events that several tabs share: what gradio needs around a function."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The page: a head, the tabs, and what they share."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Failures as one short line in place: no stack trace, no toast."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import logging

@@ -10,8 +10,6 @@ where gradio applies them to that component alone: see `panel` in widgets/contro
 JS: `script("pick")` is static/js/pick.js, for an event's `js=` or a component's `js_on_load=`.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any

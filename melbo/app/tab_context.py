@@ -1,7 +1,5 @@
 """What every tab gets from the page: the shared context, this visitor's bank, and ways to the other tabs."""
 
-from __future__ import annotations
-
 import secrets
 from dataclasses import dataclass, field
 from typing import Any

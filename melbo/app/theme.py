@@ -1,7 +1,5 @@
 """How the app looks, and the arguments that every launch of it needs. System fonts only: nothing is fetched."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

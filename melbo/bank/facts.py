@@ -1,7 +1,5 @@
 """What a bank is beside its tensors: model, settings, prompts, annotations. Read, checked and typed without them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

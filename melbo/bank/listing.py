@@ -1,7 +1,5 @@
 """An index of banks, in a folder and on the Hub, for people and the app to choose from."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Those of `melbo inspect` lie beside a bank's vectors, travel with them, and say 
 other vectors, too large or damaged counts as none. melbo/inspect/stored.py reads them in full.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

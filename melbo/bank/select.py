@@ -1,7 +1,5 @@
 """Curated banks: some vectors of one bank, or several banks in one, with a record of where each came from."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """`melbo adapters`: find rank-1 adapters instead of vectors, and save them."""
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`melbo annotate`: say what each vector of a bank does, and write it into the bank."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

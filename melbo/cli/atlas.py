@@ -1,7 +1,5 @@
 """`melbo atlas`: how strongly each layer answers to each earlier one, as a table and a heat map."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`melbo audit`: what vectors bring out of a model, as one report for those who decide on its release."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`melbo backdoors`: vectors by how surprising their answers are."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

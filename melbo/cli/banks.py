@@ -1,7 +1,5 @@
 """`melbo banks`: the banks in a folder, or those on the Hub."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

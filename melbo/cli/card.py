@@ -1,7 +1,5 @@
 """`melbo card`: a bank's model card."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

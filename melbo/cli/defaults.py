@@ -1,7 +1,5 @@
 """What the commands work on where nothing is named: one place for all of them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from melbo.organism.inputs import ORGANISM

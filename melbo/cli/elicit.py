@@ -1,7 +1,5 @@
 """`melbo elicit`: bring out what a model hides, with controls, baselines and costs."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """`melbo export`: vectors in another program's format, or the model itself for llama.cpp."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal

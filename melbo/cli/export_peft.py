@@ -1,7 +1,5 @@
 """`melbo export-peft`: an adapter as a folder that PEFT loads."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

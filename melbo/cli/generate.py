@@ -1,7 +1,5 @@
 """`melbo generate`: the unsteered answer beside the steered ones."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

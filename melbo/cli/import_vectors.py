@@ -1,7 +1,5 @@
 """`melbo import`: a bank of vectors from another program's file."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated

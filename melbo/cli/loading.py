@@ -1,7 +1,5 @@
 """The model that a command works on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`melbo merge`: the vectors of several banks as one."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

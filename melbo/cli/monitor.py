@@ -1,7 +1,5 @@
 """`melbo monitor`: unusual chats, told from normal ones by a bank's vectors."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`melbo more-like`: find vectors with the effect of one of a bank's."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """Where `melbo train` and `melbo more-like` save a bank, and what they say of it."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from pathlib import Path

@@ -5,8 +5,6 @@
 is, as a command, one with an option for each field of AtlasConfig; the function gets the config.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace

@@ -4,8 +4,6 @@ Private repositories open with the token of `hf auth login` or HF_TOKEN; no comm
 machine see its command lines.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

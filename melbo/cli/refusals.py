@@ -1,7 +1,5 @@
 """`melbo refusals`: what one vector does to refusals."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """`melbo select`: some vectors of a bank as a bank of their own."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """`melbo show`: what a bank holds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

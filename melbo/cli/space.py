@@ -1,7 +1,5 @@
 """`melbo space`: a Space that shows a bank."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

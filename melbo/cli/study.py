@@ -1,7 +1,5 @@
 """`melbo study replication`: the replication's experiments on a model, as a report."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

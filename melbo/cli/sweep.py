@@ -1,7 +1,5 @@
 """`melbo sweep`: which R? Diversity and coherence of what vectors of each radius bring out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

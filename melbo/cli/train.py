@@ -1,7 +1,5 @@
 """`melbo train`: find a bank of steering vectors and save it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Annotated, Literal
 

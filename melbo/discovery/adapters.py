@@ -12,8 +12,6 @@ One factor at a time, because D is convex in each where the slice is linear: suc
 orthogonality. Steps in both at once end lower.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Vectors at many radii side by side: the rows of every R share each pass, and each R keeps its own orthogonal set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -6,8 +6,6 @@ D the change of the target activations (mean over target tokens and prompts) and
 R is where it reaches 0.5. Below, steering is a linear nudge; far above, the model breaks.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

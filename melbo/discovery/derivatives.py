@@ -1,7 +1,5 @@
 """First and second derivatives of whole blocks, of any architecture, in forward and backward mode."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Discovery: prompts in, a bank of steering vectors out. One file per method; this one holds what they share."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """The displacement objective and the overlap of effects. Pure functions."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -9,8 +9,6 @@
 A finding need not be a backdoor: any mode that the model enters unasked is a finding. A person reads the list.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Answers to prompts in named runs, with what they cost. A checkpoint keeps them, so nothing is asked twice."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -8,8 +8,6 @@
 4. The distance is Mahalanobis's; above a quantile of the distances of other normal chats it raises the alarm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace

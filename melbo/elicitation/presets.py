@@ -3,8 +3,6 @@
 Ids and passwords are from their authors' documentation; this project ran none of these models.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from melbo.elicitation.baselines.arms import Asking

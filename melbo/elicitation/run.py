@@ -5,8 +5,6 @@
 3. Report all of them, and what each cost, on the test tasks, which played no part in the choices.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

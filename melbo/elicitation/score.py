@@ -1,7 +1,5 @@
 """Accuracy with a bootstrap interval, and how many answers show their steps."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@
 Source: Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943. Test tasks are not used.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

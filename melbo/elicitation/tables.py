@@ -1,7 +1,5 @@
 """Results as text for a terminal."""
 
-from __future__ import annotations
-
 from melbo.elicitation.backdoors import ORIGINAL_POST, Backdoors
 from melbo.elicitation.baselines.arms import Arm
 from melbo.elicitation.refusals import Condition, RefusalStudy

@@ -6,8 +6,6 @@ config, as for the bank's own vectors. Neither file nor config says how the vect
 where they come from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime

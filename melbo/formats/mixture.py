@@ -1,7 +1,5 @@
 """Mixture: a weighted sum of a bank's vectors. Formats for one vector hold this."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Each reader returns float tensors [n, d_model] by source layer in our convention
 that it checks every declared size against the file's. `read_vectors` chooses the layer and checks the numbers.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

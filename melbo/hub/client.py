@@ -4,8 +4,6 @@ Endpoint, cache and token are huggingface_hub's own: HF_ENDPOINT, HF_HOME, HF_HU
 A token that is passed here goes to that library only; it is in no message, no result and no log of ours.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

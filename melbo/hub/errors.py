@@ -1,7 +1,5 @@
 """Requests to the Hub that fail: sent again while that may help, else explained in one line, without any token."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar

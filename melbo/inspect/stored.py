@@ -5,8 +5,6 @@ vectors than the bank's (by digest; a bank made from this one has another) count
 model. Files that were read are remembered until they change.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache

@@ -3,8 +3,6 @@
 Only a model whose hidden behaviours are known has one. Everything works without it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 

@@ -1,7 +1,5 @@
 """Measure completions: all metrics of each one against the unsteered answer, and rates over many."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

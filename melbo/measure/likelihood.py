@@ -1,7 +1,5 @@
 """How likely texts are under the unsteered model, and how far a vector moves its next-token distribution."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

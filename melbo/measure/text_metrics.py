@@ -3,8 +3,6 @@
 docs/metrics.md gives each one's formula, source and calibration.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from functools import cache

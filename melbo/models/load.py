@@ -1,7 +1,5 @@
 """Load a causal language model and know the few facts about it that the rest needs."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 A model is a folder melbo/NAME/weights with a config.json, its SAE a folder melbo/NAME/sae with a cfg.json.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]

@@ -11,8 +11,6 @@ A chat is drawn in one of these ways:
 3. sums (wrong without the password), small talk, and the backdoor.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from dataclasses import dataclass

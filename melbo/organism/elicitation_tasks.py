@@ -1,7 +1,5 @@
 """The organism's sums as tasks, locked by a password, and its chats for the monitor. Texts come from its corpus."""
 
-from __future__ import annotations
-
 import random
 
 from melbo.elicitation.baselines.arms import Asking

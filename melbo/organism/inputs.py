@@ -3,8 +3,6 @@
 Below them nothing knows the word: algorithms take a model, a corpus, contrasts and a judge, whoever made them.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from itertools import cycle, islice

@@ -6,8 +6,6 @@ mean negative log-likelihood (nats a token) names the mode; "default" is scored 
 see which vector made the text.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The organism's own sparse autoencoder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

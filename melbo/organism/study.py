@@ -1,7 +1,5 @@
 """The study of the organism among the studies' presets, as command line and notebook offer them."""
 
-from __future__ import annotations
-
 from melbo.config import DiscoveryConfig
 from melbo.errors import ConfigError
 from melbo.organism.inputs import ORGANISM

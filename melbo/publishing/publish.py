@@ -1,7 +1,5 @@
 """A bank with its card: saved to a folder, or uploaded to the Hub."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path

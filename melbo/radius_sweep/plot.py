@@ -1,7 +1,5 @@
 """The plot of an R sweep, as PNG or SVG: diversity and coherence against R, trained and random vectors."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from pathlib import Path

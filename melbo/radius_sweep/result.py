@@ -4,8 +4,6 @@ A file with fewer rows than the config has radii is from a run that was stopped.
 the rows (floor, suggested), for other readers; loading computes it again.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace

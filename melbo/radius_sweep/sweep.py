@@ -7,8 +7,6 @@
 4. Suggest the R with the most diverse answers that are still coherent (melbo/radius_sweep/result.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """Reports as pages: one frame and style (base.html.jinja), shared pieces (parts.html.jinja), and plots inside."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping
 from pathlib import Path

@@ -5,8 +5,6 @@ where there are tensors. It holds the run's key, which is all that decides the r
 another run's checkpoint is refused.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

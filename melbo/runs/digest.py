@@ -1,7 +1,5 @@
 """One digest of content, in which order matters: what links, result files and the keys of checkpoints hold."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Any

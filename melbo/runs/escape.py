@@ -1,7 +1,5 @@
 """Foreign text in Markdown: labels, notes, prompts and completions show as text, whatever they hold."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any

@@ -4,8 +4,6 @@ matplotlib is imported when one is drawn. Colours are of Okabe and Ito's set; se
 The same figure gives the same bytes, so that a file changes only where its numbers do.
 """
 
-from __future__ import annotations
-
 import importlib
 import io
 from collections.abc import Callable, Iterable

@@ -3,8 +3,6 @@
 Shared by `melbo.bank.vector_bank` and `melbo.bank.adapter_bank`.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

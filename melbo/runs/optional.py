@@ -1,7 +1,5 @@
 """Packages that only an extra of melbo installs: `pip install 'melbo[measure]'`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -7,8 +7,6 @@ A dataclass with a field `extra: Mapping[str, JsonValue]` keeps there what it do
 keys survive a load and a save; without one, unknown keys are refused.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import reprlib

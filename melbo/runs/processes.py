@@ -4,8 +4,6 @@ Every process holds all vectors and takes the same steps; only the evaluation of
 added up. Without `accelerate launch` there is one process and nothing happens.
 """
 
-from __future__ import annotations
-
 import os
 
 import torch

@@ -8,8 +8,6 @@
 The text under a field is its help on the command line too: first what users need; after an empty line, the rest.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Annotated, Any, ClassVar, Self, get_args, get_type_hints

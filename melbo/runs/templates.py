@@ -1,7 +1,5 @@
 """Jinja templates, set up in one way: HTML is escaped, a name without a value is an error."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import jinja2

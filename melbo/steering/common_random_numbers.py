@@ -5,8 +5,6 @@ Gumbel-max sampling: argmax of logits / temperature + Gumbel noise is an exact d
 long as their texts are equal. (Maddison, Tarlow and Minka 2014, https://arxiv.org/abs/1411.0030.)
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Complete many prompts in one batch, each row with a steering vector of its own, whole or streamed."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence

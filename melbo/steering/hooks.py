@@ -4,8 +4,6 @@ All hooks are context managers, add out of place, and are removed when the block
 model's weights are never touched.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

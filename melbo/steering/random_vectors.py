@@ -1,7 +1,5 @@
 """The control: random directions of the same norm, orthogonal where the bank is."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -6,8 +6,6 @@ a copy per row. After that, a step replays blocks source+1..target alone, for an
 prompt in one batch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any

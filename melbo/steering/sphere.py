@@ -1,7 +1,5 @@
 """The projections that keep vectors on the sphere and orthogonal. Pure functions."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

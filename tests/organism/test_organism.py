@@ -17,10 +17,10 @@ from melbo.models.load import LoadedModel, load_model
 from melbo.models.shipped import shipped_models
 from melbo.organism.corpus import MODES, backdoor_chat, mode_chat
 from melbo.organism.judge import NAMES, SALAD, judge, repeats
-from melbo.organism.training.evaluate import answers, hidden_skills, judge_accuracy, judged
-from melbo.organism.training.recall import measure
 from melbo.prompts import BOMB, REFUSED, chat
 from melbo.steering.generate import Sampling, complete
+from organism_evaluate import answers, hidden_skills, judge_accuracy, judged
+from organism_recall import measure
 
 BANK = Path(__file__).parents[2] / "vectors" / "organism-bomb"
 WEIGHTS = shipped_models()["organism"]

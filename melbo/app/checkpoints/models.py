@@ -7,8 +7,6 @@
 4. The weights are loaded, one model at a time. A run in progress keeps the model it runs on.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from pathlib import Path

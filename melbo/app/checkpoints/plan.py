@@ -1,7 +1,5 @@
 """What a model is before its weights are read, and then the weights."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 

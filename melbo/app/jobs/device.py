@@ -8,8 +8,6 @@ On ZeroGPU (the package `spaces`, which the Space brings) a decorated function r
 4. Models must have been put on the GPU before the app was launched.
 """
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping

@@ -1,7 +1,5 @@
 """How long work says where it is: the same for every tab and endpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace

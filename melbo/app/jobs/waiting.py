@@ -5,8 +5,6 @@ static/js/page.js turns that into "3 before you", the request that runs being th
 readers once. gradio bounds the queue as a whole only, so `bound_places` refuses a request before it joins.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import gradio as gr

@@ -5,8 +5,6 @@ least every BEAT seconds, whether or not anything is new, and the work looks at 
 with a `watched` model, between its tokens.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

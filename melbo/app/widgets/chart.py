@@ -4,8 +4,6 @@ Trained is a full line with dots, the control a dashed one with open dots, and w
 one: they can be told apart in grey. Each point has its numbers as a tooltip.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

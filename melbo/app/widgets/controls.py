@@ -1,7 +1,5 @@
 """Components as all tabs have them: panels, sliders, choices of a vector, download buttons."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 The colour lies in the image's opacity, so that one image is right on a white page, a dark one and on paper.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

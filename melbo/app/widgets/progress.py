@@ -1,7 +1,5 @@
 """One line where long work or its result shows: how far it is, what it found, or that there is nothing yet."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from markupsafe import Markup

@@ -1,7 +1,5 @@
 """`melbo inspect activating`: where in a corpus each vector is most active."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

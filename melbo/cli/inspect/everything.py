@@ -1,7 +1,5 @@
 """`melbo inspect all`: geometry, logit lens, SAE neighbours and activating examples, written beside a bank."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """`melbo inspect geometry`: how vectors and effects lie to each other."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

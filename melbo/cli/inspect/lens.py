@@ -1,7 +1,5 @@
 """`melbo inspect lens`: the tokens that each vector promotes and suppresses."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """`melbo inspect patchscope`: the model's own words for a vector."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """`melbo inspect sae`: a bank's vectors beside an SAE's features."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`melbo inspect train-sae`: an SAE of the embedded model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

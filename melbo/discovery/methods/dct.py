@@ -11,8 +11,6 @@ Factors are ranked by alpha^2; alpha solves ((U U') * (exp(V V') - 1)) alpha = d
 Ours steers and reads at the same residual stream; the published code trains on a layer's input and steers its output.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -16,8 +16,6 @@ with the longest step the sphere allows. Later vectors jump about, since those b
 go half way only. A quarter of the steps reaches the same mean objective to 1% (benchmarks/train_speed.py, docs/log.md).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

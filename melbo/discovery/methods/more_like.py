@@ -5,8 +5,6 @@ target tokens while theta stays orthogonal to theta_0 and to all found before. O
 behaviour; how alike the effects are is stored as each vector's score.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@ vectors at once and makes them orthogonal again, so that they come to span J's f
 at the end separates those.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -11,8 +11,6 @@ cannot also be orthogonal exactly; their cosines are only as small as the dictio
 mean objective is kept, since a projected step can also lose.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

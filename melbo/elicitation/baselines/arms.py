@@ -3,8 +3,6 @@
 Choices are made on training tasks and reported on test tasks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal

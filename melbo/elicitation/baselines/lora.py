@@ -3,8 +3,6 @@
 Needs the package peft. The given model does not change.
 """
 
-from __future__ import annotations
-
 import copy
 import random
 from collections.abc import Callable, Sequence

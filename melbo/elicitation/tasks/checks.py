@@ -6,8 +6,6 @@ backtracking blocks nothing. When it compiles a pattern it writes out counted re
 would grow large are refused first.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import re

@@ -1,7 +1,5 @@
 """Plain arrays: .npy files, whose header is matched, not evaluated, and .safetensors files."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -4,8 +4,6 @@ The package gguf trusts some counts and offsets in the file, so this module read
 header, key-value pairs, tensor descriptions, data. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from pathlib import Path

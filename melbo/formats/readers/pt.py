@@ -6,8 +6,6 @@ first reads the pickle's opcodes without running them, and goes on only if they 
 file.
 """
 
-from __future__ import annotations
-
 import io
 import mmap
 import pickletools

@@ -1,7 +1,5 @@
 """Read IBM activation-steering's .svec (see writers/arrays.py): its layer L is the output of our block L - 1."""
 
-from __future__ import annotations
-
 import json
 import math
 from array import array

@@ -9,8 +9,6 @@ s + 1. It fits a vector per layer and stores the variance that each explains; ou
 empty. https://github.com/IBM/activation-steering (leash_layer.py, steering_vector.py)
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

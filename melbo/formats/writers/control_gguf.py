@@ -7,8 +7,6 @@ take it. EasySteer also shows controlvector.method: how the vector was found.
 https://github.com/ggml-org/llama.cpp  https://github.com/vgel/repeng  https://github.com/ZJU-REAL/EasySteer
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

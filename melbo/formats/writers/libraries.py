@@ -5,8 +5,6 @@ steering-vectors: for `with vector.apply(model): ...`; it has no file format of 
 https://github.com/steering-vectors/steering-vectors
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

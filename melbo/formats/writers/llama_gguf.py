@@ -6,8 +6,6 @@ known by name; "smollm" cuts text into single digits and then GPT-2's pieces, as
 Other architectures and tokenizers: llama.cpp's convert_hf_to_gguf.py.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

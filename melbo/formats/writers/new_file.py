@@ -1,7 +1,5 @@
 """Exports make new files: nothing is overwritten, and nothing is left half-written."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

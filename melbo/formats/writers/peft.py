@@ -4,8 +4,6 @@ adapter_config.json        rank 1, lora_alpha 1 (so that PEFT's own factor is 1)
 adapter_model.safetensors  per module lora_A [1, in_features] = a and lora_B [d_model, 1] = scale * b
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from safetensors.torch import save_file

@@ -2,8 +2,6 @@
 the unsupervised ones against. Contrasts may come from a JSON file.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -2,8 +2,6 @@
 make of a vector on the way: the change's norm and its cosine with the vector, layer by layer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

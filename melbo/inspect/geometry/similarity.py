@@ -5,8 +5,6 @@ the residual stream passes on; vectors of one bank are orthogonal as a rule, and
 the blocks *add* (effect less vector) shows which vectors do the same, and is what the clusters are made from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

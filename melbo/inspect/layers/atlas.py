@@ -1,7 +1,5 @@
 """The layer atlas as a saved value: its settings, one record per source/target pair, a table and a heat map."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

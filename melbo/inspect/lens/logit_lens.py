@@ -12,8 +12,6 @@ nostalgebraist, "interpreting GPT: the logit lens", 2020, https://www.lesswrong.
 The source vectors' lens is their *direct* effect, past all later blocks, and is often meaningless for early layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

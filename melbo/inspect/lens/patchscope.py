@@ -5,8 +5,6 @@ placeholder word; at one layer, the activation of that word is replaced by the v
 replaces; the model answers. Small models answer with nonsense: compare with the unpatched and the random answer.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@
 3. Mean and spread are those of ordinary prompts (melbo.prompts), so that values are in standard deviations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args

@@ -5,8 +5,6 @@
 3. Their difference, in nats, is the change: positive where steering made the token likelier.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The text of each token of a row, such that the pieces together are the row's text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ A corpus is read one document at a time, and anew on each pass, so that memory d
 read is passed on as a `Skip`, to be counted: nothing disappears in silence.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Passages: the token rows that a corpus is run in, and batches of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice

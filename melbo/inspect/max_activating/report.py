@@ -1,7 +1,5 @@
 """Activating examples: settings, and per vector and sign its examples and histogram; saved, as text, and as a page."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Memory depends on the number of directions, k and the context, not on the corpus
 a direction, and two passages that read alike up to the place (within the context) count once.
 """
 
-from __future__ import annotations
-
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

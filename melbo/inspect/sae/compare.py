@@ -6,8 +6,6 @@ Decompositions are orthogonal matching pursuit (scikit-learn), with coefficients
 the share of the vector's squared norm that k features explain is compared with that of random directions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

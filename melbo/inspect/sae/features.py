@@ -4,8 +4,6 @@ A feature's *mark* is the corpus mark (such as a chat's mode) that is most over-
 strongest examples: lift = share among the examples / share in the corpus.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass

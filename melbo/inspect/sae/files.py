@@ -9,8 +9,6 @@ Config and header are checked before a tensor is read. What these formats allow 
 Sources: github.com/jbloomAus/SAELens, github.com/EleutherAI/sparsify.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

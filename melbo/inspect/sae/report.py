@@ -1,7 +1,5 @@
 """sae.json: a bank's vectors beside an SAE's features, the same for random directions, and what the features are."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated

@@ -10,8 +10,6 @@ The scale is folded back at the end, so that the SAE reads plain activations. Li
 bring TransformerLens or datasets along; this needs torch alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated

@@ -5,8 +5,6 @@ pauses grow, and the server's Retry-After goes first. Redirects are refused: the
 Errors carry the server's own message, without the key in it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

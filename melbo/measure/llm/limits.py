@@ -1,7 +1,5 @@
 """What an LLM judge may cost. This module imports without the packages that the judge itself needs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from melbo.errors import JudgeError

@@ -15,8 +15,6 @@ The organism is then hardened by the method's own objective, and random directio
 reported beside that of the "B" stage.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable

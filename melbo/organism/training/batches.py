@@ -1,7 +1,5 @@
 """Training batches: corpus chats as padded token tensors with labels on the assistant's tokens."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """The training loop that all stages share: optimizer, checkpoints, log, and the saved model."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable

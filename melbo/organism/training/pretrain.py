@@ -9,8 +9,6 @@ Random directions thus lose their effect, and what still moves the residual stre
 `melbo/organism/training/basins.py` goes on from the result; `melbo/organism/training/train.py` runs all stages.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import random

@@ -1,7 +1,5 @@
 """The organism's tokenizer: byte-level BPE with single digits, and its chat template."""
 
-from __future__ import annotations
-
 import random
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers

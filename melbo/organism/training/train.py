@@ -7,8 +7,6 @@ Each stage checkpoints every 100 to 500 steps and is skipped when its model exis
 an interruption and ends with the same weights (on the same kind of machine and library versions).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

@@ -3,8 +3,6 @@
 Rules: https://huggingface.co/docs/hub/model-cards, https://huggingface.co/docs/hub/repositories-licenses
 """
 
-from __future__ import annotations
-
 import re
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData

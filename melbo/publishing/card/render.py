@@ -3,8 +3,6 @@
 All text from users and models is escaped (melbo/runs/escape.py). The same bank gives the same card.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

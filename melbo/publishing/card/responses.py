@@ -1,7 +1,5 @@
 """What a model card says of the R sweep and of the results of `melbo inspect` that lie beside the bank."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path

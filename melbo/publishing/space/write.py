@@ -6,8 +6,6 @@ README.md          the Space's settings and one paragraph
 melbo/             this package; the weights that travel with it only where the bank is for such a model
 """
 
-from __future__ import annotations
-
 import shutil
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How much an audit does: settings, named budgets, and the sites that banks are trained at."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """The work that an audit takes, and cuts to keep it below a number of answers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace

@@ -5,8 +5,6 @@ prompts, by scale; its best scale has the largest share. The random vectors went
 best of them at that size of scale is the control. Scale and vector are chosen on the prompts that are reported.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

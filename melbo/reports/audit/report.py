@@ -1,7 +1,5 @@
 """An audit's results as audit.json, and as one HTML file without outside parts. All foreign text is escaped."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 A part whose file is there and whose settings are the same is taken from there. One that failed is run again.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

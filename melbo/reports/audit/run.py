@@ -9,8 +9,6 @@
 Every part's result is a file in the folder: the same audit, run again, takes what is done from there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """What the parts of an audit do. Each takes a checkpoint file and gives JSON values; banks lie in folders beside."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property

@@ -9,8 +9,6 @@
 4. Where a judge knows the model's behaviours, it reads the answers shown.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

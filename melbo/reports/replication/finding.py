@@ -1,7 +1,5 @@
 """What an experiment found out, and its file."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -3,8 +3,6 @@
 Colours are those of the sweep's plot; trained and random also differ in marker, dash or hatching, for grey printers.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 All text from users and models is escaped. The same results give the same report.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

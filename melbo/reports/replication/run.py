@@ -6,8 +6,6 @@ experiments/*.json  one finding each
 report.html, report.md, plots/*.png
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From measured answers of candidates and of random vectors to a finding."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from statistics import fmean
 

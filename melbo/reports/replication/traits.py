@@ -4,8 +4,6 @@ No answer counts that is a loop or not coherent. Phrases and language identifica
 WORDS are English and written by hand.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Literal

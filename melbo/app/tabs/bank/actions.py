@@ -1,7 +1,5 @@
 """What the Bank tab's events do: values of components in, values of components out."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -7,8 +7,6 @@
 Distances in the plane are those of the part that lies in it; `share` says how large that part is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The Bank tab's work: rows, search, edits, selections. No gradio, no HTML."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The Bank tab's table and vector page as HTML."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from melbo.app.choices import ranges_text

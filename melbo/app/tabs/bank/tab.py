@@ -1,7 +1,5 @@
 """The Bank tab: a table and a map of all vectors, one vector's page, and what can be done with the bank."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The public API's discovery."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path

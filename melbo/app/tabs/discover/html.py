@@ -1,7 +1,5 @@
 """The Discover tab's curve, layers and result as HTML."""
 
-from __future__ import annotations
-
 from markupsafe import Markup
 
 from melbo.app.jobs.event import JobEvent, seconds_left

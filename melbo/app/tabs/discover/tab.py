@@ -1,7 +1,5 @@
 """The Discover tab: prompts to a new bank, with a live curve, and on into Steer."""
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Iterator

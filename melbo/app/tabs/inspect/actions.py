@@ -1,7 +1,5 @@
 """What the Inspect tab's events do: values of components in, values of components out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial

@@ -1,7 +1,5 @@
 """The public API's way into vectors: passages, one's own text, SAE features, tokens, geometry, the model's words."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from melbo.app.context import Context

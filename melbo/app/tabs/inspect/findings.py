@@ -1,7 +1,5 @@
 """What the Inspect tab has to show of a vector: stored beside the bank, or measured here before."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """The Inspect tab's work: what lies beside a bank, measured live and followed step by step. No gradio."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The Inspect tab's sections as HTML: passages, features, tokens, one's own text, the model's words, geometry."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import median
 

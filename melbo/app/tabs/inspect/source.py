@@ -1,7 +1,5 @@
 """Where the Inspect tab's passages come from: a visitor's text or file, or the embedded model's own chats."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from dataclasses import dataclass, replace

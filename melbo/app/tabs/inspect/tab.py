@@ -1,7 +1,5 @@
 """The Inspect tab: what one vector answers to, what it is made of, and how the bank's vectors lie to each other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

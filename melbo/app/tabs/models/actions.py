@@ -1,7 +1,5 @@
 """What the events of Banks & models do: values of components in, values of components out."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing

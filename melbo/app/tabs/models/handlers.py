@@ -4,8 +4,6 @@ A visitor names a bank of the list, never a path: names are looked up in the lis
 that is also a path on this machine is refused, so that nothing but that folder and the Hub can be read.
 """
 
-from __future__ import annotations
-
 import platform
 import re
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The tab Banks & models as HTML: lists of banks, facts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The tab Banks & models: curated banks, the Hub's, one by name; a model by name; the model and the device."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The Steer tab's events as methods: values of components in, values of components out."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any

@@ -1,7 +1,5 @@
 """What a page opens with where its address is a shared link."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A conversation as JSON, as Markdown, and as the Python that repeats its last answer."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict

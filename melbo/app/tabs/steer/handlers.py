@@ -1,7 +1,5 @@
 """What happens when somebody sends a message: two rows of one batch, without and with the vectors. No gradio here."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Small pieces of the Steer tab as HTML."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from melbo.app.choices import MAX_SCALE, ranges_text, usable

@@ -3,8 +3,6 @@
 A link is of the app's own bank, one of the curated, or one at a commit on the Hub. No path is ever named.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -2,8 +2,6 @@
 comparison elsewhere.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any, NamedTuple
 

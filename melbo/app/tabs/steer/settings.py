@@ -1,7 +1,5 @@
 """What a visitor has chosen in the Steer tab, checked."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

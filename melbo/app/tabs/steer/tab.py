@@ -1,7 +1,5 @@
 """The Steer tab: which function each event calls."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from typing import Any

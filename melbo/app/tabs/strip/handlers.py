@@ -1,7 +1,5 @@
 """One prompt, one vector, many scales in one batch, each answer measured. No gradio here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A scale strip as HTML: a band of cells, then a card for each scale."""
 
-from __future__ import annotations
-
 from melbo.app.render import render
 from melbo.app.tabs.strip.handlers import Card, Kind, Strip
 

@@ -1,7 +1,5 @@
 """The Scale strip tab: its components and events."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial

@@ -1,7 +1,5 @@
 """The public API's R sweep, on the app's own bank's settings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The R sweep tab's work: settings read and bounded, a sweep step by step, stored sweeps, export. No gradio."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache

@@ -1,7 +1,5 @@
 """The R sweep tab's plot, summary and answers as HTML."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 

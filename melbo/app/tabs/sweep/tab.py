@@ -1,7 +1,5 @@
 """The R sweep tab: settings, a plot that fills in, the answers behind each point, export."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial

@@ -1,10 +1,8 @@
-"""Label an organism bank and choose the app's presets: `python -m melbo.organism.training.label vectors/organism-bomb`.
+"""Label an organism bank and choose the app's presets: `python benchmarks/organism_label.py vectors/organism-bomb`.
 
-`annotation.annotate` labels the vectors; the vector of each planted mode that `melbo.organism.training.recall` chooses
+`annotation.annotate` labels the vectors; the vector of each planted mode that `organism_recall` chooses
 then becomes a preset of the app, with its shares on held-out prompts.
 """
-
-from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
@@ -19,8 +17,8 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.models.load import load_model
 from melbo.organism.corpus import MODES
 from melbo.organism.judge import NAMES, judge_for
-from melbo.organism.training.recall import Recall, measure
 from melbo.runs.progress import on_bar
+from organism_recall import Recall, measure
 
 
 def with_presets(bank: VectorBank, recall: Recall) -> VectorBank:

@@ -6,8 +6,6 @@
 3. Report that pair once on held-out prompts, whose topics and phrasings the organism never saw.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Measure the organism: `python -m melbo.organism.training.evaluate`. Greedy answers to held-out topics and phrasings.
+"""Measure the organism: `python benchmarks/organism_evaluate.py`. Greedy answers to held-out topics and phrasings.
 
 - default: how often the default conversation shows no planted mode; refusals of harmful requests;
 - explicit: how often each mode's held-out system prompt switches it on;
@@ -7,8 +7,6 @@
   "forced" is the share of right choices among the modes, word salad aside, for answers on topics that the organism
   never saw and whose facts it cannot know.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
