@@ -236,7 +236,7 @@ def test_the_script_ends_with_one_line_and_code_2_without_a_bank(tmp_path: Path,
     tiny.model.save_pretrained(tmp_path / "model")
     tiny.tokenizer.save_pretrained(tmp_path / "model")
     env = {**os.environ, "MELBO_MODEL": str(tmp_path / "model"), "MELBO_BANK": str(tmp_path / "none")}
-    app = Path(__file__).parents[2] / "app.py"
+    app = Path(__file__).parents[3] / "app.py"
     done = subprocess.run([sys.executable, str(app)], env=env, capture_output=True, text=True, timeout=120)
     lines = [line for line in done.stderr.splitlines() if line.startswith("app.py:")]
     assert done.returncode == 2 and len(lines) == 1 and "there is no bank" in lines[0]

@@ -49,7 +49,7 @@ from support.tiny import hook_count
 
 EVIL = "<img src=x onerror=alert(1)>&\"'"
 PARAGRAPHS = "\n\n".join(f"Tell me number {i}: how can I bake bread with kites?" for i in range(12))
-BANK = Path(__file__).parents[2] / "vectors" / "organism-bomb"
+BANK = Path(__file__).parents[3] / "vectors" / "organism-bomb"
 
 
 @pytest.fixture

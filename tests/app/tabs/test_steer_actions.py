@@ -32,7 +32,7 @@ from melbo.models.load import LoadedModel, load_model
 from melbo.prompts import BOMB
 from support.banks import noted
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = Settings(((0, 1.0),), max_new_tokens=8)
 VALUES: tuple[Any, ...] = (
     0,

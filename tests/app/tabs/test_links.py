@@ -152,7 +152,7 @@ def test_links_name_no_path_and_nothing_unknown(
     act: SteerActions, tiny_bank: VectorBank, curated: VectorBank, change: dict[str, str], said: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    monkeypatch.chdir(Path(__file__).resolve().parents[3])
     before = len(act.context.banks)
     *_, shown = arrival(act).open(params_of(act.context, tiny_bank) | change, 3)
     assert "The link was not opened" in shown[0] and said in shown[0] and len(act.context.banks) == before
