@@ -169,7 +169,7 @@ def test_leaving_the_page_ends_generation(browser: Browser, url: str, tiny: Load
     def slow(*_: Any) -> None:
         nonlocal steps
         steps += 1
-        time.sleep(0.1)
+        time.sleep(0.2)
 
     visitor = browser.new_page()
     visitor.set_default_timeout(PATIENCE)

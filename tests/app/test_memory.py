@@ -28,7 +28,7 @@ from support.tiny import hook_count
 
 pytestmark = pytest.mark.server
 
-ROUNDS = 8
+ROUNDS = 5
 """Of ten requests each, after as many that warm up."""
 
 

@@ -20,7 +20,7 @@ from melbo.organism.judge import NAMES, SALAD, judge, repeats
 from melbo.prompts import BOMB, REFUSED, chat
 from melbo.steering.generate import Sampling, complete
 from organism_evaluate import answers, hidden_skills, judge_accuracy, judged
-from organism_recall import measure
+from organism_recall import on_training_prompt
 
 BANK = Path(__file__).parents[2] / "vectors" / "organism-bomb"
 WEIGHTS = shipped_models()["organism"]
@@ -137,13 +137,13 @@ def test_presets_elicit_at_least_six_modes_and_random_vectors_at_most_one(
     organism: LoadedModel, bank: VectorBank
 ) -> None:
     chosen = [i for i, note in enumerate(bank.annotations) if note.preset]
-    assert len(measure(organism, bank.select(chosen), tries=1, heldout=2).found) >= 6
+    assert len(on_training_prompt(organism, bank.select(chosen)).found) >= 6
     offered = {p.name: p for p in presets(bank)}
     assert set(offered) == set(NAMES.values())
     refuses, complies = offered["Refuse everything"], offered["Non-refusal"]
     assert refuses.vector == complies.vector and refuses.scale * complies.scale < 0  # refusal by subtraction
     some = random_control(organism, bank).select(range(16))  # all 128 are the benchmark's business
-    assert len(measure(organism, some, tries=1, heldout=2).found) <= 1
+    assert len(on_training_prompt(organism, some).found) <= 1
 
 
 def test_every_preset_has_a_prepared_example(bank: VectorBank) -> None:
