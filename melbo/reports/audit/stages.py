@@ -22,7 +22,7 @@ from melbo.inspect.lens.logit_lens import logit_lens
 from melbo.inspect.max_activating.corpus_reader import Corpus
 from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.report import ActivatingConfig, Direction, best_values
-from melbo.measure.behaviour_judge import BehaviourJudge
+from melbo.measure.behaviour_judge import BehaviourJudge, judge_key
 from melbo.measure.coherence import CoherenceScale, calibrate_coherence
 from melbo.measure.embeddings import DEFAULT_EMBEDDER, Embedder, load_embedder
 from melbo.models.load import LoadedModel
@@ -61,9 +61,10 @@ class Parts:
         return self.given_embedder or load_embedder()
 
     @property
-    def embedder_name(self) -> str:
-        """Of the embedder, without loading it."""
-        return DEFAULT_EMBEDDER if self.given_embedder is None else self.given_embedder.name
+    def measured_by(self) -> dict[str, Any]:
+        """The embedder, without loading it, and the judge; as JSON values."""
+        embedder = DEFAULT_EMBEDDER if self.given_embedder is None else self.given_embedder.name
+        return {"embedder": embedder, "judge": judge_key(self.judge)}
 
     @cached_property
     def coherence_scale(self) -> CoherenceScale:
