@@ -19,7 +19,7 @@ from melbo.runs.settings import LARGEST, Scales, Settings, Size
 REPLICATION_LAYERS = (4, 12)
 """As the published code counts them."""
 REPLICATION_RADIUS, REPLICATION_STEP, REPLICATION_WIDTH = 0.7, 1e-3, 2048
-"""R in activation units, Adam's step per coordinate, and d_model of Llama-3.2-1B."""
+"""R and Adam's step per coordinate, in activation units, and d_model of Llama-3.2-1B."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,6 @@ class Preset:
     """Folder of a shipped bank of that model, used where it is at hand."""
 
 
-def published_lr(step: float, radius: float, d_model: int) -> float:
-    """`DiscoveryConfig.lr` that makes the published optimizer take Adam steps of `step` in activation units."""
-    return step * d_model**0.5 / radius
-
-
 _SOURCE, _TARGET = from_published_layers(*REPLICATION_LAYERS)
 PRESETS = {
     "any": Preset(StudyConfig()),
@@ -80,7 +75,7 @@ PRESETS = {
                 root=1.0,
                 target_tokens=2,
                 steps=300,
-                lr=published_lr(REPLICATION_STEP, REPLICATION_RADIUS, REPLICATION_WIDTH),
+                lr=REPLICATION_STEP * REPLICATION_WIDTH**0.5 / REPLICATION_RADIUS,
                 seed=325,
             ),
             unit="absolute",
