@@ -1,6 +1,6 @@
 """Passages: the token rows that a corpus is run in, and batches of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -29,6 +29,10 @@ class Passage:
     stop: int
     """One past the last position that counts."""
     mark: str = ""
+
+
+Group = list[tuple[int, Passage]]
+"""Passages of one forward pass, each with its number in the corpus."""
 
 
 def read_passages(
@@ -76,14 +80,19 @@ def _chat_passage(loaded: LoadedModel, item: Document, where: Where, skip_tokens
     return Passage(ids, start, stop, item.mark) if start < stop else Skip("chats without a position that counts")
 
 
-def batches(passages: list[Passage], batch_tokens: int) -> Iterator[list[Passage]]:
-    """Passages of similar length together, at most `batch_tokens` padded tokens (or one row) each."""
-    group: list[Passage] = []
-    for passage in sorted(passages, key=lambda p: p.stop):  # stable: equal lengths keep their order
+def batches(chunk: Iterable[Passage | Skip], batch_tokens: int, first: int = 0) -> Iterator[Group]:
+    """Passages of similar length together, at most `batch_tokens` padded tokens (or one row) each.
+
+    Args:
+        first: number of the chunk's first passage.
+    """
+    passages = enumerate((item for item in chunk if isinstance(item, Passage)), first)
+    group: Group = []
+    for number, passage in sorted(passages, key=lambda pair: pair[1].stop):  # stable: equal lengths keep their order
         if group and (len(group) + 1) * passage.stop > batch_tokens:
             yield group
             group = []
-        group.append(passage)
+        group.append((number, passage))
     if group:
         yield group
 
@@ -94,20 +103,20 @@ def chunks(passages: Iterator[Passage | Skip], size: int) -> Iterator[list[Passa
         yield part
 
 
-def pad_right(group: list[Passage], pad: int) -> tuple[Tensor, Tensor, Tensor]:
+def pad_right(group: Group, pad: int) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids, attention mask, and which positions count, [B, T] each; up to each row's last position that counts."""
-    width = max(p.stop for p in group)
+    width = max(passage.stop for _, passage in group)
     ids = torch.full((len(group), width), pad)
     mask = torch.zeros(len(group), width, dtype=torch.long)
     counted = torch.zeros(len(group), width, dtype=torch.bool)
-    for i, passage in enumerate(group):
+    for i, (_, passage) in enumerate(group):
         ids[i, : passage.stop] = torch.tensor(passage.ids[: passage.stop])
         mask[i, : passage.stop] = 1
         counted[i, passage.start : passage.stop] = True
     return ids, mask, counted
 
 
-def activations(loaded: LoadedModel, group: list[Passage], layer: int) -> tuple[Tensor, Tensor]:
+def activations(loaded: LoadedModel, group: Group, layer: int) -> tuple[Tensor, Tensor]:
     """Residual stream [B, T, d_model], float32, of padded passages at a layer, and which positions count [B, T]."""
     ids, mask, counted = pad_right(group, loaded.tokenizer.pad_token_id)
     with torch.inference_mode(), capture(loaded, [layer]) as found:
