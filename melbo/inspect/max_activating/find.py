@@ -24,7 +24,7 @@ from melbo.errors import ConfigError, CorpusError
 from melbo.inspect.geometry.effects import effects
 from melbo.inspect.lens.token_texts import TokenTexts
 from melbo.inspect.max_activating.corpus_reader import Corpus, Skip
-from melbo.inspect.max_activating.passages import CHUNK, Group, Passage, activations, batches, chunks, read_passages
+from melbo.inspect.max_activating.passages import Group, Passage, activations, batches, chunks, read_passages
 from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport, Direction, Example
 from melbo.inspect.max_activating.top_examples import TopPlaces
 from melbo.models.identity import run_key
@@ -143,7 +143,7 @@ class _Scan:
         """Read the rest of the corpus."""
         passages = _passages(self.loaded, self.corpus, self.config)
         self._skip(passages)
-        for chunk in chunks(passages, CHUNK):
+        for chunk in chunks(passages):
             self.content = _read_on(self.content, chunk)
             for group in batches(chunk, self.config.batch_tokens, self.passages):
                 self._take(group)
@@ -162,7 +162,7 @@ class _Scan:
             CorpusError: it is not the same any more.
         """
         content = ""
-        for chunk in chunks(islice(passages, self.items), CHUNK):
+        for chunk in chunks(islice(passages, self.items)):
             content = _read_on(content, chunk)
         if content != self.content:
             raise CorpusError(
@@ -237,7 +237,7 @@ def _sample(
         CorpusError: fewer than two positions count in the whole corpus.
     """
     found, skipped = 0, Counter[str]()
-    for chunk in chunks(_passages(loaded, corpus, config), CHUNK):
+    for chunk in chunks(_passages(loaded, corpus, config)):
         read.append(_read_on("", chunk))
         skipped.update(item.reason for item in chunk if isinstance(item, Skip))
         for group in batches(chunk, config.batch_tokens):

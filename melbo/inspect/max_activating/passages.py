@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from melbo.errors import PromptError
-from melbo.inspect.max_activating.corpus_reader import Corpus, Document, Item, Skip
+from melbo.inspect.max_activating.corpus_reader import Corpus, Document, Skip
 from melbo.models.load import LoadedModel
 from melbo.prompts import encode
 from melbo.steering.hooks import capture, check_residual, run_until_stop
@@ -47,20 +47,16 @@ def read_passages(
         window: most tokens of a row of plain text; chats go up to the model's context.
     """
     for item in corpus.read():
-        yield from _split(loaded, item, where, window, skip_tokens)
-
-
-def _split(loaded: LoadedModel, item: Item, where: Where, window: int, skip_tokens: int) -> Iterator[Passage | Skip]:
-    if isinstance(item, Skip):
-        yield item
-    elif item.messages:
-        yield _chat_passage(loaded, item, where, skip_tokens)
-    else:
-        ids = loaded.tokenizer(item.text)["input_ids"]
-        for begin in range(0, len(ids), window):
-            row = tuple(ids[begin : begin + window])
-            if len(row) > skip_tokens:
-                yield Passage(row, skip_tokens, len(row), item.mark)
+        if isinstance(item, Skip):
+            yield item
+        elif item.messages:
+            yield _chat_passage(loaded, item, where, skip_tokens)
+        else:
+            ids = loaded.tokenizer(item.text)["input_ids"]
+            for begin in range(0, len(ids), window):
+                row = tuple(ids[begin : begin + window])
+                if len(row) > skip_tokens:
+                    yield Passage(row, skip_tokens, len(row), item.mark)
 
 
 def _chat_passage(loaded: LoadedModel, item: Document, where: Where, skip_tokens: int) -> Passage | Skip:
@@ -97,28 +93,25 @@ def batches(chunk: Iterable[Passage | Skip], batch_tokens: int, first: int = 0) 
         yield group
 
 
-def chunks(passages: Iterator[Passage | Skip], size: int) -> Iterator[list[Passage | Skip]]:
-    """Lists of `size`, the last one shorter."""
-    while part := list(islice(passages, size)):
+def chunks(passages: Iterator[Passage | Skip]) -> Iterator[list[Passage | Skip]]:
+    """Lists of CHUNK, the last one shorter."""
+    while part := list(islice(passages, CHUNK)):
         yield part
 
 
-def pad_right(group: Group, pad: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, attention mask, and which positions count, [B, T] each; up to each row's last position that counts."""
+def activations(loaded: LoadedModel, group: Group, layer: int) -> tuple[Tensor, Tensor]:
+    """Residual stream [B, T, d_model], float32, at a layer, and which positions count [B, T].
+
+    The rows are padded on the right, and T goes up to the last position that counts.
+    """
     width = max(passage.stop for _, passage in group)
-    ids = torch.full((len(group), width), pad)
+    ids = torch.full((len(group), width), loaded.tokenizer.pad_token_id)
     mask = torch.zeros(len(group), width, dtype=torch.long)
     counted = torch.zeros(len(group), width, dtype=torch.bool)
     for i, (_, passage) in enumerate(group):
         ids[i, : passage.stop] = torch.tensor(passage.ids[: passage.stop])
         mask[i, : passage.stop] = 1
         counted[i, passage.start : passage.stop] = True
-    return ids, mask, counted
-
-
-def activations(loaded: LoadedModel, group: Group, layer: int) -> tuple[Tensor, Tensor]:
-    """Residual stream [B, T, d_model], float32, of padded passages at a layer, and which positions count [B, T]."""
-    ids, mask, counted = pad_right(group, loaded.tokenizer.pad_token_id)
     with torch.inference_mode(), capture(loaded, [layer]) as found:
         run_until_stop(loaded, ids, mask)
     check_residual(loaded, found[layer])

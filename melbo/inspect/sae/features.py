@@ -14,16 +14,7 @@ from torch import Tensor
 from melbo.errors import CorpusError, SaeError
 from melbo.inspect.lens.token_texts import TokenTexts
 from melbo.inspect.max_activating.corpus_reader import Corpus
-from melbo.inspect.max_activating.passages import (
-    CHUNK,
-    Group,
-    Passage,
-    Where,
-    activations,
-    batches,
-    chunks,
-    read_passages,
-)
+from melbo.inspect.max_activating.passages import Group, Passage, Where, activations, batches, chunks, read_passages
 from melbo.inspect.max_activating.top_examples import Place, TopPlaces
 from melbo.inspect.sae.dictionary import Sae
 from melbo.models.load import LoadedModel
@@ -90,7 +81,7 @@ def _scan(
     """Batches: numbered passages, residual streams [B, T, d_model], positions that count [B, T]."""
     number = 0
     rows = read_passages(loaded, corpus, where, min(WINDOW, loaded.context), skip_tokens)
-    for chunk in chunks(rows, CHUNK):
+    for chunk in chunks(rows):
         for group in batches(chunk, BATCH_TOKENS, number):
             yield group, *activations(loaded, group, layer)
         number += sum(isinstance(item, Passage) for item in chunk)
