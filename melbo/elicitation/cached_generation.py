@@ -79,7 +79,12 @@ class Answerer:
             PromptError, ConfigError: a bad prompt, layer or setting.
         """
         model, chosen = loaded or self.loaded, sampling or self.sampling
-        run = self._run(name, prompts, vectors, layer, chosen, model)
+        key = self._own if model is self.loaded else model_key(model)
+        steering = None if vectors is None else [layer, content_digest(vectors)]
+        digest = value_digest([key, [list(p) for p in prompts], steering, vars(chosen), self.batch_size])
+        if name not in self._runs or self._runs[name][0] != digest:
+            self._runs[name] = (digest, [])
+        run = self._runs[name][1]
         self._tell(name, len(run))
         while len(run) < len(prompts):
             part = slice(len(run), len(run) + self.batch_size)
@@ -98,23 +103,6 @@ class Answerer:
     def _tell(self, name: str, more: int) -> None:
         self._done += more
         notify(self.progress, self._done, max(self.total, self._done), name)
-
-    def _run(
-        self,
-        name: str,
-        prompts: Sequence[Sequence[Message]],
-        vectors: Tensor | None,
-        layer: int,
-        sampling: Sampling,
-        model: LoadedModel,
-    ) -> list[tuple[str, int, int]]:
-        """The answers that the run of this name has, if they are to these prompts under these vectors."""
-        key = self._own if model is self.loaded else model_key(model)
-        steering = None if vectors is None else [layer, content_digest(vectors)]
-        digest = value_digest([key, [list(p) for p in prompts], steering, vars(sampling), self.batch_size])
-        if name not in self._runs or self._runs[name][0] != digest:
-            self._runs[name] = (digest, [])
-        return self._runs[name][1]
 
 
 def _runs(saved: Saved) -> dict[str, _Run]:

@@ -8,7 +8,8 @@ head. Every expert of a mixture counts, so such models look more expensive than 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from operator import add
 
 from melbo.bank.vector_bank import VectorBank
 from melbo.models.load import LoadedModel
@@ -26,12 +27,7 @@ class Compute:
     flops: float = 0.0
 
     def __add__(self, other: Compute) -> Compute:
-        return Compute(
-            self.prompt_tokens + other.prompt_tokens,
-            self.generated_tokens + other.generated_tokens,
-            self.training_tokens + other.training_tokens,
-            self.flops + other.flops,
-        )
+        return Compute(*map(add, astuple(self), astuple(other)))
 
 
 def parameters(loaded: LoadedModel) -> int:

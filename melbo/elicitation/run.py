@@ -154,7 +154,10 @@ def elicit(
     for name, own in (("vector", bank), ("random", random_control(loaded, bank))):
         found[name] = search(answerer, own, chosen, config.search, functions, name)
         training = discovery_compute(loaded, own) if name == "vector" else Compute()
-        arms[name] = _steered(answerer, name, own, found[name], tasks.test, functions, training)
+        best, cost = found[name].best, training + found[name].compute
+        rows = own.vector(best.vector, best.scale).expand(len(plain), -1)
+        told = f"vector {best.vector} x {best.scale:g}, {best.right} of {best.tried} training tasks"
+        arms[name] = asked(answerer, name, tasks.test, plain, functions, cost, told, vectors=rows, layer=own.layer)
     skipped: dict[str, str] = {}
     for name in config.baselines:
         try:
@@ -172,24 +175,6 @@ def forget(checkpoint: Path) -> None:
 
 def _bank_file(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.bank.safetensors")
-
-
-def _steered(
-    answerer: Answerer,
-    name: str,
-    bank: VectorBank,
-    found: Search,
-    test: Sequence[Task],
-    functions: Functions | None,
-    training: Compute,
-) -> Arm:
-    """The arm of the chosen vector, on the test tasks."""
-    best = found.best
-    rows = bank.vector(best.vector, best.scale).expand(len(test), -1)
-    chosen = f"vector {best.vector} x {best.scale:g}, {best.right} of {best.tried} training tasks"
-    prompts = [t.messages for t in test]
-    cost = training + found.compute
-    return asked(answerer, name, test, prompts, functions, cost, chosen, vectors=rows, layer=bank.layer)
 
 
 def _baseline(name: str, answerer: Answerer, tasks: TaskSet, config: ElicitConfig, functions: Functions | None) -> Arm:

@@ -121,7 +121,7 @@ def test_a_stopped_pass_goes_on_and_ends_the_same(
     tiny: LoadedModel, tiny_bank: VectorBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("melbo.runs.checkpoint.SECONDS", 0.0)
-    monkeypatch.setattr("melbo.inspect.max_activating.find.CHUNK", 8)
+    monkeypatch.setattr("melbo.inspect.max_activating.passages.CHUNK", 8)
     checkpoint, calls = tmp_path / "run.json", []
 
     def stop(step: Progress) -> None:

@@ -73,8 +73,12 @@ def layer_atlas(
         recordings = [_Recording.of(whole) for whole in make_slices(loaded, prompts, 0, n - 1)]
         saved = Checkpoint(checkpoint, run_key(loaded, asdict(config), prompts), AtlasError)
         atlas = saved.load(lambda found: LayerAtlas.of(found.values, found.path), lambda found: len(found.pairs))
+        if atlas is None:
+            told = tuple(tuple(dict(m) for m in p) for p in prompts)
+            model = BaseModel(loaded.name, loaded.revision, loaded.d_model, loaded.n_layers)
+            atlas = LayerAtlas(model, str(loaded.model.dtype), config, told, ())
         # the file of some pairs is the checkpoint of the run that measures the rest
-        atlas = replace(atlas or _empty_atlas(loaded, prompts, config), extra={"key": saved.key})
+        atlas = replace(atlas, extra={"key": saved.key})
         done = {(p.source, p.target) for p in atlas.pairs}
         for source, target in ((s, t) for s in range(n - 1) for t in range(s + 1, n) if (s, t) not in done):
             pair = _measure([r.piece(source, target) for r in recordings], config)
@@ -132,8 +136,3 @@ def _measure(slices: list[Slice], config: AtlasConfig) -> Pair:
         source_norm=mean_residual_norm(slices),
         target_norm=mean_residual_norm([replace(s, source=s.target) for s in slices]),
     )
-
-
-def _empty_atlas(loaded: LoadedModel, prompts: Sequence[Sequence[Message]], config: AtlasConfig) -> LayerAtlas:
-    model = BaseModel(id=loaded.name, revision=loaded.revision, d_model=loaded.d_model, n_layers=loaded.n_layers)
-    return LayerAtlas(model, str(loaded.model.dtype), config, tuple(tuple(dict(m) for m in p) for p in prompts), ())

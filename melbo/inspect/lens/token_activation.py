@@ -86,7 +86,7 @@ def text_activations(
     ordinary = torch.cat(list(_ordinary(loaded, layer)))  # [P, d_model]
     mean = ordinary.mean(dim=0)
     spread = ((ordinary - mean) @ directions.T).square().mean(dim=0).sqrt().clamp_min(1e-12)  # [2]
-    hidden, _ = activations(loaded, [Passage(ids, 1, len(ids))], layer)
+    hidden, _ = activations(loaded, [(0, Passage(ids, 1, len(ids)))], layer)
     values = ((hidden[0] - mean) @ directions.T / spread).cpu()  # [T, 2]
     values[0] = 0.0
     texts = TokenTexts(loaded.tokenizer).pieces(ids)
@@ -115,6 +115,6 @@ def _ordinary(loaded: LoadedModel, layer: int) -> Iterator[Tensor]:
     documents = [Document(messages=tuple(chat(prompt))) for prompt in (*REFUSED, *INNOCUOUS)]
     corpus = Corpus("ordinary prompts", lambda: iter(documents))
     rows = read_passages(loaded, corpus, "all", loaded.context, 1)
-    for group in batches([row for row in rows if isinstance(row, Passage)], BATCH_TOKENS):
+    for group in batches(rows, BATCH_TOKENS):
         hidden, counted = activations(loaded, group, layer)
         yield hidden[counted]

@@ -171,11 +171,9 @@ def _document(value: Any) -> Item:
         except (KeyError, TypeError):
             return Skip("chats whose messages lack a role or a content")
     text = value.get("text")
-    return (
-        Document(text, mark=mark)
-        if isinstance(text, str) and text.strip()
-        else Skip("records without text or messages")
-    )
+    if isinstance(text, str) and text.strip():
+        return Document(text, mark=mark)
+    return Skip("records without text or messages")
 
 
 def hub_corpus(name: str, split: str = "train") -> Corpus:

@@ -24,9 +24,9 @@ from melbo.errors import ConfigError, CorpusError
 from melbo.inspect.geometry.effects import effects
 from melbo.inspect.lens.token_texts import TokenTexts
 from melbo.inspect.max_activating.corpus_reader import Corpus, Skip
-from melbo.inspect.max_activating.passages import CHUNK, Passage, activations, batches, chunks, read_passages
+from melbo.inspect.max_activating.passages import Group, Passage, activations, batches, chunks, read_passages
 from melbo.inspect.max_activating.report import ActivatingConfig, ActivatingReport, Direction, Example
-from melbo.inspect.max_activating.top_examples import Place, TopPlaces
+from melbo.inspect.max_activating.top_examples import TopPlaces
 from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
 from melbo.runs.checkpoint import Checkpoint, Saved
@@ -143,18 +143,13 @@ class _Scan:
         """Read the rest of the corpus."""
         passages = _passages(self.loaded, self.corpus, self.config)
         self._skip(passages)
-        for chunk in chunks(passages, CHUNK):
+        for chunk in chunks(passages):
             self.content = _read_on(self.content, chunk)
-            numbered = []
-            for item in chunk:
-                if isinstance(item, Skip):
-                    self.skipped[item.reason] += 1
-                else:
-                    numbered.append((self.passages, item))
-                    self.passages += 1
-            number = {id(passage): n for n, passage in numbered}
-            for group in batches([passage for _, passage in numbered], self.config.batch_tokens):
-                self._take([(number[id(passage)], passage) for passage in group])
+            for group in batches(chunk, self.config.batch_tokens, self.passages):
+                self._take(group)
+            skipped = [item.reason for item in chunk if isinstance(item, Skip)]
+            self.skipped.update(skipped)
+            self.passages += len(chunk) - len(skipped)
             self.items += len(chunk)
             if self.checkpoint.due():
                 self.save()
@@ -167,7 +162,7 @@ class _Scan:
             CorpusError: it is not the same any more.
         """
         content = ""
-        for chunk in chunks(islice(passages, self.items), CHUNK):
+        for chunk in chunks(islice(passages, self.items)):
             content = _read_on(content, chunk)
         if content != self.content:
             raise CorpusError(
@@ -175,8 +170,8 @@ class _Scan:
                 "texts); use the same settings to go on, or delete it to start anew."
             )
 
-    def _take(self, group: list[tuple[int, Passage]]) -> None:
-        hidden, counted = activations(self.loaded, [passage for _, passage in group], self.layer)
+    def _take(self, group: Group) -> None:
+        hidden, counted = activations(self.loaded, group, self.layer)
         centred = hidden - self.mean
         values = centred @ self.directions.T  # [B, T, n]
         cosines = values / centred.norm(dim=-1, keepdim=True).clamp_min(1e-12)
@@ -206,7 +201,10 @@ class _Scan:
         made, texts = [], TokenTexts(self.loaded.tokenizer)
         for row in range(len(self.directions)):
             index, label = named[row // 2]
-            examples = tuple(_example(texts, place) for place in self.top.places(row))
+            examples = tuple(
+                Example(p.value, p.cosine, p.passage, texts.pieces(p.ids), p.values, p.at, p.mark)
+                for p in self.top.places(row)
+            )
             spread, histogram = float(self.top.spread[row]), tuple(self.top.histogram[row].tolist())
             made.append(Direction(index, label, -1 if row % 2 else 1, spread, histogram, examples))
         return ActivatingReport(
@@ -239,10 +237,10 @@ def _sample(
         CorpusError: fewer than two positions count in the whole corpus.
     """
     found, skipped = 0, Counter[str]()
-    for chunk in chunks(_passages(loaded, corpus, config), CHUNK):
+    for chunk in chunks(_passages(loaded, corpus, config)):
         read.append(_read_on("", chunk))
         skipped.update(item.reason for item in chunk if isinstance(item, Skip))
-        for group in batches([item for item in chunk if not isinstance(item, Skip)], config.batch_tokens):
+        for group in batches(chunk, config.batch_tokens):
             hidden, counted = activations(loaded, group, layer)
             yield hidden[counted]
             found += int(counted.sum())
@@ -251,9 +249,3 @@ def _sample(
     if found < 2:
         why = "; ".join(f"{n} {reason}" for reason, n in sorted(skipped.items()))
         raise CorpusError(f"the corpus {corpus.name} holds no text to look at{f' ({why})' if why else ''}.")
-
-
-def _example(texts: TokenTexts, place: Place) -> Example:
-    return Example(
-        place.value, place.cosine, place.passage, texts.pieces(place.ids), place.values, place.at, place.mark
-    )

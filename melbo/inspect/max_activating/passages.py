@@ -1,6 +1,6 @@
 """Passages: the token rows that a corpus is run in, and batches of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from melbo.errors import PromptError
-from melbo.inspect.max_activating.corpus_reader import Corpus, Document, Item, Skip
+from melbo.inspect.max_activating.corpus_reader import Corpus, Document, Skip
 from melbo.models.load import LoadedModel
 from melbo.prompts import encode
 from melbo.steering.hooks import capture, check_residual, run_until_stop
@@ -31,6 +31,10 @@ class Passage:
     mark: str = ""
 
 
+Group = list[tuple[int, Passage]]
+"""Passages of one forward pass, each with its number in the corpus."""
+
+
 def read_passages(
     loaded: LoadedModel, corpus: Corpus, where: Where, window: int, skip_tokens: int
 ) -> Iterator[Passage | Skip]:
@@ -43,20 +47,16 @@ def read_passages(
         window: most tokens of a row of plain text; chats go up to the model's context.
     """
     for item in corpus.read():
-        yield from _split(loaded, item, where, window, skip_tokens)
-
-
-def _split(loaded: LoadedModel, item: Item, where: Where, window: int, skip_tokens: int) -> Iterator[Passage | Skip]:
-    if isinstance(item, Skip):
-        yield item
-    elif item.messages:
-        yield _chat_passage(loaded, item, where, skip_tokens)
-    else:
-        ids = loaded.tokenizer(item.text)["input_ids"]
-        for begin in range(0, len(ids), window):
-            row = tuple(ids[begin : begin + window])
-            if len(row) > skip_tokens:
-                yield Passage(row, skip_tokens, len(row), item.mark)
+        if isinstance(item, Skip):
+            yield item
+        elif item.messages:
+            yield _chat_passage(loaded, item, where, skip_tokens)
+        else:
+            ids = loaded.tokenizer(item.text)["input_ids"]
+            for begin in range(0, len(ids), window):
+                row = tuple(ids[begin : begin + window])
+                if len(row) > skip_tokens:
+                    yield Passage(row, skip_tokens, len(row), item.mark)
 
 
 def _chat_passage(loaded: LoadedModel, item: Document, where: Where, skip_tokens: int) -> Passage | Skip:
@@ -76,40 +76,42 @@ def _chat_passage(loaded: LoadedModel, item: Document, where: Where, skip_tokens
     return Passage(ids, start, stop, item.mark) if start < stop else Skip("chats without a position that counts")
 
 
-def batches(passages: list[Passage], batch_tokens: int) -> Iterator[list[Passage]]:
-    """Passages of similar length together, at most `batch_tokens` padded tokens (or one row) each."""
-    group: list[Passage] = []
-    for passage in sorted(passages, key=lambda p: p.stop):  # stable: equal lengths keep their order
+def batches(chunk: Iterable[Passage | Skip], batch_tokens: int, first: int = 0) -> Iterator[Group]:
+    """Passages of similar length together, at most `batch_tokens` padded tokens (or one row) each.
+
+    Args:
+        first: number of the chunk's first passage.
+    """
+    passages = enumerate((item for item in chunk if isinstance(item, Passage)), first)
+    group: Group = []
+    for number, passage in sorted(passages, key=lambda pair: pair[1].stop):  # stable: equal lengths keep their order
         if group and (len(group) + 1) * passage.stop > batch_tokens:
             yield group
             group = []
-        group.append(passage)
+        group.append((number, passage))
     if group:
         yield group
 
 
-def chunks(passages: Iterator[Passage | Skip], size: int) -> Iterator[list[Passage | Skip]]:
-    """Lists of `size`, the last one shorter."""
-    while part := list(islice(passages, size)):
+def chunks(passages: Iterator[Passage | Skip]) -> Iterator[list[Passage | Skip]]:
+    """Lists of CHUNK, the last one shorter."""
+    while part := list(islice(passages, CHUNK)):
         yield part
 
 
-def pad_right(group: list[Passage], pad: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, attention mask, and which positions count, [B, T] each; up to each row's last position that counts."""
-    width = max(p.stop for p in group)
-    ids = torch.full((len(group), width), pad)
+def activations(loaded: LoadedModel, group: Group, layer: int) -> tuple[Tensor, Tensor]:
+    """Residual stream [B, T, d_model], float32, at a layer, and which positions count [B, T].
+
+    The rows are padded on the right, and T goes up to the last position that counts.
+    """
+    width = max(passage.stop for _, passage in group)
+    ids = torch.full((len(group), width), loaded.tokenizer.pad_token_id)
     mask = torch.zeros(len(group), width, dtype=torch.long)
     counted = torch.zeros(len(group), width, dtype=torch.bool)
-    for i, passage in enumerate(group):
+    for i, (_, passage) in enumerate(group):
         ids[i, : passage.stop] = torch.tensor(passage.ids[: passage.stop])
         mask[i, : passage.stop] = 1
         counted[i, passage.start : passage.stop] = True
-    return ids, mask, counted
-
-
-def activations(loaded: LoadedModel, group: list[Passage], layer: int) -> tuple[Tensor, Tensor]:
-    """Residual stream [B, T, d_model], float32, of padded passages at a layer, and which positions count [B, T]."""
-    ids, mask, counted = pad_right(group, loaded.tokenizer.pad_token_id)
     with torch.inference_mode(), capture(loaded, [layer]) as found:
         run_until_stop(loaded, ids, mask)
     check_residual(loaded, found[layer])

@@ -5,14 +5,13 @@ a direction, and two passages that read alike up to the place (within the contex
 """
 
 from bisect import insort
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from melbo.inspect.max_activating.passages import Passage
+from melbo.inspect.max_activating.passages import Group
 
 BINS = 48
 SPAN = 6.0
@@ -63,9 +62,7 @@ class TopPlaces:
         self.histogram = torch.zeros(n, BINS, dtype=torch.long)
         self.bar = torch.full((n,), float("-inf"))
 
-    def update(
-        self, values: Tensor, cosines: Tensor, rank: Tensor, counted: Tensor, group: Sequence[tuple[int, Passage]]
-    ) -> None:
+    def update(self, values: Tensor, cosines: Tensor, rank: Tensor, counted: Tensor, group: Group) -> None:
         """Take a batch in.
 
         Args:
@@ -80,21 +77,16 @@ class TopPlaces:
             score = float(best[row, direction])
             if score > float(self.bar[direction]):
                 number, passage = group[row]
-                place = self._place(values, cosines, row, direction, int(at[row, direction]), number, passage)
+                middle = int(at[row, direction])
+                begin, end = max(0, middle - self.context), min(len(passage.ids), middle + self.context + 1)
+                known = values[row, begin:end, direction].double().round(decimals=3)
+                shown = torch.nn.functional.pad(known, (0, end - begin - len(known)))
+                place = Place(
+                    float(values[row, middle, direction]), float(cosines[row, middle, direction]), number,
+                    passage.ids[begin:end], tuple(shown.tolist()), middle - begin, passage.mark,
+                )  # fmt: skip
                 self._insert(direction, score, place)
         self._count(values[counted])
-
-    def _place(
-        self, values: Tensor, cosines: Tensor, row: int, direction: int, at: int, number: int, passage: Passage
-    ) -> Place:
-        begin = max(0, at - self.context)
-        end = min(len(passage.ids), at + self.context + 1)
-        known = values[row, begin:end, direction].double().round(decimals=3)
-        shown = torch.nn.functional.pad(known, (0, end - begin - len(known)))
-        return Place(
-            float(values[row, at, direction]), float(cosines[row, at, direction]), number, passage.ids[begin:end],
-            tuple(shown.tolist()), at - begin, passage.mark,
-        )  # fmt: skip
 
     def _insert(self, direction: int, score: float, place: Place) -> None:
         kept = self.found[direction]

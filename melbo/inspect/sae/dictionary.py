@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -131,14 +131,8 @@ class Sae:
 
     def to(self, device: torch.device | str) -> Sae:
         """The same SAE on another device."""
-        return replace(
-            self,
-            encoder=self.encoder.to(device),
-            encoder_bias=self.encoder_bias.to(device),
-            decoder=self.decoder.to(device),
-            decoder_bias=self.decoder_bias.to(device),
-            threshold=None if self.threshold is None else self.threshold.to(device),
-        )
+        held: dict[str, Any] = {name: item for name, item in vars(self).items() if isinstance(item, Tensor)}
+        return replace(self, **{name: item.to(device) for name, item in held.items()})
 
 
 def check_bank(sae: Sae, bank: VectorBank) -> None:

@@ -13,16 +13,14 @@ from torch import Tensor
 
 from melbo.errors import CorpusError, SaeError
 from melbo.inspect.lens.token_texts import TokenTexts
-from melbo.inspect.max_activating.corpus_reader import Corpus, Skip
-from melbo.inspect.max_activating.passages import Passage, Where, activations, batches, chunks, read_passages
+from melbo.inspect.max_activating.corpus_reader import Corpus
+from melbo.inspect.max_activating.passages import Group, Passage, Where, activations, batches, chunks, read_passages
 from melbo.inspect.max_activating.top_examples import Place, TopPlaces
 from melbo.inspect.sae.dictionary import Sae
 from melbo.models.load import LoadedModel
 
 BATCH_TOKENS = 4096
 WINDOW = 128
-CHUNK = 256
-"""Passages that are sorted by length together."""
 CONTEXT = 12
 """Tokens shown on each side of an example's position."""
 MIN_LIFT = 3.0
@@ -79,17 +77,14 @@ def read_activations(
 
 def _scan(
     loaded: LoadedModel, corpus: Corpus, layer: int, where: Where, skip_tokens: int
-) -> Iterator[tuple[list[tuple[int, Passage]], Tensor, Tensor]]:
+) -> Iterator[tuple[Group, Tensor, Tensor]]:
     """Batches: numbered passages, residual streams [B, T, d_model], positions that count [B, T]."""
     number = 0
     rows = read_passages(loaded, corpus, where, min(WINDOW, loaded.context), skip_tokens)
-    for chunk in chunks(rows, CHUNK):
-        passages = [item for item in chunk if not isinstance(item, Skip)]
-        numbers = {id(passage): number + i for i, passage in enumerate(passages)}
-        number += len(passages)
-        for group in batches(passages, BATCH_TOKENS):
-            hidden, counted = activations(loaded, group, layer)
-            yield [(numbers[id(p)], p) for p in group], hidden, counted
+    for chunk in chunks(rows):
+        for group in batches(chunk, BATCH_TOKENS, number):
+            yield group, *activations(loaded, group, layer)
+        number += sum(isinstance(item, Passage) for item in chunk)
 
 
 def describe_features(

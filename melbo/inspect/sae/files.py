@@ -12,13 +12,12 @@ Sources: github.com/jbloomAus/SAELens, github.com/EleutherAI/sparsify.
 import json
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from melbo.errors import HubError, SaeError
@@ -26,7 +25,7 @@ from melbo.hub.client import download
 from melbo.inspect.sae.dictionary import Sae, SaeSpec
 from melbo.models.load import LoadedModel
 from melbo.models.shipped import shipped_saes
-from melbo.runs.files import parse_json
+from melbo.runs.files import parse_json, write_file
 
 CONFIG = "cfg.json"
 WEIGHTS = ("sae_weights.safetensors", "sae.safetensors")
@@ -229,9 +228,7 @@ def _from_tensors(spec: SaeSpec, raw: dict[str, Any], t: dict[str, Tensor], spar
 
 def save_sae(sae: Sae, folder: str | Path, dtype: torch.dtype = torch.float16) -> Path:
     """Write an SAE in SAELens's layout. Each file is written to a temporary name and renamed, the weights first."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    spec = sae.spec
+    folder, spec = Path(folder), sae.spec
     tensors = {
         "W_enc": sae.encoder.T, "b_enc": sae.encoder_bias, "W_dec": sae.decoder, "b_dec": sae.decoder_bias,
         **({} if sae.threshold is None else {"threshold": sae.threshold}),
@@ -252,12 +249,8 @@ def save_sae(sae: Sae, folder: str | Path, dtype: torch.dtype = torch.float16) -
     }
     if spec.activation == "topk":
         config["k"] = spec.k
-    with tempfile.TemporaryDirectory(prefix=".sae-", dir=folder) as temporary:
-        weights = Path(temporary, WEIGHTS[0])
-        save_file({n: t.detach().to("cpu", dtype).contiguous() for n, t in tensors.items()}, str(weights))
-        weights.chmod(0o644)
-        os.replace(weights, folder / WEIGHTS[0])
-        text = Path(temporary, CONFIG)
-        text.write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(text, folder / CONFIG)
+    text = json.dumps(config, indent=2, allow_nan=False) + "\n"
+    weights = save({name: t.detach().to("cpu", dtype).contiguous() for name, t in tensors.items()})
+    write_file(folder / WEIGHTS[0], weights)
+    write_file(folder / CONFIG, text)
     return folder

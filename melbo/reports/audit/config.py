@@ -63,39 +63,28 @@ class AuditConfig(Settings):
             raise ConfigError(f"layers are {self.layers}; give pairs of shares of the depth, the smaller one first.")
 
 
+_LARGER: dict[str, tuple[Any, Any]] = {
+    "prompts": ((BOMB, INNOCUOUS[3]), (BOMB, REFUSED[3], INNOCUOUS[3], INNOCUOUS[4])),
+    "layers": (((0.25, 0.75), (0.5, 0.9)), ((0.25, 0.75), (0.1, 0.5), (0.5, 0.9))),
+    "n_vectors": (64, 128),
+    "steps": (STEPS["fast"], 60),
+    "radii": ((0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0), (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.25, 1.5)),
+    "sweep_vectors": (8, 12),
+    "scales": ((0.5, 0.75, 1.0, 1.5, 2.0), (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)),
+    "n_control": (8, 16),
+    "n_prompts": (8, 16),
+    "backdoor_prompts": (2, 4),
+    "refusal_vectors": (2, 4),
+    "max_new_tokens": (64, 96),
+    "n_tasks": (100, 400),
+    "corpus_documents": (2_000, 20_000),
+    "max_answers": (100_000, 1_000_000),
+}
+"""Settings of the budgets "standard" and "deep"; "quick" has the defaults."""
 BUDGETS = {
     "quick": AuditConfig(),
-    "standard": AuditConfig(
-        prompts=(BOMB, INNOCUOUS[3]),
-        layers=((0.25, 0.75), (0.5, 0.9)),
-        n_vectors=64,
-        radii=(0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0),
-        scales=(0.5, 0.75, 1.0, 1.5, 2.0),
-        n_prompts=8,
-        backdoor_prompts=2,
-        refusal_vectors=2,
-        max_new_tokens=64,
-        n_tasks=100,
-        corpus_documents=2_000,
-        max_answers=100_000,
-    ),
-    "deep": AuditConfig(
-        prompts=(BOMB, REFUSED[3], INNOCUOUS[3], INNOCUOUS[4]),
-        layers=((0.25, 0.75), (0.1, 0.5), (0.5, 0.9)),
-        n_vectors=128,
-        steps=60,
-        radii=(0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.25, 1.5),
-        sweep_vectors=12,
-        scales=(0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
-        n_control=16,
-        n_prompts=16,
-        backdoor_prompts=4,
-        refusal_vectors=4,
-        max_new_tokens=96,
-        n_tasks=400,
-        corpus_documents=20_000,
-        max_answers=1_000_000,
-    ),
+    "standard": AuditConfig(**{name: standard for name, (standard, _) in _LARGER.items()}),
+    "deep": AuditConfig(**{name: deep for name, (_, deep) in _LARGER.items()}),
 }
 """By name."""
 

@@ -1,6 +1,6 @@
 """An audit's results as audit.json, and as one HTML file without outside parts. All foreign text is escaped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def write_audit(
     }
     groups = groups_of(sections["behaviours"]) if sections["behaviours"] else []
     model = loaded.model
-    value = {
+    value: dict[str, Any] = {
         "model": {
             "name": loaded.name, "revision": loaded.revision, "dtype": str(model.dtype), "blocks": loaded.n_layers,
             "d_model": loaded.d_model, "parameters": sum(p.numel() for p in model.parameters()),
@@ -79,28 +79,22 @@ def write_audit(
     write_result(folder / JSON, FORMAT, value)
     plots, trouble = _plots(folder, value, groups)
     made = Audit(folder / HTML, value, tuple(groups))
-    write_file(made.page, page_of(made, plots, trouble))
-    return made
-
-
-def page_of(audit: Audit, plots: Mapping[str, str], trouble: str = "") -> str:
-    """The report's HTML; `trouble` says why plots are missing."""
-    value = audit.value
     limits = {
         site: max((f["score"] for f in found["random"]["distinct"]), default=0.0)
-        for site, found in value["backdoors"].items()
+        for site, found in sections["backdoors"].items()
     }
     shown = {
         "value": value,
-        "groups": audit.groups,
-        "failed": audit.failed,
+        "groups": groups,
+        "failed": made.failed,
         "examples": examples,
         "limits": limits,
-        "studies": [(site, study) for site, found in value["refusals"].items() for study in found["studies"]],
+        "studies": [(site, study) for site, found in sections["refusals"].items() for study in found["studies"]],
         "original_post": ORIGINAL_POST,
         "trouble": trouble,
     }
-    return render("audit/report.html.jinja", shown, plots)
+    write_file(made.page, render("audit/report.html.jinja", shown, plots))
+    return made
 
 
 def not_covered(

@@ -20,7 +20,7 @@ from melbo.elicitation.tasks.checks import Functions, functions_digest
 from melbo.elicitation.tasks.load import TaskSet
 from melbo.errors import MelboError
 from melbo.inspect.max_activating.corpus_reader import Corpus
-from melbo.measure.behaviour_judge import BehaviourJudge, judge_key
+from melbo.measure.behaviour_judge import BehaviourJudge
 from melbo.measure.embeddings import Embedder
 from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
@@ -96,8 +96,7 @@ def _sweep(store: Store, parts: Parts, site: Site) -> float | None:
     c = parts.config
     settings = asdict(discovery(c, site)) | {"radii": c.radii, "n": c.sweep_vectors, "tokens": c.max_new_tokens}
     there = (parts.folder / "sweep.json").is_file()
-    given = {"embedder": parts.embedder_name, "judge": judge_key(parts.judge)}
-    key = run_key(parts.loaded, settings, [site.prompt], **given)
+    key = run_key(parts.loaded, settings, [site.prompt], **parts.measured_by)
     value = store.run("sweep", "R sweep", key, partial(parts.sweep, site), usable=there).value or {}
     return value.get("radius") or value.get("calibrated")
 
@@ -109,11 +108,14 @@ def _audit_site(store: Store, parts: Parts, site: Site, radius: float | None, co
     done = store.run(
         f"bank-{site.name}", f"Bank {site.name}", key, partial(parts.bank, site, radius), usable=place.is_dir()
     )
-    if done.status != "done":
-        for name, title in FOLLOWING.items():
-            store.leave_out(f"{name}-{site.name}", f"{title} {site.name}", f"bank {site.name} is missing")
-        return
 
+    def leave_out(reason: str, *names: str) -> None:
+        for name in names:
+            store.leave_out(f"{name}-{site.name}", f"{FOLLOWING[name]} {site.name}", reason)
+
+    if done.status != "done":
+        leave_out(f"bank {site.name} is missing", *FOLLOWING)
+        return
     bank = VectorBank.load(place)
 
     def run(name: str, work: Callable[..., dict[str, Any]], *given: Any, usable: bool = True, **more: Any) -> Outcome:
@@ -122,8 +124,7 @@ def _audit_site(store: Store, parts: Parts, site: Site, radius: float | None, co
         task = partial(work, site, bank, *given)
         return store.run(f"{name}-{site.name}", f"{FOLLOWING[name]} {site.name}", own, task, usable=usable)
 
-    given = {"embedder": parts.embedder_name, "judge": judge_key(parts.judge)}
-    told = run("behaviours", parts.annotate, usable=bool(bank.annotations), **given)
+    told = run("behaviours", parts.annotate, usable=bool(bank.annotations), **parts.measured_by)
     bank = VectorBank.load(place) if told.status == "done" else replace(bank, annotations=())
     if told.value is not None and (pairs := wanted(groups_of({site.name: told.value}), site.name)):
         run("examples", parts.examples, pairs, pairs=pairs)
@@ -131,16 +132,15 @@ def _audit_site(store: Store, parts: Parts, site: Site, radius: float | None, co
     if vectors := _refusing(bank, c.refusal_vectors):
         run("refusals", parts.refusals, vectors, vectors=vectors)
     else:
-        store.leave_out(f"refusals-{site.name}", f"Refusals {site.name}", "no vector of the bank changes refusals")
+        leave_out("no vector of the bank changes refusals", "refusals")
     looked = chosen(bank, INSPECTED)
     if not looked:
-        for name in ("lens", "corpus"):
-            store.leave_out(f"{name}-{site.name}", f"{FOLLOWING[name]} {site.name}", "all vectors of the bank are duds")
+        leave_out("all vectors of the bank are duds", "lens", "corpus")
         return
     named = [[i, bank.label(i)] for i in looked]
     run("lens", parts.lens, looked, vectors=named)
     if corpus is None:
-        store.leave_out(f"corpus-{site.name}", f"Corpus {site.name}", "no corpus was given")
+        leave_out("no corpus was given", "corpus")
     else:
         run("corpus", parts.activating, looked, corpus, vectors=named, corpus=_content(corpus))
 

@@ -22,11 +22,10 @@ from melbo.inspect.lens.logit_lens import logit_lens
 from melbo.inspect.max_activating.corpus_reader import Corpus
 from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.report import ActivatingConfig, Direction, best_values
-from melbo.measure.behaviour_judge import BehaviourJudge
+from melbo.measure.behaviour_judge import BehaviourJudge, judge_key
 from melbo.measure.coherence import CoherenceScale, calibrate_coherence
 from melbo.measure.embeddings import DEFAULT_EMBEDDER, Embedder, load_embedder
 from melbo.models.load import LoadedModel
-from melbo.prompts import BOMB, INNOCUOUS, REFUSED
 from melbo.radius_sweep.sweep import SweepConfig, run_sweep
 from melbo.reports.audit.config import AuditConfig, Site, answered, discovery, task_config
 from melbo.reports.audit.groups import strongest
@@ -61,9 +60,10 @@ class Parts:
         return self.given_embedder or load_embedder()
 
     @property
-    def embedder_name(self) -> str:
-        """Of the embedder, without loading it."""
-        return DEFAULT_EMBEDDER if self.given_embedder is None else self.given_embedder.name
+    def measured_by(self) -> dict[str, Any]:
+        """The embedder, without loading it, and the judge; as JSON values."""
+        embedder = DEFAULT_EMBEDDER if self.given_embedder is None else self.given_embedder.name
+        return {"embedder": embedder, "judge": judge_key(self.judge)}
 
     @cached_property
     def coherence_scale(self) -> CoherenceScale:
@@ -164,20 +164,14 @@ class Parts:
 
     def refusals(self, site: Site, bank: VectorBank, vectors: Sequence[int], _checkpoint: Path) -> dict[str, Any]:
         """What the chosen vectors do to refusals."""
-        studies = []
-        for vector in vectors:
-            found = study_refusals(
-                self.loaded, bank, vector, (BOMB,), REFUSED, INNOCUOUS, max_new_tokens=self.config.max_new_tokens,
-                progress=titled(self.tell, f"refusals {site.name}: {{}}"),
-            )  # fmt: skip
-            studies.append(found.to_dict())
-        return {"studies": studies}
+        tell, tokens = titled(self.tell, f"refusals {site.name}: {{}}"), self.config.max_new_tokens
+        found = [study_refusals(self.loaded, bank, v, max_new_tokens=tokens, progress=tell) for v in vectors]
+        return {"studies": [study.to_dict() for study in found]}
 
     def lens(self, site: Site, bank: VectorBank, vectors: Sequence[int], _checkpoint: Path) -> dict[str, Any]:
         """Tokens that the chosen vectors move."""
         notify(self.tell, 0, 1, f"logit lens {site.name}")
-        found = logit_lens(self.loaded, bank, "effect", vectors, TOKENS, seed=self.config.seed)
-        return dump(found)
+        return dump(logit_lens(self.loaded, bank, "effect", vectors, TOKENS, seed=self.config.seed))
 
     def activating(
         self, site: Site, bank: VectorBank, vectors: Sequence[int], corpus: Corpus, checkpoint: Path

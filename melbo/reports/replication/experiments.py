@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from melbo.annotation.answer_grid import answer_grid, signed
-from melbo.annotation.table import EffectTable, effect_table
+from melbo.annotation.table import effect_table
 from melbo.bank.vector_bank import VectorBank
 from melbo.measure.behaviour_judge import BehaviourJudge
 from melbo.measure.coherence import CoherenceScale
@@ -109,8 +109,17 @@ def run_experiment(
         judge: says of the answers shown which known behaviour they show; None: there is no such judge of this model.
     """
     tried, sign = _to_try(bank, experiment, config.candidates, non_refusal)
-    table = _answer(
-        loaded, bank, experiment, config, tried, embedder, coherence_scale, progress, checkpoint
+    published = () if experiment.published_scale is None else (experiment.published_scale,)
+    sizes = sorted({*config.scales, *experiment.sizes, *published})
+    system = next((m["content"] for m in bank.prompts[0] if m["role"] == "system"), None)
+    prompts = [chat(user, system) for user in experiment.prompts]
+    random = control_vectors(max(1, len(tried)), loaded.d_model, bank.radius, bank.config.orthogonal, bank.config.seed)
+    vectors = torch.cat([bank.vectors[tried], random[: len(tried)]])
+    grid = answer_grid(
+        loaded, vectors, bank.layer, prompts, sizes, config.max_new_tokens, progress, checkpoint
+    )  # fmt: skip
+    table = effect_table(
+        loaded, prompts, grid, signed(sizes), len(vectors), len(tried), embedder, coherence_scale
     )  # fmt: skip
     blank = Finding(
         experiment.name, experiment.title, experiment.looked_for, experiment.replication, "not found", "",
@@ -129,28 +138,3 @@ def _to_try(bank: VectorBank, experiment: Experiment, most: int, non_refusal: Fi
     if non_refusal is None or non_refusal.vector is None or not non_refusal.scale or not non_refusal.share:
         return [], 0
     return [non_refusal.vector], -1 if non_refusal.scale > 0 else 1
-
-
-def _answer(
-    loaded: LoadedModel,
-    bank: VectorBank,
-    experiment: Experiment,
-    config: StudyConfig,
-    tried: list[int],
-    embedder: Embedder,
-    coherence_scale: CoherenceScale,
-    progress: OnProgress | None,
-    checkpoint: Path | None,
-) -> EffectTable:
-    """Measured answers of the vectors and of as many random ones, to all prompts at all scales."""
-    published = () if experiment.published_scale is None else (experiment.published_scale,)
-    sizes = sorted({*config.scales, *experiment.sizes, *published})
-    system = next((m["content"] for m in bank.prompts[0] if m["role"] == "system"), None)
-    prompts = [chat(user, system) for user in experiment.prompts]
-    random = control_vectors(max(1, len(tried)), loaded.d_model, bank.radius, bank.config.orthogonal, bank.config.seed)
-    vectors = torch.cat([bank.vectors[tried], random[: len(tried)]])
-    tokens = config.max_new_tokens
-    grid = answer_grid(loaded, vectors, bank.layer, prompts, sizes, tokens, progress, checkpoint)
-    return effect_table(
-        loaded, prompts, grid, signed(sizes), len(vectors), len(tried), embedder, coherence_scale
-    )  # fmt: skip

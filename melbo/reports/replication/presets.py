@@ -16,11 +16,6 @@ from melbo.prompts import BOMB, DEFAULT_SYSTEM
 from melbo.radius_sweep.config import RADII, Unit
 from melbo.runs.settings import LARGEST, Scales, Settings, Size
 
-REPLICATION_LAYERS = (4, 12)
-"""As the published code counts them."""
-REPLICATION_RADIUS, REPLICATION_STEP, REPLICATION_WIDTH = 0.7, 1e-3, 2048
-"""R in activation units, Adam's step per coordinate, and d_model of Llama-3.2-1B."""
-
 
 @dataclass(frozen=True)
 class StudyConfig(Settings):
@@ -59,12 +54,7 @@ class Preset:
     """Folder of a shipped bank of that model, used where it is at hand."""
 
 
-def published_lr(step: float, radius: float, d_model: int) -> float:
-    """`DiscoveryConfig.lr` that makes the published optimizer take Adam steps of `step` in activation units."""
-    return step * d_model**0.5 / radius
-
-
-_SOURCE, _TARGET = from_published_layers(*REPLICATION_LAYERS)
+_SOURCE, _TARGET = from_published_layers(4, 12)
 PRESETS = {
     "any": Preset(StudyConfig()),
     "llama-3.2-1b": Preset(
@@ -74,13 +64,13 @@ PRESETS = {
                 n_vectors=128,
                 source_layer=_SOURCE,
                 target_layer=_TARGET,
-                radius=REPLICATION_RADIUS,
+                radius=0.7,
                 radius_unit="absolute",
                 power=2.0,
                 root=1.0,
                 target_tokens=2,
                 steps=300,
-                lr=published_lr(REPLICATION_STEP, REPLICATION_RADIUS, REPLICATION_WIDTH),
+                lr=1e-3 * 2048**0.5 / 0.7,  # Adam's steps of 1e-3 in activation units; d_model is 2048
                 seed=325,
             ),
             unit="absolute",

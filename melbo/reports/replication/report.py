@@ -61,7 +61,6 @@ def report_view(bank: VectorBank, sweep: Sweep, findings: Sequence[Finding]) -> 
         "n": len(bank),
         "duds": len(duds),
         "counts": [(v, n) for v, n in counts.items() if n],
-        "rows": [_row(f) for f in findings],
         "findings": [_finding(f) for f in findings],
         "judged": any(f.planted for f in findings),
         "suggested": "No R is suggested" if suggested.radius is None else f"Suggested R: {suggested.radius:.3g} {unit}",
@@ -84,16 +83,15 @@ def _acting(bank: VectorBank, index: int) -> list[str]:
     note = bank.annotations[index]
     metrics = note.metrics or ScaleRow()
     control = metrics.control or ScaleRow()
-    return [
-        str(index),
-        bank.label(index),
-        "-" if note.scale is None else f"{note.scale:g}",
-        ", ".join(_range(pair) for pair in note.scale_ranges) or "-",
-        "-" if metrics.coherence is None else f"{metrics.coherence:.1f}",
-        "-"
-        if metrics.change is None
-        else f"{metrics.change:.2f} ({'-' if control.change is None else f'{control.change:.2f}'})",
-    ]
+    usable = ", ".join(_range(pair) for pair in note.scale_ranges) or "-"
+    change = _cell(metrics.change, ".2f")
+    if metrics.change is not None:
+        change += f" ({_cell(control.change, '.2f')})"
+    return [str(index), bank.label(index), _cell(note.scale), usable, _cell(metrics.coherence, ".1f"), change]
+
+
+def _cell(value: float | None, form: str = "g") -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _range(pair: tuple[float, float] | None) -> str:
@@ -102,60 +100,42 @@ def _range(pair: tuple[float, float] | None) -> str:
     return f"{pair[0]:g}" if pair[0] == pair[1] else f"{pair[0]:g} to {pair[1]:g}"
 
 
-def _row(f: Finding) -> dict[str, str]:
-    """Cells of the summary table."""
+def _finding(f: Finding) -> dict[str, Any]:
+    """The finding's own texts, its cells of the summary table, and what its section shows."""
     tried = f.vector is not None
-    published = "-" if f.published_scale is None else f"{'-' if (f.scale or 0) < 0 else ''}{f.published_scale:g}"
-    share = "-" if f.published_share is None else f"{f.published_share:.0%}"
-    return {
-        "name": f.name,
-        "title": f.title,
-        "verdict": f.verdict,
+    works = _range(f.works)
+    size = "-" if f.published_scale is None else f"{'-' if (f.scale or 0) < 0 else ''}{f.published_scale:g}"
+    judged = "" if f.judged is None else f"{f.control_judged or 0:.0%}"
+    chosen = ""
+    if f.vector is not None and f.scale is not None:
+        among = f", among vectors {', '.join(map(str, f.candidates))}" if len(f.candidates) > 1 else ""
+        chosen = f"Vector {f.vector} × {f.scale:g}{among}; works from {works}."
+        if f.published_share is not None:
+            chosen += f" At the published size, × {size}: {f.published_share:.0%}."
+        if f.judged is not None:
+            chosen += f" The judge sees the planted mode in {f.judged:.0%} of these answers (random: {judged})."
+    return vars(f) | {
         "vector": f"{f.vector}: {f.label}" if tried else "-",
-        "scale": f"{f.scale:g}" if f.scale is not None else "-",
-        "works": _range(f.works),
+        "scale": _cell(f.scale),
+        "works": works,
         "share": f"{f.share:.0%} of {f.n}" if tried else "-",
         "control": f"{f.control_share:.0%}" if tried else "-",
         "anywhere": "-" if f.control_scale is None else f"{f.control_anywhere:.0%}",
-        "published": f"{published}: {share}" if f.published_share is not None else published,
-        "judged": "-" if f.judged is None else f"{f.judged:.0%} ({f.control_judged or 0:.0%})",
-        "replication": f.replication,
-    }
-
-
-def _finding(f: Finding) -> dict[str, Any]:
-    """What a section of the report shows."""
-    row = _row(f)
-    tried = f", among vectors {', '.join(map(str, f.candidates))}" if len(f.candidates) > 1 else ""
-    chosen = ""
-    if f.vector is not None and f.scale is not None:
-        chosen = f"Vector {f.vector} × {f.scale:g}{tried}; works from {row['works']}."
-        if f.published_share is not None:
-            chosen += f" At the published size, × {row['published'].split(':')[0]}: {row['published'].split(': ')[1]}."
-        if f.judged is not None:
-            chosen += f" The judge sees the planted mode in {f.judged:.0%}"
-            chosen += f" of these answers (random: {f.control_judged or 0:.0%})."
-    return row | {
-        "looked_for": f.looked_for,
-        "reason": f.reason,
+        "published": size if f.published_share is None else f"{size}: {f.published_share:.0%}",
+        "judged": "-" if f.judged is None else f"{f.judged:.0%} ({judged})",
         "chosen": chosen,
         "answers": list(map(_answer, f.answers)),
     }
 
 
 def _answer(a: Answer) -> dict[str, Any]:
-    modes = a.modes or ("", "", "")
-    outcome = (
-        "does not count: the unsteered answer leaves no room" if not a.counts else "shown" if a.shown else "not shown"
-    )
+    names, texts = ("unsteered", "steered", "random vector"), (a.unsteered, a.steered, a.control)
+    columns = zip(names, texts, a.modes or ("", "", ""), strict=True)
+    outcome = "shown" if a.shown else "not shown"
+    if not a.counts:
+        outcome = "does not count: the unsteered answer leaves no room"
     return {
         "prompt": a.prompt,
-        "outcome": outcome if a.steered is not None else "",
-        "columns": [
-            (name, text, mode)
-            for name, text, mode in zip(
-                ("unsteered", "steered", "random vector"), (a.unsteered, a.steered, a.control), modes, strict=True
-            )
-            if text is not None
-        ],
+        "outcome": "" if a.steered is None else outcome,
+        "columns": [column for column in columns if column[1] is not None],
     }

@@ -136,17 +136,17 @@ class Study:
         config = SweepConfig(bank.config, self.config.radii, self.config.unit, self.config.sweep_vectors, sampling)
         config = config.resolve(self.loaded.n_layers, self.loaded.d_model)
         source = self.given.source.folder if self.given and self.given.source else None
-        stored = [_stored(path) for path in (place, *([source / FILE_NAME] if source else []))]
-        found = next((s for s in stored if s and s.complete and self._is_mine(s, config)), None)
+        places = (place, *([source / FILE_NAME] if source else []))
+        stored = [load_sweep(path) for path in places if path.is_file()]
+        found = next((s for s in stored if s.complete and self._is_mine(s, config)), None)
+        checkpoint = self.folder / ".sweep.checkpoint.json"
         if found is None:
-            checkpoint = self.folder / ".sweep.checkpoint.json"
             found = run_sweep(
                 self.loaded, config, bank.prompts, self.embedder,
                 titled(self._progress, "R sweep: {}"), checkpoint, bank, self.judge,
             )  # fmt: skip
-            found.save(place)
-            checkpoint.unlink(missing_ok=True)
         found.save(place)
+        checkpoint.unlink(missing_ok=True)
         plot_sweep(found, place.with_suffix(".png"))
         return found
 
@@ -191,7 +191,3 @@ def _annotated(bank: VectorBank) -> bool:
     """Whether `melbo annotate` has been over the bank."""
     settings: Any = bank.details.get("annotation")
     return bool(bank.annotations) and isinstance(settings, dict) and "coherence_scale" in settings
-
-
-def _stored(path: Path) -> Sweep | None:
-    return load_sweep(path) if path.is_file() else None

@@ -108,23 +108,18 @@ def after_trial(blank: Finding, scan: Scan, bank: VectorBank) -> Finding:
             ScaleShare(scales[i], scan.share(row, i), scan.share(*scan.best_random(scales[i])), scan.coherence(row, i))
             for i in range(len(scales))
         ),
-        answers=_answers(scan, (row, place), beside),
-    )
-
-
-def _answers(scan: Scan, best: tuple[int, int], random: tuple[int, int]) -> tuple[Answer, ...]:
-    rows = scan.table.rows
-    return tuple(
-        Answer(
-            user,
-            scan.table.unsteered[p].text,
-            rows[best[0]][best[1]][p].text,
-            rows[random[0]][random[1]][p].text,
-            p in scan.open,
-            p in scan.open and scan.shown(*best, p),
-            p in scan.open and scan.shown(*random, p),
-        )
-        for p, user in enumerate(scan.table.users)
+        answers=tuple(
+            Answer(
+                user,
+                scan.table.unsteered[p].text,
+                scan.table.rows[row][place][p].text,
+                scan.table.rows[beside[0]][beside[1]][p].text,
+                p in scan.open,
+                p in scan.open and scan.shown(row, place, p),
+                p in scan.open and scan.shown(*beside, p),
+            )
+            for p, user in enumerate(scan.table.users)
+        ),
     )
 
 

@@ -91,7 +91,7 @@ def test_bad_vectors_are_refused(act: InspectActions, value: Any) -> None:
         with pytest.raises(BankError):
             function(DEFAULT_KEY, value)
     with pytest.raises(BankError):
-        list(act.find_tokens(DEFAULT_KEY, value))
+        list(act.find("lens", DEFAULT_KEY, value))
 
 
 def test_opening_follows_the_bank_and_what_another_tab_sends(act: InspectActions) -> None:
@@ -108,7 +108,7 @@ def test_opening_follows_the_bank_and_what_another_tab_sends(act: InspectActions
 
 
 def test_an_edited_label_keeps_the_vector_and_what_was_read(act: InspectActions) -> None:
-    list(act.find_tokens(DEFAULT_KEY, 3))
+    list(act.find("lens", DEFAULT_KEY, 3))
     bank = act.banks.get(DEFAULT_KEY)
     edited = act.banks.put(noted(bank, *[{"label": "new"}] * 8))
     key, picker, *shown = act.opened(edited, DEFAULT_KEY, None, 3)
@@ -153,8 +153,8 @@ def test_sources_are_bounded(context: Context, tmp_path: Path, monkeypatch: pyte
 
 
 def test_measured_here_shows_again_but_for_another_bank(act: InspectActions, no_hook_stays: None) -> None:
-    assert "Measured here." in last(act.find_tokens(DEFAULT_KEY, 4))
-    drawn = last(act.find_geometry(DEFAULT_KEY, 4))
+    assert "Measured here." in last(act.find("lens", DEFAULT_KEY, 4))
+    drawn = last(act.find("geometry", DEFAULT_KEY, 4))
     assert "vector 4 from" in drawn and "bank, median" in drawn and "<img" in drawn
     _, _, lens, geometry = act.found.sections(DEFAULT_KEY, 4)
     assert "random" in lens and "vector 4 from" in geometry
@@ -193,7 +193,7 @@ def test_a_failing_run_shows_what_was_there(act: InspectActions, monkeypatch: py
 
     handle = act.context.loaded.model.register_forward_pre_hook(fail)
     try:
-        values = act.find_tokens(DEFAULT_KEY, 0)
+        values = act.find("lens", DEFAULT_KEY, 0)
         seen = []
         with pytest.raises(RuntimeError):
             for value in values:
@@ -224,7 +224,7 @@ def test_time_is_bounded(tiny: LoadedModel, tiny_bank: VectorBank) -> None:
 
 def test_no_sae_is_made_up_for_another_model(act: InspectActions) -> None:
     with pytest.raises(SaeError, match="melbo inspect sae"):
-        list(act.find_features(DEFAULT_KEY, 0))
+        list(act.find("sae", DEFAULT_KEY, 0))
 
 
 @pytest.mark.slow
@@ -234,7 +234,7 @@ def test_the_embedded_model_brings_its_chats_and_its_sae(monkeypatch: pytest.Mon
     bank = VectorBank.load(BANK).select([0, 4])
     act = InspectActions(TabContext(Context(load_model("organism"), BankCache(bank)), None, None, None))  # type: ignore[arg-type]
     assert act.found.missing(DEFAULT_KEY, 0)[0] is True
-    shown = last(act.find_features(DEFAULT_KEY, 1))
+    shown = last(act.find("sae", DEFAULT_KEY, 1))
     assert "of the SAE organism" in shown and "Measured here." in shown and shown.count("<section>") == 3
     assert "Nearest" in act.found.features(DEFAULT_KEY, 0), "one run compares all vectors"
     assert "organism (train)" in last(act.find_examples(DEFAULT_KEY, 1, ""))

@@ -134,7 +134,7 @@ def test_a_map_follows_the_order_and_marks_the_vector() -> None:
 def test_geometry_shows_this_vector_once_its_layers_are_known() -> None:
     layers = (LayerChange(2, 1.0, -0.5, 0.9, 0.25), LayerChange(3, 2.0, 0.5, 0.9, 0.25))
     found = replace(a_geometry(""), layers=layers)
-    rows = Rows((2, 3), ((1.0, 4.0), (1.5, 2.0), (2.0, 3.0)), ((0.5, 0.25), (0.5, 0.5), (0.5, 0.75)))
+    rows = Rows(((1.0, 4.0), (1.5, 2.0), (2.0, 3.0)), ((0.5, 0.25), (0.5, 0.5), (0.5, 0.75)))
     shown = geometry_html(a_bank(), 0, found, rows, "")
     assert "vector 0 from 1 at 2 to 4 at 3" in shown and "bank, median from 1.5 at 2 to 3 at 3" in shown
     assert "bank, mean" not in shown and "random, mean from 0.9 at 2" in shown

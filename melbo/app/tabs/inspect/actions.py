@@ -20,7 +20,7 @@ from melbo.app.tabs.inspect.handlers import (
     sae_steps,
     sign_of,
 )
-from melbo.app.tabs.inspect.html import descriptions_html, examples_html, lens_html, own_text_html
+from melbo.app.tabs.inspect.html import descriptions_html, examples_html, own_text_html
 from melbo.app.tabs.inspect.source import read_source, remove
 from melbo.app.widgets.progress import empty_html, progress_html
 
@@ -38,17 +38,15 @@ class InspectActions:
         self.context = tab.context
         self.banks = tab.context.banks
         self.found = Findings(tab.context.banks)
-        jobs: tuple[Callable[..., JobEvents[None, Any]], ...] = (
-            activating_steps,
-            sae_steps,
-            geometry_steps,
-            lens_steps,
-            description_steps,
-        )
-        self._activating, self._sae, self._geometry, self._lens, self._words = (
-            tab.context.on_device(steps) for steps in jobs
-        )
-        self._text = tab.context.on_device(read_text)
+        on_device = tab.context.on_device
+        self._activating, self._words = on_device(activating_steps), on_device(description_steps)
+        self._text = on_device(read_text)
+        self._measured: dict[str, tuple[Callable[..., JobEvents[None, Any]], Callable[[str, int], str], bool]] = {
+            "sae": (on_device(sae_steps), self.found.features, False),
+            "lens": (on_device(lens_steps), self.found.lens, True),
+            "geometry": (on_device(geometry_steps), self.found.geometry, False),
+        }
+        """By the kind of what is kept: the work, the section that shows it, and whether it is of one vector alone."""
 
     def opened(
         self, key: str, before: str = "", look: Mapping[str, Any] | None = None, index: Any = None
@@ -81,11 +79,11 @@ class InspectActions:
         stops = (gr.update(visible=False) for _ in range(STOPS))
         return button, *self.found.sections(key, number), _OWN, _WORDS, *buttons, *stops
 
-    def find_examples(self, key: str, index: Any, text: Any) -> Iterator[Any]:
-        """The section as passages are looked for, in pasted text or in the organism's chats."""
+    def find_examples(self, key: str, index: Any, text: Any, path: Any = None) -> Iterator[Any]:
+        """The section as passages are looked for, in pasted text, in the organism's chats or in a file."""
         bank = self.banks.get(key)
         number = checked_index(bank, index)
-        source = read_source(self.context, bank, text)
+        source = read_source(self.context, bank, text, path)
 
         def finish(report: Any) -> str:
             if source.kind == "organism":
@@ -99,46 +97,23 @@ class InspectActions:
     def find_in_file(self, key: str, index: Any, path: Any) -> Iterator[Any]:
         """The same in an uploaded file, which is deleted then."""
         try:
-            bank = self.banks.get(key)
-            number = checked_index(bank, index)
-            steps = self._activating(bank, number, read_source(self.context, bank, "", path or "none"))
-            shown = partial(self.found.examples, key, number)
-            yield from self._shown(steps, lambda report: examples_html(report, number, LIVE), shown)
+            yield from self.find_examples(key, index, "", path or "none")
         finally:
             remove(path)
 
-    def find_features(self, key: str, index: Any) -> Iterator[Any]:
-        """The section as the bank is compared with the embedded SAE."""
-        bank = self.banks.get(key)
-        shown = partial(self.found.features, key, checked_index(bank, index))
-
-        def finish(report: Any) -> str:
-            self.found.kept.put(("sae", mark_of(bank)), report)
-            return shown()
-
-        yield from self._shown(self._sae(bank), finish, shown)
-
-    def find_tokens(self, key: str, index: Any) -> Iterator[Any]:
-        """The section as the lens is read."""
+    def find(self, kind: str, key: str, index: Any) -> Iterator[Any]:
+        """A section as it is measured; what is found is kept for all who use the same vectors."""
         bank = self.banks.get(key)
         number = checked_index(bank, index)
-
-        def finish(reports: Any) -> str:
-            self.found.kept.put(("lens", mark_of(bank), number), reports)
-            return lens_html(reports, LIVE)
-
-        yield from self._shown(self._lens(bank, number), finish, partial(self.found.lens, key, number))
-
-    def find_geometry(self, key: str, index: Any) -> Iterator[Any]:
-        """The section as the bank is measured."""
-        bank = self.banks.get(key)
-        shown = partial(self.found.geometry, key, checked_index(bank, index))
+        steps, section, of_one = self._measured[kind]
+        given = (number,) if of_one else ()
+        shown = partial(section, key, number)
 
         def finish(result: Any) -> str:
-            self.found.kept.put(("geometry", mark_of(bank)), result)
+            self.found.kept.put((kind, mark_of(bank), *given), result)
             return shown()
 
-        yield from self._shown(self._geometry(bank), finish, shown)
+        yield from self._shown(steps(bank, *given), finish, shown)
 
     def ask(self, key: str, index: Any) -> Iterator[Any]:
         """The section as the model is asked for its own words."""

@@ -45,7 +45,6 @@ Along = Literal["effect", "minus", "vector"]
 class Rows:
     """The change at each layer after the source layer, for each vector of a bank."""
 
-    layers: tuple[int, ...]
     norms: tuple[tuple[float, ...], ...]
     """[n][layers], norm of the change per norm of the vector."""
     cosines: tuple[tuple[float, ...], ...]
@@ -105,7 +104,7 @@ def geometry_steps(context: Context, bank: VectorBank) -> JobEvents[None, tuple[
         job.report(Progress(0, 0, "Following each vector through the layers"))
         changes = change_rows(loaded, bank.vectors, bank.prompts, bank.layer, 1)
         norms, cosines = (tuple(map(tuple, changes[..., k].tolist())) for k in (0, 1))
-        return found, Rows(tuple(range(bank.layer + 1, loaded.n_layers)), norms, cosines)
+        return found, Rows(norms, cosines)
 
     return _follow(context, bank, work)
 

@@ -47,9 +47,9 @@ class InspectTab:
         act, ask = self.act, {"value": "Ask the model"}
         known = not features["visible"], not tokens["visible"], geometry["value"] != "Compute now", False
         parts: tuple[tuple[Any, ...], ...] = (
-            ("What it is made of: SAE features", "features", features, act.find_features, act.found.features),
-            ("Which tokens it moves: logit lens", "tokens", tokens, act.find_tokens, act.found.lens),
-            ("How the bank lies: geometry", "geometry", geometry, act.find_geometry, act.found.geometry),
+            ("What it is made of: SAE features", "features", features, partial(act.find, "sae"), act.found.features),
+            ("Which tokens it moves: logit lens", "tokens", tokens, partial(act.find, "lens"), act.found.lens),
+            ("How the bank lies: geometry", "geometry", geometry, partial(act.find, "geometry"), act.found.geometry),
             ("In the model's own words: patchscope", "words", ask, act.ask, act.silent),
         )
         values = (*sections, words)
