@@ -8,10 +8,9 @@ import typer
 from melbo.annotation.annotate import SCALES, annotate
 from melbo.annotation.llm_scores import with_llm_scores
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.arguments import Bank, BankModel, Embedder, Tokens
+from melbo.cli.arguments import ANYWHERE, Bank, BankModel, Embedder, Tokens, Where
 from melbo.cli.common import plain, resumable, say, stages
 from melbo.cli.defaults import SYSTEM
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields, default_of
 from melbo.cli.show import table
 from melbo.measure.embeddings import load_embedder

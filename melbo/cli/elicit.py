@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.arguments import Checkers, Result
+from melbo.cli.arguments import ANYWHERE, Checkers, Result, Where
 from melbo.cli.common import checkpoint_of, plain, resumable, say, stages
 from melbo.cli.defaults import MODEL, MODEL_HELP, SYSTEM, TASKS
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields
 from melbo.config import DiscoveryConfig
 from melbo.elicitation.baselines.arms import Asking, Place

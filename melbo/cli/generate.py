@@ -11,9 +11,8 @@ import typer
 from torch import Tensor
 
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.arguments import BankModel
+from melbo.cli.arguments import ANYWHERE, BankModel, Where
 from melbo.cli.common import plain
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields
 from melbo.errors import ConfigError, PromptError
 from melbo.prompts import Message, chat

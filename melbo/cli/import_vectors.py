@@ -8,10 +8,9 @@ import typer
 
 from melbo.bank.save import replaceable
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.arguments import Force, NewBank, System
+from melbo.cli.arguments import ANYWHERE, Force, NewBank, System, Where
 from melbo.cli.common import plain
 from melbo.cli.defaults import MODEL, MODEL_HELP, PROMPT, SYSTEM
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields
 from melbo.config import DiscoveryConfig, from_published_layers
 from melbo.errors import BankError, ConfigError

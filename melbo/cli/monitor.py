@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from melbo.bank.result_file import write_result
-from melbo.cli.arguments import Bank, BankModel, Result
+from melbo.cli.arguments import ANYWHERE, Bank, BankModel, Result, Where
 from melbo.cli.common import plain, say
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import default_of
 from melbo.discovery.discover import random_control
 from melbo.elicitation.monitoring import study_monitor

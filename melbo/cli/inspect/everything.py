@@ -13,12 +13,11 @@ from tqdm import tqdm
 from melbo.bank.result_file import ACTIVATING, GEOMETRY, LENS, MAX_SHOWN_BYTES, SAE
 from melbo.bank.select import chosen_vectors
 from melbo.bank.vector_bank import VectorBank
+from melbo.cli.arguments import ANYWHERE, NoDuds, OtherModel, SaeFolder, Split, Where
 from melbo.cli.arguments import Corpus as CorpusName
-from melbo.cli.arguments import NoDuds, OtherModel, SaeFolder, Split
-from melbo.cli.common import checkpoint_of, plain, resumable, say
+from melbo.cli.common import plain, run_and_save, say, token_bar
 from melbo.cli.defaults import CORPUS
 from melbo.cli.inspect.sae import public_name
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.errors import SaeError
 from melbo.inspect.geometry.difference_of_means import Contrast, load_contrasts
 from melbo.inspect.geometry.similarity import measure_geometry
@@ -31,7 +30,6 @@ from melbo.inspect.sae.files import load_sae
 from melbo.inspect.sae.report import sae_report
 from melbo.models.load import LoadedModel
 from melbo.organism.inputs import ORGANISM, find_corpus, organism_contrasts
-from melbo.runs.progress import Progress
 
 SITES: tuple[LensSite, ...] = ("effect", "vector")
 DOCUMENTS = 1000
@@ -144,18 +142,15 @@ def _sae(work: _Work, dictionary: Sae, source: str, corpus: Corpus) -> None:
 
 
 def _activating(work: _Work, corpus: Corpus) -> None:
-    out = work.folder / ACTIVATING
-    checkpoint = checkpoint_of(out)
-    with tqdm(unit="token", unit_scale=True, desc=ACTIVATING, leave=False, disable=None) as bar, resumable(checkpoint):
-
-        def show_progress(step: Progress) -> None:
-            bar.update(int(step.value or 0) - bar.n)
-
-        config = ActivatingConfig(k=work.k)
-        report = find_activating(work.loaded, work.bank, corpus, config, show_progress, checkpoint, work.chosen)
+    out, config = work.folder / ACTIVATING, ActivatingConfig(k=work.k)
+    report = run_and_save(
+        lambda progress, at: find_activating(work.loaded, work.bank, corpus, config, progress, at, work.chosen),
+        out,
+        token_bar(ACTIVATING),
+    )
     own, control = best_values(report.directions), best_values(report.control)
     _wrote(
-        report.save(out),
+        out,
         f"{report.tokens} tokens; best value {median(own):.1f} spreads, of random directions {median(control):.1f}",
     )
 

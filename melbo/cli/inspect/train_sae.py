@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
-from melbo.cli.common import checkpoint_of, resumable, say
+from melbo.cli.common import checkpoint_of, resumable, say, step_bar
 from melbo.cli.options import Fields
 from melbo.errors import SaeError
 from melbo.inspect.sae.files import save_sae
@@ -14,7 +13,6 @@ from melbo.inspect.sae.train import SaeConfig
 from melbo.models.load import load_model
 from melbo.organism.inputs import ORGANISM
 from melbo.organism.sae import organism_sae
-from melbo.runs.progress import on_bar
 
 BASE = SaeConfig()
 
@@ -30,8 +28,8 @@ def train_organism_sae(
     loaded = load_model(ORGANISM)
     checkpoint = checkpoint_of(out, ".safetensors")
     say("reading activations")
-    with tqdm(total=config.steps, unit="step", leave=False, disable=None) as bar, resumable(checkpoint):
-        made, quality = organism_sae(loaded, layer, config, on_bar(bar, "unexplained"), checkpoint)
+    with step_bar(config.steps, "unexplained") as show, resumable(checkpoint):
+        made, quality = organism_sae(loaded, layer, config, show, checkpoint)
     save_sae(made, out)
     checkpoint.unlink(missing_ok=True)
     say(
