@@ -55,7 +55,9 @@ def annotate_bank(
     """Label each vector: what it does, at which scales, with examples and beside random vectors."""
     held = VectorBank.load(bank)
     folder = (out or bank).absolute()
-    asker = _llm_judge(folder, limits) if llm_names or llm_scores else None
+    asker = None
+    if llm_names or llm_scores:  # the scores are kept beside the bank, so that a second run does not pay again
+        asker = LLMJudge.from_environment(limits, folder.with_name(f".{folder.name}.llm-scores"))
     system = next((m["content"] for p in held.prompts[:1] for m in p if m["role"] == "system"), None)
     prompts = [chat(p, system if held.prompts else SYSTEM) for p in prompt] if prompt else None
     loaded = where.load_for(held, model)
@@ -82,8 +84,3 @@ def annotate_bank(
     found.save(folder)
     checkpoint.unlink(missing_ok=True)
     say(f"{table(found)}\nsaved to {plain(folder)}")
-
-
-def _llm_judge(folder: Path, limits: JudgeLimits) -> LLMJudge:
-    """The environment's judge; its scores are kept beside the bank, so that a second run does not pay again."""
-    return LLMJudge.from_environment(limits, folder.with_name(f".{folder.name}.llm-scores"))
