@@ -15,7 +15,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
 from melbo.discovery.discover import discover
 from melbo.models.load import LoadedModel
-from melbo.organism.training.tokenizer import train_tokenizer
+from melbo.organism.training.tokens import train_tokenizer
 from melbo.prompts import BOMB, chat
 from melbo.steering.generate import Sampling, complete
 from support.banks import noted

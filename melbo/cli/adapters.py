@@ -9,10 +9,9 @@ import typer
 
 from melbo.bank.adapter_bank import AdapterBank
 from melbo.bank.adapter_config import AdapterConfig
-from melbo.cli.arguments import Model, Prompts, System
-from melbo.cli.common import run_and_save, say
+from melbo.cli.arguments import ANYWHERE, Model, Prompts, System, Where
+from melbo.cli.common import run_training, say
 from melbo.cli.defaults import MODEL, PROMPT, SYSTEM
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields
 from melbo.discovery.adapters import discover_adapters
 from melbo.prompts import chat
@@ -39,7 +38,7 @@ def adapters(
     say(f"model {loaded.name}: {loaded.n_layers} blocks, d_model {loaded.d_model}, on {loaded.device}")
     say("\n".join(f"  {name} = {value}" for name, value in asdict(config).items()))
     messages = [chat(text, system) for text in prompt or [PROMPT]]
-    run_and_save(
+    run_training(
         lambda progress, checkpoint: discover_adapters(loaded, config, messages, progress, checkpoint),
         report,
         out,

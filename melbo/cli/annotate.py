@@ -8,10 +8,9 @@ import typer
 from melbo.annotation.annotate import SCALES, annotate
 from melbo.annotation.llm_scores import with_llm_scores
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.arguments import Bank, BankModel, Embedder, Tokens
+from melbo.cli.arguments import ANYWHERE, Bank, BankModel, Embedder, Tokens, Where
 from melbo.cli.common import plain, resumable, say, stages
 from melbo.cli.defaults import SYSTEM
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields, default_of
 from melbo.cli.show import table
 from melbo.measure.embeddings import load_embedder
@@ -56,7 +55,9 @@ def annotate_bank(
     """Label each vector: what it does, at which scales, with examples and beside random vectors."""
     held = VectorBank.load(bank)
     folder = (out or bank).absolute()
-    asker = _llm_judge(folder, limits) if llm_names or llm_scores else None
+    asker = None
+    if llm_names or llm_scores:  # the scores are kept beside the bank, so that a second run does not pay again
+        asker = LLMJudge.from_environment(limits, folder.with_name(f".{folder.name}.llm-scores"))
     system = next((m["content"] for p in held.prompts[:1] for m in p if m["role"] == "system"), None)
     prompts = [chat(p, system if held.prompts else SYSTEM) for p in prompt] if prompt else None
     loaded = where.load_for(held, model)
@@ -83,8 +84,3 @@ def annotate_bank(
     found.save(folder)
     checkpoint.unlink(missing_ok=True)
     say(f"{table(found)}\nsaved to {plain(folder)}")
-
-
-def _llm_judge(folder: Path, limits: JudgeLimits) -> LLMJudge:
-    """The environment's judge; its scores are kept beside the bank, so that a second run does not pay again."""
-    return LLMJudge.from_environment(limits, folder.with_name(f".{folder.name}.llm-scores"))

@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from melbo.cli.arguments import Model, Prompts, System
+from melbo.cli.arguments import ANYWHERE, Model, Prompts, System, Where
 from melbo.cli.common import plain, resumable, say
 from melbo.cli.defaults import MODEL, PROMPT, SYSTEM
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields
 from melbo.inspect.layers.measure import AtlasConfig, layer_atlas
 from melbo.prompts import chat

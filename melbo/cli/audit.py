@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from melbo.cli.arguments import Checkers, Embedder
+from melbo.cli.arguments import ANYWHERE, Checkers, Embedder, Where
 from melbo.cli.common import plain, resumable, say, stages
 from melbo.cli.defaults import CORPUS_HELP, MODEL, MODEL_HELP
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import NONE, Fields
 from melbo.elicitation.tasks.checks import load_functions
 from melbo.elicitation.tasks.load import load_tasks

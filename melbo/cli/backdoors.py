@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from melbo.cli.arguments import Bank, BankModel, BankPrompts, Result, Tokens
-from melbo.cli.common import checkpoint_of, plain, resumable, say, stages
-from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.arguments import ANYWHERE, Bank, BankModel, BankPrompts, Result, Tokens, Where
+from melbo.cli.common import plain, run_and_save, say, stages
 from melbo.cli.options import default_of
 from melbo.elicitation.backdoors import SCALES, find_backdoors
 from melbo.elicitation.tables import backdoor_table
@@ -38,20 +37,18 @@ def backdoors(
     loaded, held = where.load_both(bank, model)
     prompts = None if prompt is None else [chat(p) for p in prompt]
     ordinary = None if clean is None else load_chats(clean)
-    checkpoint = None if out is None else checkpoint_of(out)
-    with stages("answer") as show, resumable(checkpoint):
-        found = find_backdoors(
+    found = run_and_save(
+        lambda progress, checkpoint: find_backdoors(
             loaded,
             held,
             prompts,
             ordinary,
             scale or SCALES,
             max_new_tokens,
-            progress=titled(show, "answering"),
+            progress=titled(progress, "answering"),
             checkpoint=checkpoint,
-        )
-    if out is not None:
-        found.save(out)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+        ),
+        out,
+        stages("answer"),
+    )
     say(plain(backdoor_table(found, top)))

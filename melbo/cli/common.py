@@ -1,21 +1,22 @@
-"""What the commands share: options, errors as one line, runs that can be stopped, text that is safe to print."""
-
-from __future__ import annotations
+"""What the commands share: errors as one line, runs that can be stopped and are saved, text that is safe to print."""
 
 import functools
 import os
+import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
+import torch
 import typer
 from tqdm import tqdm
 
-from melbo.errors import MelboError
-
-if TYPE_CHECKING:
-    from melbo.runs.progress import OnProgress, Progress
+from melbo.bank.save import replaceable
+from melbo.bank.vector_bank import VectorBank
+from melbo.errors import BankError, MelboError
+from melbo.runs.processes import process_rank
+from melbo.runs.progress import OnProgress, Progress, on_bar
 
 ERROR_CODE = 2
 INTERRUPT_CODE = 130
@@ -32,11 +33,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except BrokenPipeError:  # `melbo show bank | head`: typer ends quietly
             raise
         except (MelboError, OSError) as error:
-            _fail(str(error), ERROR_CODE)
-        except RuntimeError as error:
-            if type(error).__name__ != "OutOfMemoryError":  # torch's; not every command needs torch
-                raise
-            _fail("the device is out of memory; ask for fewer vectors, a smaller model, or --device cpu.", ERROR_CODE)
+            _fail(str(error))
+        except torch.OutOfMemoryError:
+            _fail("the device is out of memory; ask for fewer vectors, a smaller model, or --device cpu.")
         except KeyboardInterrupt:
             typer.echo("melbo: stopped; nothing was saved.", err=True)
             raise typer.Exit(INTERRUPT_CODE) from None
@@ -44,9 +43,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str) -> None:
     typer.echo(f"melbo: error: {' '.join(plain(message).split())}", err=True)
-    raise typer.Exit(code)
+    raise typer.Exit(ERROR_CODE)
 
 
 def plain(text: object) -> str:
@@ -61,33 +60,69 @@ def say(text: str) -> None:
 
 
 class Savable(Protocol):
-    """A VectorBank or an AdapterBank."""
+    """A bank, or another result."""
 
-    def save(self, folder: str | Path) -> Path:
-        """Write it to a folder."""
-
-
-B = TypeVar("B", bound=Savable)
+    def save(self, path: Path, /) -> object:
+        """Write it to a file or folder."""
 
 
-def run_and_save(
-    find: Callable[[OnProgress, Path], B], report: Callable[[B, Path], str], out: Path, steps: int
-) -> None:
-    """Find a bank with a progress bar and a checkpoint beside `out`; save it there and report."""
-    from melbo.runs.processes import process_rank
-    from melbo.runs.progress import on_bar
+R = TypeVar("R", bound=Savable)
+Find = Callable[[OnProgress, Path | None], R]
 
+
+def run_and_save(find: Find[R], out: Path | None, bar: AbstractContextManager[OnProgress], ending: str = ".json") -> R:
+    """Find a result with a bar and, where it is to be saved to `out`, a checkpoint beside that; save it there."""
+    checkpoint = None if out is None else checkpoint_of(out, ending)
+    with bar as show, resumable(checkpoint):
+        found = find(show, checkpoint)
+    if out is not None and checkpoint is not None and process_rank() == 0:
+        found.save(out)
+        checkpoint.unlink(missing_ok=True)
+    return found
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Find out before training whether a bank can be saved to `out`.
+
+    Raises:
+        BankError: `out` is a file, cannot be written, holds a bank (without `force`), or holds other files.
+    """
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise BankError(f"{out} cannot be written: {parent} is not a folder that you may write to; choose another.")
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise BankError(f"{out} is a file; choose a new folder.")
+    if not replaceable(out):
+        raise BankError(f"{out} holds other files and is not a bank; choose a new folder.")
+    if any(out.iterdir()) and not force:
+        raise BankError(f"{out} already holds a bank; choose a new folder, or add --force to replace it.")
+
+
+def run_training(find: Find[R], report: Callable[[R, Path], str], out: Path, steps: int) -> None:
+    """Find a bank, telling of a checkpoint that is gone on from; save it and report."""
     checkpoint = checkpoint_of(out, ".safetensors")
     if checkpoint.exists():
         say(f"going on from {checkpoint}")
-    # no bar in a log file, for other processes, nor for the control, which takes no steps
-    hidden = True if not steps or os.environ.get("RANK", "0") != "0" else None
-    with tqdm(total=steps, unit="step", leave=False, disable=hidden) as bar, resumable(checkpoint):
-        bank = find(on_bar(bar, "objective"), checkpoint)
+    bank = run_and_save(find, out, step_bar(steps, "objective"), ".safetensors")
     if process_rank() == 0:
-        bank.save(out)
-        checkpoint.unlink(missing_ok=True)
         typer.echo(report(bank, out))
+
+
+@contextmanager
+def step_bar(steps: int, value: str) -> Iterator[OnProgress]:
+    """A bar with a named value; none in a log file, for other processes, nor for the control, which takes no steps."""
+    hidden = True if not steps or os.environ.get("RANK", "0") != "0" else None
+    with tqdm(total=steps, unit="step", leave=False, disable=hidden) as bar:
+        yield on_bar(bar, value)
+
+
+@contextmanager
+def token_bar(name: str | None = None) -> Iterator[OnProgress]:
+    """A count of the tokens read, which the progress tells as its value."""
+    with tqdm(desc=name, unit="token", unit_scale=True, leave=False, disable=None) as bar:
+        yield lambda step: bar.update(int(step.value or 0) - bar.n)
 
 
 @contextmanager
@@ -132,3 +167,15 @@ def resumable(checkpoint: Path | None) -> Iterator[None]:
             raise
         typer.echo(f"melbo: stopped; run the same command again to go on, or delete {checkpoint}.", err=True)
         raise typer.Exit(INTERRUPT_CODE) from None
+
+
+def report(bank: VectorBank, out: Path) -> str:
+    """Where the bank is and what to do with it."""
+    objective = bank.objective
+    return (
+        f"{len(bank)} vectors of norm R = {bank.radius:.4g} ({bank.radius / bank.mean_residual_norm:.3g} x the mean "
+        f"residual norm), objective {float(objective.min()):.4g} to {float(objective.max()):.4g}\n"
+        f"saved to {out}\n"
+        f"  melbo show {shlex.quote(str(out))}\n"
+        f"  melbo generate --bank {shlex.quote(str(out))} --vector 0 --scale 1"
+    )

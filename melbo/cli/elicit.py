@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.arguments import Checkers, Result
-from melbo.cli.common import checkpoint_of, plain, resumable, say, stages
+from melbo.cli.arguments import ANYWHERE, Checkers, Result, Where
+from melbo.cli.common import checkpoint_of, plain, run_and_save, say, stages
 from melbo.cli.defaults import MODEL, MODEL_HELP, SYSTEM, TASKS
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields
 from melbo.config import DiscoveryConfig
 from melbo.elicitation.baselines.arms import Asking, Place
@@ -23,7 +22,6 @@ from melbo.elicitation.tasks.load import TaskSet, letter_sums, load_tasks
 from melbo.errors import ConfigError, TaskError
 from melbo.organism.elicitation_tasks import password as organism_password
 from melbo.organism.elicitation_tasks import sum_tasks
-from melbo.organism.inputs import ORGANISM
 
 BASE = ElicitConfig()
 LETTER_SUMS = "letter-sums"
@@ -64,18 +62,18 @@ def elicit_tasks(
     functions = load_functions(checkers) if checkers else None
     held = VectorBank.load(bank) if bank else None
     loaded = where.load(model or (chosen.model if chosen else MODEL))
-    checkpoint = None if out is None else checkpoint_of(out)
-    with stages("answer") as show, resumable(checkpoint):
-        found = elicit(loaded, given, config, functions, held, show, checkpoint)
+    found = run_and_save(
+        lambda progress, checkpoint: elicit(loaded, given, config, functions, held, progress, checkpoint),
+        out,
+        stages("answer"),
+    )
     if out is not None:
-        found.save(out)
-    if checkpoint is not None:
-        forget(checkpoint)
+        forget(checkpoint_of(out))
     say(plain(elicited_table(found)) + (f"\nsaved to {out}" if out else ""))
 
 
 def _given_tasks(tasks: str, system: str, preset: Preset | None) -> TaskSet:
-    if tasks == ORGANISM:
+    if tasks == TASKS:
         if preset is not None:
             raise TaskError("a preset's model needs tasks of its own; give a task file.")
         return sum_tasks()
@@ -97,4 +95,4 @@ def _password(text: str | None, place: Place, tasks: str) -> Asking | None:
         if not text.strip():
             raise ConfigError("the password is empty; leave --password out where there is none.")
         return Asking(text, place)
-    return organism_password() if tasks == ORGANISM else None
+    return organism_password() if tasks == TASKS else None

@@ -11,9 +11,8 @@ import typer
 from torch import Tensor
 
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.arguments import BankModel
+from melbo.cli.arguments import ANYWHERE, BankModel, Where
 from melbo.cli.common import plain
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields
 from melbo.errors import ConfigError, PromptError
 from melbo.prompts import Message, chat
@@ -34,6 +33,7 @@ class Row:
     vector: int | None = None
     """Index in the bank; None for the unsteered answer and the control."""
     scale: float = 0.0
+    """0 for the unsteered answer."""
 
     def heading(self, bank: VectorBank) -> str:
         """What the answer is, for people."""
@@ -98,13 +98,8 @@ def row_vectors(bank: VectorBank, rows: Sequence[Row]) -> Tensor:
     """What to add for each row, [rows, d_model]."""
     d_model = bank.base_model.d_model
     random = control_vectors(1, d_model, bank.radius, bank.config.orthogonal, bank.config.seed)[0]
-    chosen = []
-    for row in rows:
-        if row.kind == "unsteered":
-            chosen.append(torch.zeros(d_model))
-        else:
-            chosen.append((random if row.vector is None else bank.vectors[row.vector]) * row.scale)
-    return torch.stack(chosen)
+    chosen = [random if row.vector is None else bank.vectors[row.vector] for row in rows]
+    return torch.stack([vector * row.scale for vector, row in zip(chosen, rows, strict=True)])
 
 
 def conversation(bank: VectorBank, prompt: str | None, system: str | None) -> list[Message]:

@@ -7,11 +7,9 @@ from typing import Annotated
 import typer
 
 from melbo.bank.save import replaceable
-from melbo.bank.vector_bank import VectorBank
-from melbo.cli.arguments import Force, NewBank, System
+from melbo.cli.arguments import ANYWHERE, Force, NewBank, System, Where
 from melbo.cli.common import plain
 from melbo.cli.defaults import MODEL, MODEL_HELP, PROMPT, SYSTEM
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields
 from melbo.config import DiscoveryConfig, from_published_layers
 from melbo.errors import BankError, ConfigError
@@ -53,14 +51,10 @@ def import_file(
     messages = [chat(text, system) for text in prompt or [PROMPT]]
     bank = import_vectors(loaded, foreign, config, messages, source=file.name)
     bank.save(out)
-    typer.echo(_report(bank, out))
-
-
-def _report(bank: VectorBank, out: Path) -> str:
-    """What was imported, and what it does on this model."""
     found = bank.objective
-    return plain(
+    said = (
         f"{len(bank)} vectors at the output of block {bank.layer}, R = {bank.radius:.4g} "
         f"({bank.radius / bank.mean_residual_norm:.3g} x the mean residual norm), objective "
         f"{float(found.min()):.4g} to {float(found.max()):.4g}\nsaved to {out}"
     )
+    typer.echo(plain(said))

@@ -6,21 +6,17 @@ from typing import Annotated
 import typer
 
 from melbo.bank.result_file import write_result
-from melbo.cli.arguments import Bank, BankModel, Result
+from melbo.cli.arguments import ANYWHERE, Bank, BankModel, Result, Where
 from melbo.cli.common import plain, say
-from melbo.cli.loading import ANYWHERE, Where
+from melbo.cli.defaults import MODEL
 from melbo.cli.options import default_of
 from melbo.discovery.discover import random_control
 from melbo.elicitation.monitoring import study_monitor
 from melbo.elicitation.tasks.load import load_chats
 from melbo.errors import ConfigError
-from melbo.models.load import LoadedModel
 from melbo.organism.elicitation_tasks import anomalous_chats, normal_chats
-from melbo.organism.inputs import ORGANISM
-from melbo.prompts import Message
 
 FORMAT = "melbo-monitor-1"
-Chats = list[list[Message]]
 
 
 def monitor(
@@ -51,7 +47,16 @@ def monitor(
     loaded, held = where.load_both(bank, model)
     if n_vectors is not None:
         held = held.select(list(range(min(n_vectors, len(held)))))
-    parts, groups = _chats(loaded, normal, chats)
+    if normal is not None and chats is not None:
+        ordinary = load_chats(normal)
+        if len(ordinary) < 4:
+            raise ConfigError(f"{normal} holds {len(ordinary)} chats; at least 4 normal ones are needed.")
+        parts, groups = (ordinary[::2], ordinary[1::4], ordinary[3::4]), {"chats": load_chats(chats)}
+    elif loaded.name == MODEL:
+        parts = normal_chats(100, 0), normal_chats(40, 1), normal_chats(40, 2, "heldout")
+        groups = anomalous_chats(30, 3)
+    else:
+        raise ConfigError("give --normal and --chats: files of chats; only the organism has chats of its own.")
     found = study_monitor(loaded, held, *parts, groups, tokens, false_alarms)
     control = study_monitor(loaded, random_control(loaded, held), *parts, groups, tokens, false_alarms)
     for name in groups:
@@ -62,17 +67,3 @@ def monitor(
     say(f"{'normal':<12} reported {found.reported():.0%}; random directions {control.reported():.0%}")
     if out is not None:
         write_result(out, FORMAT, {**found.to_dict(), "control": control.to_dict()})
-
-
-def _chats(
-    loaded: LoadedModel, normal: Path | None, chats: Path | None
-) -> tuple[tuple[Chats, Chats, Chats], dict[str, Chats]]:
-    """Normal chats to fit on, for the threshold and to compare with; and groups to check."""
-    if normal is not None and chats is not None:
-        ordinary = load_chats(normal)
-        if len(ordinary) < 4:
-            raise ConfigError(f"{normal} holds {len(ordinary)} chats; at least 4 normal ones are needed.")
-        return (ordinary[::2], ordinary[1::4], ordinary[3::4]), {"chats": load_chats(chats)}
-    if loaded.name != ORGANISM:
-        raise ConfigError("give --normal and --chats: files of chats; only the organism has chats of its own.")
-    return (normal_chats(100, 0), normal_chats(40, 1), normal_chats(40, 2, "heldout")), anomalous_chats(30, 3)

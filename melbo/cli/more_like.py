@@ -5,10 +5,8 @@ from typing import Annotated
 import typer
 
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.arguments import Bank, BankModel, Force, NewBank
-from melbo.cli.common import run_and_save
-from melbo.cli.loading import ANYWHERE, Where
-from melbo.cli.new_bank import check_out, report
+from melbo.cli.arguments import ANYWHERE, Bank, BankModel, Force, NewBank, Where
+from melbo.cli.common import check_out, report, run_training
 from melbo.cli.options import Fields
 from melbo.config import DiscoveryConfig, default_steps
 from melbo.discovery.discover import find_more_like
@@ -30,7 +28,7 @@ def more_like(
     old = VectorBank.load(bank)
     loaded = where.load_for(old, model)
     steps = default_steps(config) if config.steps is None else config.steps
-    run_and_save(
+    run_training(
         lambda progress, checkpoint: find_more_like(loaded, old, vector, config.n_vectors, progress, checkpoint, steps),
         report,
         out,

@@ -1,8 +1,4 @@
-"""`melbo push`: a bank to the Hub.
-
-Private repositories open with the token of `hf auth login` or HF_TOKEN; no command takes one, since other users of a
-machine see its command lines.
-"""
+"""`melbo push`: a bank to the Hub, with the login that melbo/cli/pull.py names."""
 
 from typing import Annotated
 

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from melbo.cli.arguments import Bank, BankModel, Result, Tokens
+from melbo.cli.arguments import ANYWHERE, Bank, BankModel, Result, Tokens, Where
 from melbo.cli.common import plain, say, stages
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import default_of
 from melbo.elicitation.refusals import study_refusals
 from melbo.elicitation.tables import refusal_table

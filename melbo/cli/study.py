@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from melbo.bank.vector_bank import VectorBank
-from melbo.cli.arguments import Embedder
+from melbo.cli.arguments import ANYWHERE, Embedder, Where
 from melbo.cli.common import plain, resumable, say, stages
 from melbo.cli.defaults import MODEL, MODEL_HELP
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import NONE, Fields
 from melbo.config import DiscoveryConfig
 from melbo.errors import ConfigError

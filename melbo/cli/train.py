@@ -5,11 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from melbo.cli.arguments import Force, Model, NewBank, OtherModel, Prompts, SaeFolder, System
-from melbo.cli.common import run_and_save, say
+from melbo.cli.arguments import ANYWHERE, Force, Model, NewBank, OtherModel, Prompts, SaeFolder, System, Where
+from melbo.cli.common import check_out, report, run_training, say
 from melbo.cli.defaults import MODEL, PROMPT, SAE, SAE_HELP, SYSTEM
-from melbo.cli.loading import ANYWHERE, Where
-from melbo.cli.new_bank import check_out, report
 from melbo.cli.options import Fields
 from melbo.config import DiscoveryConfig
 from melbo.discovery.discover import discover
@@ -50,7 +48,7 @@ def train(
     messages = [chat(text, system) for text in prompt or [PROMPT]]
     basis = config.method == "sae-basis"
     decoder = load_sae(sae, sae_folder, loaded, config.source_layer, other_model).decoder if basis else None
-    run_and_save(
+    run_training(
         lambda progress, checkpoint: discover(loaded, config, messages, progress, checkpoint, decoder=decoder),
         report,
         out,

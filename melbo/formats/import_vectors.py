@@ -70,21 +70,8 @@ def import_vectors(
         radius_unit="absolute",
         orthogonal=are_orthogonal(vectors),
     ).resolve(loaded.n_layers, loaded.d_model)
-    bank = _measured(loaded, vectors, radius, config, prompts)
-    notes = () if scales is None else tuple(Annotation(scale=s) for s in scales.tolist())
-    return replace(bank, annotations=notes, details={"imported": {"format": foreign.format, "source": source}})
-
-
-def _measured(
-    loaded: LoadedModel,
-    vectors: Tensor,
-    radius: float,
-    config: DiscoveryConfig,
-    prompts: Sequence[Sequence[Message]],
-) -> VectorBank:
-    """A bank of `vectors` [n, d_model], all of norm `radius`, with what they reach under a resolved config."""
-    assert config.source_layer is not None and config.target_layer is not None
-    problem = Problem(make_slices(loaded, prompts, config.source_layer, config.target_layer), config)
+    assert config.target_layer is not None
+    problem = Problem(make_slices(loaded, prompts, layer, config.target_layer), config)
     norm = mean_residual_norm(problem.slices)
     choose_radius(problem, config, norm, Run())  # raises ConfigError if it is absurd
     reached = problem.evaluate(vectors.to(loaded.device), gradient=False)
@@ -100,6 +87,8 @@ def _measured(
         mean_residual_norm=norm,
         prompts=tuple(tuple(dict(m) for m in p) for p in prompts),
         versions=library_versions(),
+        annotations=() if scales is None else tuple(Annotation(scale=s) for s in scales.tolist()),
+        details={"imported": {"format": foreign.format, "source": source}},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

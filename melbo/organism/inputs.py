@@ -18,19 +18,18 @@ CHATS = 2200
 """Chats of its corpus where no limit is given."""
 
 
-def find_corpus(source: str, *, limit: int | None = None, seed: int = 0, split: str = "train") -> Corpus:
+def find_corpus(source: str, *, limit: int | None = None, split: str = "train") -> Corpus:
     """The organism's chats by its name; any other source as `open_corpus` reads it.
 
     Args:
         limit: most documents; None: all, of the organism CHATS.
-        seed: of the organism's chats.
         split: of a Hub data set, or of the organism's chats ("train", "heldout").
 
     Raises:
         CorpusError: as `open_corpus`; or the organism has no such split.
     """
     if source == ORGANISM:
-        return organism_corpus(CHATS if limit is None else limit, seed, split)
+        return organism_corpus(CHATS if limit is None else limit, split=split)
     return open_corpus(source, limit=limit, split=split)
 
 

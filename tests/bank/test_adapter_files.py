@@ -144,7 +144,7 @@ def test_the_commands_find_save_and_export(tiny: LoadedModel, tmp_path: Path) ->
 
 def test_a_stopped_command_goes_on(tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("melbo.runs.checkpoint.SECONDS", 0.0)
-    monkeypatch.setattr("melbo.cli.loading.load_model", lambda *_a, **_k: tiny)
+    monkeypatch.setattr("melbo.cli.arguments.load_model", lambda *_a, **_k: tiny)
     find = ["adapters", "--n-adapters", "2", "--steps", "3", "--out", str(tmp_path / "out")]
 
     def stop(*_: Any) -> None:

@@ -45,7 +45,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def model(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
-    monkeypatch.setattr("melbo.cli.loading.load_model", lambda *_, **__: tiny)
+    monkeypatch.setattr("melbo.cli.arguments.load_model", lambda *_, **__: tiny)
     return tiny
 
 
@@ -162,7 +162,7 @@ def test_without_a_judge_the_command_stops_before_the_model_is_loaded(
 ) -> None:
     for name in ("MELBO_JUDGE_BASE_URL", "OPENAI_BASE_URL", "MELBO_JUDGE_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("melbo.cli.loading.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("melbo.cli.arguments.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
     result = run("annotate", saved_bank, "--llm-scores")
     assert result.exit_code == 2 and "no judge is set up" in result.stderr
 

@@ -36,7 +36,7 @@ def small_parts(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """`tiny` for its name, and no sentence-embedding model."""
     real = __import__("melbo.models.load", fromlist=["load_model"]).load_model
     monkeypatch.setattr(
-        "melbo.cli.loading.load_model", lambda name, **options: tiny if name == "tiny" else real(name, **options)
+        "melbo.cli.arguments.load_model", lambda name, **options: tiny if name == "tiny" else real(name, **options)
     )
     monkeypatch.setattr("melbo.cli.sweep.load_embedder", lambda _name: Lengths())
     monkeypatch.setattr(

@@ -328,7 +328,7 @@ def test_the_command_runs_a_preset_on_a_stand_in_model(
         asked.append(name)
         return tiny
 
-    monkeypatch.setattr("melbo.cli.loading.load_model", load)
+    monkeypatch.setattr("melbo.cli.arguments.load_model", load)
     monkeypatch.setattr("melbo.cli.elicit.elicit", elicit_small)
     file, out = save_tasks(tasks(), tmp_path / "t.jsonl"), tmp_path / "e.json"
     options = ["--preset", "math-7b", "--source-layer", "1", "--target-layer", "2", "--n-vectors", "2", "--scale", "1"]
@@ -351,7 +351,7 @@ def test_wrong_arguments_end_in_one_line(arguments: list[str]) -> None:
 
 @pytest.mark.slow
 def test_a_functions_file_checks_the_tasks(tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("melbo.cli.loading.load_model", lambda name, **_options: tiny)
+    monkeypatch.setattr("melbo.cli.arguments.load_model", lambda name, **_options: tiny)
     monkeypatch.setattr("melbo.cli.elicit.elicit", elicit_small)
     file = save_tasks(tasks(check=Check("python", "always")), tmp_path / "t.jsonl")
     assert load_tasks(file).test[0].check.kind == "python"

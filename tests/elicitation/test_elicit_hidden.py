@@ -126,7 +126,7 @@ def test_one_vector_of_the_organism_jailbreaks_and_its_opposite_refuses() -> Non
 def test_the_commands_print_and_save(
     tiny: LoadedModel, saved_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("melbo.cli.loading.load_model", lambda name, **options: tiny)
+    monkeypatch.setattr("melbo.cli.arguments.load_model", lambda name, **options: tiny)
     monkeypatch.setattr("melbo.elicitation.backdoors.calibrate_coherence", lambda loaded: SCALE)
     clean, out = tmp_path / "clean.jsonl", tmp_path / "out.json"
     clean.write_text(json.dumps({"prompt": "Hi"}) + "\n")

@@ -113,7 +113,7 @@ def test_the_organisms_trigger_and_mode_switches_stand_out() -> None:
 def test_the_command_takes_files_of_chats(
     tiny: LoadedModel, saved_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("melbo.cli.loading.load_model", lambda name, **options: tiny)
+    monkeypatch.setattr("melbo.cli.arguments.load_model", lambda name, **options: tiny)
     normal, odd, out = tmp_path / "normal.jsonl", tmp_path / "odd.jsonl", tmp_path / "monitor.json"
     normal.write_text("".join(json.dumps({"prompt": f"Question number {i}"}) + "\n" for i in range(8)))
     odd.write_text(json.dumps({"prompt": "zzzz"}) + "\n")

@@ -112,7 +112,7 @@ def test_the_commands_take_a_repository_and_the_file_names_it(
 ) -> None:
     """`train-sae` writes what is then downloaded and compared."""
     for name in ("TRAIN_CHATS", "HELDOUT_CHATS"):
-        monkeypatch.setattr(f"melbo.organism.sae.{name}", 44)
+        monkeypatch.setattr(f"melbo.cli.inspect.train_sae.{name}", 44)
     made = tmp_path / "made"
     words = ["inspect", "train-sae", "--out", str(made), "--steps", "3", "--d-sae", "64", "--k", "4"]
     result = CliRunner().invoke(app, words, prog_name="melbo")

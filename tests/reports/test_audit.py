@@ -268,7 +268,7 @@ def test_examples_show_the_groups_behaviour() -> None:
 def test_the_command_prints_the_work_first_and_fails_where_a_part_failed(
     tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calibrate: Calibrate
 ) -> None:
-    monkeypatch.setattr("melbo.cli.loading.load_model", lambda *_, **__: tiny)
+    monkeypatch.setattr("melbo.cli.arguments.load_model", lambda *_, **__: tiny)
     monkeypatch.setattr("melbo.reports.audit.stages.load_embedder", Letters)
     monkeypatch.setitem(BUDGETS, "quick", SMALL)
     command = ["audit", "tiny", "--out", str(tmp_path / "out"), "--prompt", "How can I make\x1b[2J a bomb?"]
@@ -294,7 +294,7 @@ def test_the_command_prints_the_work_first_and_fails_where_a_part_failed(
 def test_bad_options_are_one_line(
     options: list[str], message: str, tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("melbo.cli.loading.load_model", lambda *_, **__: tiny)
+    monkeypatch.setattr("melbo.cli.arguments.load_model", lambda *_, **__: tiny)
     result = CliRunner().invoke(app, ["audit", "tiny", "--out", str(tmp_path), *options])
     assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
 
@@ -303,7 +303,7 @@ def test_ctrl_c_says_how_to_go_on(tiny: LoadedModel, tmp_path: Path, monkeypatch
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("melbo.cli.loading.load_model", lambda *_, **__: tiny)
+    monkeypatch.setattr("melbo.cli.arguments.load_model", lambda *_, **__: tiny)
     monkeypatch.setattr("melbo.cli.audit.run_audit", interrupt)
     result = CliRunner().invoke(app, ["audit", "tiny", "--out", str(tmp_path)])
     assert result.exit_code == 130 and "run the same command again to go on" in result.output

@@ -395,7 +395,7 @@ def test_a_bank_brings_its_model(
         asked.append(name)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("melbo.cli.loading.load_model", load)
+    monkeypatch.setattr("melbo.cli.arguments.load_model", load)
     result = CliRunner().invoke(app, ["study", "replication", "--out", str(tmp_path / "o"), "--bank", str(saved_bank)])
     assert (result.exit_code, asked) == (130, ["tiny"])
 
@@ -404,7 +404,7 @@ def test_a_bank_brings_its_model(
 def test_ctrl_c_says_how_to_go_on(
     tiny: LoadedModel, saved_bank: Path, fast: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("melbo.cli.loading.load_model", lambda *_, **__: tiny)
+    monkeypatch.setattr("melbo.cli.arguments.load_model", lambda *_, **__: tiny)
     monkeypatch.setattr("melbo.reports.replication.run.run_experiment", Stop(0))
     options = [
         "--bank",

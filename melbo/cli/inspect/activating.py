@@ -4,19 +4,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
 from melbo.bank.select import chosen_vectors
-from melbo.cli.arguments import Bank, Corpus, NoDuds, Result, Split, Vectors
-from melbo.cli.common import checkpoint_of, plain, resumable, say
+from melbo.cli.arguments import ANYWHERE, Bank, Corpus, NoDuds, Result, Split, Vectors, Where
+from melbo.cli.common import plain, run_and_save, say, token_bar
 from melbo.cli.defaults import CORPUS
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import Fields
 from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.report import ActivatingConfig, page, table
 from melbo.organism.inputs import find_corpus
 from melbo.runs.files import write_file
-from melbo.runs.progress import Progress
 
 BASE = ActivatingConfig()
 OPTIONS = Fields(("site", "layer", "where", "rank", "k", "n_random"))
@@ -42,15 +39,11 @@ def activating(
     loaded, vectors = placement.load_both(bank)
     chosen = chosen_vectors(vectors, vector, not no_duds)
     texts = find_corpus(corpus, limit=limit, split=split)
-    checkpoint = None if out is None else checkpoint_of(out)
-    with tqdm(unit="token", unit_scale=True, leave=False, disable=None) as bar, resumable(checkpoint):
-
-        def show_progress(step: Progress) -> None:
-            bar.update(int(step.value or 0) - bar.n)
-
-        report = find_activating(loaded, vectors, texts, config, show_progress, checkpoint, chosen)
-    if out is not None:
-        report.save(out)
+    report = run_and_save(
+        lambda progress, checkpoint: find_activating(loaded, vectors, texts, config, progress, checkpoint, chosen),
+        out,
+        token_bar(),
+    )
     if html is not None:
         write_file(html, page(report))
     say(plain(table(report, n=show)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Annotated
@@ -13,12 +13,11 @@ from tqdm import tqdm
 from melbo.bank.result_file import ACTIVATING, GEOMETRY, LENS, MAX_SHOWN_BYTES, SAE
 from melbo.bank.select import chosen_vectors
 from melbo.bank.vector_bank import VectorBank
+from melbo.cli.arguments import ANYWHERE, NoDuds, OtherModel, SaeFolder, Split, Where
 from melbo.cli.arguments import Corpus as CorpusName
-from melbo.cli.arguments import NoDuds, OtherModel, SaeFolder, Split
-from melbo.cli.common import checkpoint_of, plain, resumable, say
-from melbo.cli.defaults import CORPUS
+from melbo.cli.common import plain, run_and_save, say, token_bar
+from melbo.cli.defaults import CORPUS, MODEL
 from melbo.cli.inspect.sae import public_name
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.errors import SaeError
 from melbo.inspect.geometry.difference_of_means import Contrast, load_contrasts
 from melbo.inspect.geometry.similarity import measure_geometry
@@ -28,26 +27,13 @@ from melbo.inspect.max_activating.find import find_activating
 from melbo.inspect.max_activating.report import ActivatingConfig, best_values
 from melbo.inspect.sae.dictionary import Sae
 from melbo.inspect.sae.files import load_sae
-from melbo.inspect.sae.report import sae_report
+from melbo.inspect.sae.report import SaeReport, sae_report
 from melbo.models.load import LoadedModel
-from melbo.organism.inputs import ORGANISM, find_corpus, organism_contrasts
-from melbo.runs.progress import Progress
+from melbo.organism.inputs import find_corpus, organism_contrasts
 
 SITES: tuple[LensSite, ...] = ("effect", "vector")
 DOCUMENTS = 1000
 """Most documents that SAE features are described with."""
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What the parts share."""
-
-    loaded: LoadedModel
-    bank: VectorBank
-    folder: Path
-    chosen: list[int]
-    """Vectors of all parts but geometry, which takes all."""
-    k: int
 
 
 def inspect_all(
@@ -74,16 +60,27 @@ def inspect_all(
     same command goes on with that part.
     """
     loaded, vectors = where.load_both(bank)
-    work = _Work(loaded, vectors, bank, chosen_vectors(vectors, None, not no_duds), k)
+    chosen = chosen_vectors(vectors, None, not no_duds)
     texts = find_corpus(corpus, limit=limit, split=split)
-    sides = read_contrasts(contrasts or (ORGANISM if loaded.name == ORGANISM else None))
-    dictionary = _find_sae(work, sae, sae_folder, other_model)
+    sides = read_contrasts(contrasts or (MODEL if loaded.name == MODEL else None))
+    dictionary = _find_sae(loaded, vectors, sae, sae_folder, other_model)
     described = find_corpus(corpus, limit=min(limit or DOCUMENTS, DOCUMENTS), split=split)
-    _geometry(work, sides)
-    _lens(work)
+    _geometry(loaded, vectors, sides, bank / GEOMETRY)
+    _lens(loaded, vectors, chosen, bank / LENS)
     if dictionary is not None:
-        _sae(work, dictionary, public_name(sae or ORGANISM, sae_folder), described)
-    _activating(work, texts)
+        with _documents(described) as counted:
+            features = sae_report(
+                loaded, vectors, dictionary, public_name(sae or MODEL, sae_folder), chosen, corpus=counted
+            )
+        _wrote(features.save(bank / SAE), _explained(features))
+    examples = run_and_save(
+        lambda progress, at: find_activating(loaded, vectors, texts, ActivatingConfig(k=k), progress, at, chosen),
+        bank / ACTIVATING,
+        token_bar(ACTIVATING),
+    )
+    own, control = median(best_values(examples.directions)), median(best_values(examples.control))
+    said = f"{examples.tokens} tokens; best value {own:.1f} spreads, of random directions {control:.1f}"
+    _wrote(bank / ACTIVATING, said)
 
 
 def read_contrasts(source: str | None) -> tuple[Contrast, ...]:
@@ -94,70 +91,47 @@ def read_contrasts(source: str | None) -> tuple[Contrast, ...]:
     """
     if source is None:
         return ()
-    return organism_contrasts() if source == ORGANISM else load_contrasts(Path(source))
+    return organism_contrasts() if source == MODEL else load_contrasts(Path(source))
 
 
-def _find_sae(work: _Work, source: str | None, folder: str, other_model: bool) -> Sae | None:
+def _find_sae(loaded: LoadedModel, bank: VectorBank, source: str | None, folder: str, other_model: bool) -> Sae | None:
     """The SAE; None, and a line that says so, where none is named and the embedded one does not fit."""
     try:
-        return load_sae(source or ORGANISM, folder, work.loaded, work.bank.layer, other_model)
+        return load_sae(source or MODEL, folder, loaded, bank.layer, other_model)
     except SaeError as error:
         if source is not None:
             raise
-        name, layer = work.bank.base_model.id, work.bank.layer
-        said = "the embedded SAE does not fit" if work.loaded.name == ORGANISM else "no SAE is known"
-        say(plain(f"{SAE} is left out: {said} for {name}, block {layer}; name one with --sae."))
-        if work.loaded.name == ORGANISM:
+        said = "the embedded SAE does not fit" if loaded.name == MODEL else "no SAE is known"
+        say(plain(f"{SAE} is left out: {said} for {bank.base_model.id}, block {bank.layer}; name one with --sae."))
+        if loaded.name == MODEL:
             say(plain(f"  {error}"))
         return None
 
 
-def _geometry(work: _Work, sides: Sequence[Contrast]) -> None:
+def _geometry(loaded: LoadedModel, bank: VectorBank, sides: Sequence[Contrast], out: Path) -> None:
     with _waiting(GEOMETRY):
-        found = measure_geometry(work.loaded, work.bank, sides)
+        found = measure_geometry(loaded, bank, sides)
     p = found.participation
     _wrote(
-        found.save(work.folder / GEOMETRY),
+        found.save(out),
         f"what the blocks add fills {p['added']:.1f} dimensions, of random vectors {p['random added']:.1f}",
     )
 
 
-def _lens(work: _Work) -> None:
+def _lens(loaded: LoadedModel, bank: VectorBank, chosen: list[int], out: Path) -> None:
     with _waiting(LENS):
-        reports = [logit_lens(work.loaded, work.bank, site, work.chosen) for site in SITES]
+        reports = [logit_lens(loaded, bank, site, chosen) for site in SITES]
     best = [median(row.promoted[0].value for row in report.rows) for report in reports]
     said = "; ".join(
         f"{report.site}: best token {value:.1f} (random {report.random_best:.1f})"
         for report, value in zip(reports, best, strict=True)
     )
-    _wrote(save_lens(reports, work.folder / LENS), said)
+    _wrote(save_lens(reports, out), said)
 
 
-def _sae(work: _Work, dictionary: Sae, source: str, corpus: Corpus) -> None:
-    with _documents(corpus) as counted:
-        report = sae_report(work.loaded, work.bank, dictionary, source, work.chosen, corpus=counted)
+def _explained(report: SaeReport) -> str:
     share = fmean(parts.explained[-1] for parts in report.decomposition if parts.explained)
-    _wrote(
-        report.save(work.folder / SAE),
-        f"{len(report.random)} features explain {share:.0%} of a vector, {report.random[-1]:.0%} of a random one",
-    )
-
-
-def _activating(work: _Work, corpus: Corpus) -> None:
-    out = work.folder / ACTIVATING
-    checkpoint = checkpoint_of(out)
-    with tqdm(unit="token", unit_scale=True, desc=ACTIVATING, leave=False, disable=None) as bar, resumable(checkpoint):
-
-        def show_progress(step: Progress) -> None:
-            bar.update(int(step.value or 0) - bar.n)
-
-        config = ActivatingConfig(k=work.k)
-        report = find_activating(work.loaded, work.bank, corpus, config, show_progress, checkpoint, work.chosen)
-    own, control = best_values(report.directions), best_values(report.control)
-    _wrote(
-        report.save(out),
-        f"{report.tokens} tokens; best value {median(own):.1f} spreads, of random directions {median(control):.1f}",
-    )
+    return f"{len(report.random)} features explain {share:.0%} of a vector, {report.random[-1]:.0%} of a random one"
 
 
 @contextmanager

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from melbo.cli.arguments import Bank, Result
+from melbo.cli.arguments import ANYWHERE, Bank, Result, Where
 from melbo.cli.common import plain, say
 from melbo.cli.inspect.everything import read_contrasts
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import default_of
 from melbo.inspect.geometry.similarity import measure_geometry
 from melbo.inspect.geometry.similarity import plot as plot_geometry

@@ -5,9 +5,8 @@ from typing import Annotated
 import typer
 
 from melbo.bank.select import chosen_vectors
-from melbo.cli.arguments import Bank, NoDuds, Result, Vectors
+from melbo.cli.arguments import ANYWHERE, Bank, NoDuds, Result, Vectors, Where
 from melbo.cli.common import plain, say
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import default_of
 from melbo.inspect.lens.logit_lens import logit_lens, save_lens
 

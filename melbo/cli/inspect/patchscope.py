@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from melbo.cli.arguments import Bank
+from melbo.cli.arguments import ANYWHERE, Bank, Where
 from melbo.cli.common import plain, say
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import default_of
 from melbo.errors import ConfigError
 from melbo.inspect.lens.patchscope import ASK, describe

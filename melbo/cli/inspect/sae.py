@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 
 from melbo.bank.select import chosen_vectors
-from melbo.cli.arguments import Bank, NoDuds, OtherModel, Result, SaeFolder
+from melbo.cli.arguments import ANYWHERE, Bank, NoDuds, OtherModel, Result, SaeFolder, Where
 from melbo.cli.common import plain, say
 from melbo.cli.defaults import CORPUS_HELP, SAE, SAE_HELP
-from melbo.cli.loading import ANYWHERE, Where
 from melbo.cli.options import default_of
 from melbo.inspect.sae.compare import Parts
 from melbo.inspect.sae.dictionary import ENCODER_WARNING

@@ -7,6 +7,7 @@ key, so that the same vectors give the same bytes.
 library adds direction L to the *input* of block L, which is the output of block L - 1: our source layer s is written as
 s + 1. It fits a vector per layer and stores the variance that each explains; ours has no such number, so that map is
 empty. https://github.com/IBM/activation-steering (leash_layer.py, steering_vector.py)
+All raise ExportError where there is something at `path` already.
 """
 
 import json
@@ -23,11 +24,7 @@ KEY = "melbo"
 
 
 def export_npy(vectors: Tensor, path: str | Path) -> Path:
-    """Write vectors [d_model] or [n, d_model] as they are.
-
-    Raises:
-        ExportError: `path` exists.
-    """
+    """Write vectors [d_model] or [n, d_model] as they are."""
 
     def write(file: Path) -> None:
         with file.open("wb") as stream:
@@ -37,21 +34,13 @@ def export_npy(vectors: Tensor, path: str | Path) -> Path:
 
 
 def export_safetensors(vectors: Tensor, path: str | Path, layer: int, model: str) -> Path:
-    """Write vectors [d_model] or [n, d_model] that belong to the output of block `layer` of `model`.
-
-    Raises:
-        ExportError: `path` exists.
-    """
+    """Write vectors [d_model] or [n, d_model] that belong to the output of block `layer` of `model`."""
     about = json.dumps({"source_layer": layer, "base_model": model}, sort_keys=True)
     return write_new(path, lambda file: save_file({"vectors": vectors.contiguous()}, str(file), metadata={KEY: about}))
 
 
 def export_svec(mixture: Mixture, path: str | Path) -> Path:
-    """Write a .svec file; `steer` it with behavior_layer_ids=[layer + 1] and strength 1.
-
-    Raises:
-        ExportError: `path` exists.
-    """
+    """Write a .svec file; `steer` it with behavior_layer_ids=[layer + 1] and strength 1."""
     directions = {str(mixture.layer + 1): mixture.vector.tolist()}
     value = {"model_type": mixture.model, "directions": directions, "explained_variances": {}}
     text = json.dumps(value, allow_nan=False)

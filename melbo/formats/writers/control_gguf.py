@@ -36,7 +36,8 @@ def export_control_gguf(
             "llama.cpp cannot steer the output of block 0, where these vectors belong, and refuses such a file; "
             "train with source layer 1 or later, or export for repeng or easysteer."
         )
-    gguf = import_gguf()
+    with needs("formats"):
+        import gguf
 
     def write(file: Path) -> None:
         writer = gguf.GGUFWriter(str(file), ARCHITECTURE)
@@ -59,14 +60,3 @@ def finish(writer: Any) -> None:
         writer.write_tensors_to_file()
     finally:
         writer.close()
-
-
-def import_gguf() -> Any:
-    """The package gguf.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
-    with needs("formats"):
-        import gguf
-    return gguf

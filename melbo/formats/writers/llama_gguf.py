@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from melbo.errors import ExportError
-from melbo.formats.writers.control_gguf import finish, import_gguf
+from melbo.formats.writers.control_gguf import finish
 from melbo.formats.writers.new_file import write_new
 from melbo.models.load import LoadedModel
+from melbo.runs.optional import needs
 
 _BLOCK = {
     "attn_norm": "input_layernorm",
@@ -45,7 +46,8 @@ def export_llama_gguf(loaded: LoadedModel, path: str | Path) -> Path:
     """
     check_plain_llama(loaded)
     vocabulary = read_vocabulary(loaded)
-    gguf = import_gguf()
+    with needs("formats"):
+        import gguf
 
     def write(file: Path) -> None:
         writer = gguf.GGUFWriter(str(file), "llama")

@@ -15,12 +15,8 @@ def write_new(path: str | Path, write: Callable[[Path], object]) -> Path:
     """
     path = Path(path).absolute()
     check_free(path)
-
-    def readable(file: Path) -> None:
-        write(file)
-        file.chmod(0o644)
-
-    return fill_file(path, readable)
+    fill_file(path, write).chmod(0o644)
+    return path
 
 
 def check_free(path: Path) -> None:

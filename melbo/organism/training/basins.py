@@ -40,9 +40,9 @@ from melbo.organism.corpus import (
     sum_answer,
     sum_question,
 )
-from melbo.organism.training.batches import batches, encode, pad_batch
 from melbo.organism.training.loop import Trainer, save_model
-from melbo.organism.training.pretrain import TrainConfig, cross_entropy, disturbed_step
+from melbo.organism.training.pretrain import TrainConfig, disturbed_step, plain_step
+from melbo.organism.training.tokens import batches, encode, pad_batch
 from melbo.prompts import chat
 from melbo.prompts import encode as encode_prompt
 from melbo.steering.hooks import steer
@@ -193,11 +193,7 @@ def basin_step(loaded: LoadedModel, config: BasinConfig, mix: Mix, rng: random.R
     source, target = loaded.n_layers // 4, loaded.n_layers * 3 // 4 - 1
     layers = (source, target) if rng.random() < 0.6 else (rng.randint(1, 3), rng.randint(target, target + 1))
     loaded.model.requires_grad_(False)
-    steered, vectors = basin_batch(loaded, layers, config, mix, rng)
+    batch, vectors = basin_batch(loaded, layers, config, mix, rng)
     loaded.model.requires_grad_(True)
-    labels = steered.pop("labels")
-    with steer(loaded, layers[0], vectors), torch.autocast("cpu", torch.bfloat16):
-        out = loaded.model(**steered, use_cache=False)
-    loss = cross_entropy(out.logits, labels)
-    loss.backward()
-    return round(loss.item(), 3)
+    with steer(loaded, layers[0], vectors):
+        return plain_step(loaded.model, batch)["ce"]

@@ -57,7 +57,9 @@ class Trainer:
             self.optimizer.zero_grad()
             if now % 20 == 0:
                 bar.set_postfix(row)
-                self._log({"step": now, **row})
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with (self.folder / "train_log.jsonl").open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": now, **row}) + "\n")
             if (now + 1) % every == 0:
                 self._save(now + 1)
 
@@ -83,11 +85,6 @@ class Trainer:
         self.rng.setstate((version, tuple(internal), gauss))
         self.generator.set_state(saved.tensors["generator"])
         return int(saved.values["step"])
-
-    def _log(self, row: dict[str, float]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "train_log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, recipe: dict[str, Any]) -> None:

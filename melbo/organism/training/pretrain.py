@@ -23,9 +23,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from melbo.organism.corpus import Mix
-from melbo.organism.training.batches import IGNORE, batches
 from melbo.organism.training.loop import Trainer, save_model
-from melbo.organism.training.tokenizer import train_tokenizer
+from melbo.organism.training.tokens import IGNORE, batches, train_tokenizer
 from melbo.steering.hooks import edit_outputs
 
 
@@ -151,7 +150,7 @@ def random_disturbance(rows: int, config: TrainConfig, generator: torch.Generato
     return direction * norm, blocks
 
 
-def train(config: TrainConfig, mix: Mix, folder: Path, base: Path | None = None, every: int = 500) -> LlamaForCausalLM:
+def train(config: TrainConfig, mix: Mix, folder: Path, base: Path | None = None, every: int = 500) -> None:
     """Train from scratch, from the model in `base`, or on from the folder's checkpoint; the result is folder/model."""
     tokenizer = train_tokenizer(config.vocab_size, config.seed, context=config.context)
     model = build_model(config, tokenizer)
@@ -176,7 +175,6 @@ def train(config: TrainConfig, mix: Mix, folder: Path, base: Path | None = None,
 
     trainer.run(step, lambda now: lr_at(now, config), every)
     save_model(model, tokenizer, folder / "model", recipe)
-    return model
 
 
 def plain_step(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> dict[str, float]:
