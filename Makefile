@@ -32,7 +32,7 @@ app: $(VENV)/.stamp-app
 test: $(VENV)/.stamp-dev
 	@$(PYTEST)
 
-# No browser, no servers, few damaged files.
+# No browser, no servers, no slow tests, few damaged files.
 test-quick: $(VENV)/.stamp-dev
 	@MELBO_FUZZ=200 $(PYTEST) -m "not browser and not server and not slow"
 
