@@ -105,11 +105,32 @@ def discover(
     made = [found.vectors, evaluation.objective, evaluation.output, *([] if found.score is None else [found.score])]
     if not all(bool(torch.isfinite(t).all()) for t in made):
         raise TrainingError("the target activations are not finite at this radius; lower it, or use float32.")
+    bank = measured_bank(loaded, config, prompts, found.vectors, evaluation, radius, norm, {**details, **found.details})
+    return replace(bank, score=None if found.score is None else found.score.to("cpu", torch.float32))
+
+
+def measured_bank(
+    loaded: LoadedModel,
+    config: DiscoveryConfig,
+    prompts: Sequence[Sequence[Message]],
+    vectors: Tensor,
+    reached: Evaluation,
+    radius: float,
+    norm: float,
+    details: dict[str, Any],
+) -> VectorBank:
+    """The bank of these vectors, made now.
+
+    Args:
+        config: resolved.
+        vectors: [n, d_model], each of norm `radius`.
+        reached: what they reach on the prompts.
+        norm: mean residual norm at the source layer.
+    """
     return VectorBank(
-        vectors=found.vectors.to("cpu", torch.float32),
-        objective=evaluation.objective.to("cpu", torch.float32),
-        output_directions=torch.nn.functional.normalize(evaluation.output.to("cpu", torch.float32), dim=-1),
-        score=None if found.score is None else found.score.to("cpu", torch.float32),
+        vectors=vectors.to("cpu", torch.float32),
+        objective=reached.objective.to("cpu", torch.float32),
+        output_directions=torch.nn.functional.normalize(reached.output.to("cpu", torch.float32), dim=-1),
         config=config,
         base_model=BaseModel(loaded.name, loaded.revision, loaded.d_model, loaded.n_layers),
         radius=radius,
@@ -117,7 +138,7 @@ def discover(
         prompts=tuple(tuple(dict(m) for m in p) for p in prompts),
         versions=library_versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        details={**details, **found.details},
+        details=details,
     )
 
 

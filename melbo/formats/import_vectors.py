@@ -8,15 +8,14 @@ where they come from.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import torch
 from torch import Tensor
 
 from melbo.bank.annotation import Annotation
-from melbo.bank.vector_bank import BaseModel, VectorBank, library_versions
+from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
-from melbo.discovery.discover import choose_radius, make_slices
+from melbo.discovery.discover import choose_radius, make_slices, measured_bank
 from melbo.discovery.problem import Problem
 from melbo.errors import BankError, TrainingError
 from melbo.formats.read_vectors import ForeignVectors
@@ -77,20 +76,9 @@ def import_vectors(
     reached = problem.evaluate(vectors.to(loaded.device), gradient=False)
     if not bool(torch.isfinite(reached.objective).all() and torch.isfinite(reached.output).all()):
         raise TrainingError("the target activations are not finite with these vectors; load the model in float32.")
-    return VectorBank(
-        vectors=vectors,
-        objective=reached.objective.to("cpu", torch.float32),
-        output_directions=torch.nn.functional.normalize(reached.output.to("cpu", torch.float32), dim=-1),
-        config=config,
-        base_model=BaseModel(loaded.name, loaded.revision, loaded.d_model, loaded.n_layers),
-        radius=radius,
-        mean_residual_norm=norm,
-        prompts=tuple(tuple(dict(m) for m in p) for p in prompts),
-        versions=library_versions(),
-        annotations=() if scales is None else tuple(Annotation(scale=s) for s in scales.tolist()),
-        details={"imported": {"format": foreign.format, "source": source}},
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+    details = {"imported": {"format": foreign.format, "source": source}}
+    bank = measured_bank(loaded, config, prompts, vectors, reached, radius, norm, details)
+    return replace(bank, annotations=() if scales is None else tuple(Annotation(scale=s) for s in scales.tolist()))
 
 
 def _source_layer(foreign: ForeignVectors, config: DiscoveryConfig) -> int:

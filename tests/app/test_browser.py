@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlparse
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
@@ -23,7 +22,7 @@ from melbo.app import build_demo, launch_options
 from melbo.bank.vector_bank import VectorBank
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB
-from support.chromium import ARGS, CHROMIUM, PATIENCE, needs_chromium
+from support.chromium import ARGS, CHROMIUM, PATIENCE, clean_page, needs_chromium
 from support.waiting import settled
 
 SOME_TEXT = re.compile(r"\S")
@@ -55,18 +54,8 @@ def page(browser: Browser, url: str, request: pytest.FixtureRequest) -> Iterator
     """A loaded page; when the test ends, it must have been free of errors and of outside requests."""
     width, height = request.param
     found = browser.new_page(viewport={"width": width, "height": height})
-    found.set_default_timeout(PATIENCE)
-    errors: list[str] = []
-    asked: list[str] = []
-    found.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    found.on("pageerror", lambda e: errors.append(str(e)))
-    found.on("request", lambda r: asked.append(r.url))
-    found.goto(url)
-    found.wait_for_selector("#message textarea")
-    yield found
-    found.close()
-    outside = [u for u in asked if urlparse(u).hostname not in (None, "127.0.0.1", "localhost")]
-    assert not errors and not outside, (errors, outside)
+    with clean_page(found, url) as loaded:
+        yield loaded
 
 
 def bots(page: Page, pane: str) -> Locator:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlparse
 
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
@@ -21,7 +20,7 @@ from melbo.app.tabs.models.handlers import VECTORS
 from melbo.app.theme import launch_options
 from melbo.bank.vector_bank import Source, VectorBank
 from melbo.models.load import LoadedModel, load_model
-from support.chromium import ARGS, CHROMIUM, PATIENCE, needs_chromium
+from support.chromium import ARGS, CHROMIUM, PATIENCE, clean_page, needs_chromium
 from support.waiting import settled as same_for_a_while
 
 SHOWN = 6
@@ -77,18 +76,8 @@ def page(browser: BrowserContext, url: str, request: pytest.FixtureRequest) -> I
     found = browser.new_page()
     found.set_viewport_size({"width": width, "height": height})
     found.emulate_media(color_scheme=scheme)
-    found.set_default_timeout(PATIENCE)
-    errors: list[str] = []
-    asked: list[str] = []
-    found.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    found.on("pageerror", lambda e: errors.append(str(e)))
-    found.on("request", lambda r: asked.append(r.url))
-    found.goto(f"{url}?__theme={scheme}")
-    found.wait_for_selector("#message textarea")
-    yield found
-    found.close()
-    outside = [u for u in asked if urlparse(u).hostname not in (None, "127.0.0.1", "localhost")]
-    assert not errors and not outside, (errors, outside)
+    with clean_page(found, f"{url}?__theme={scheme}") as loaded:
+        yield loaded
 
 
 def open_tab(page: Page, name: str) -> None:
