@@ -158,7 +158,7 @@ def test_leaving_the_page_ends_generation(browser: Browser, url: str, tiny: Load
     def slow(*_: Any) -> None:
         nonlocal steps
         steps += 1
-        time.sleep(0.2)
+        time.sleep(0.1)
 
     visitor = browser.new_page()
     visitor.set_default_timeout(PATIENCE)
@@ -167,6 +167,7 @@ def test_leaving_the_page_ends_generation(browser: Browser, url: str, tiny: Load
     try:
         visitor.fill("#message textarea", "Tell me a joke about kites.")
         visitor.click("#send")
+        expect(bots(visitor, "steered")).to_have_count(2)  # the first is the prepared comparison's
         expect(bots(visitor, "steered").last).to_have_text(SOME_TEXT)
         visitor.close()
         assert settled(lambda: steps) < 90
