@@ -165,6 +165,7 @@ def test_files_that_cost_far_more_than_their_size_are_refused(name: str, tmp_pat
     assert in_child(work, tmp_path / "log") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["writes", "opens", "hangs", "dies", "allocates", "raises"])
 def test_the_watch_sees_what_a_loader_must_not_do(kind: str, tmp_path: Path) -> None:
     """Else the tests above could pass by seeing nothing."""

@@ -60,6 +60,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: zipfile.ZipFile) -> No
     assert packed == sources
 
 
+@pytest.mark.slow
 def test_the_wheel_says_what_it_needs_and_how_it_starts(wheel: zipfile.ZipFile) -> None:
     info = f"melbo-{__version__}.dist-info"
     metadata = wheel.read(f"{info}/METADATA").decode()

@@ -69,9 +69,10 @@ class Settings:
 
 @cache
 def _checker(kind: Any) -> type[BaseModel]:
-    """Checks the fields as a dict, since pydantic takes an instance as it is."""
+    """Checks the fields as a dict, since pydantic takes an instance as it is. Docstrings, slow to read, say nothing."""
     checked: dict[str, Any] = {name: (hint, ...) for name, hint in _hints(kind).items()}
-    return create_model(kind.__name__, __config__=kind.__pydantic_config__, **checked)
+    config: ConfigDict = {**kind.__pydantic_config__, "use_attribute_docstrings": False}
+    return create_model(kind.__name__, __config__=config, **checked)
 
 
 def _hints(kind: type[Any]) -> dict[str, Any]:

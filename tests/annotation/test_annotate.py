@@ -138,6 +138,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same(run: Run, tmp_path: Path, monk
     assert not asked, "all steered answers come from the checkpoint"
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_another_run_or_a_damaged_one_is_refused(run: Run, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.json"
     run(checkpoint=checkpoint)
@@ -187,6 +188,7 @@ def test_vectors_that_do_what_random_ones_do_are_duds(run: Run, tiny_bank: Vecto
     assert any("clearly more than by random vectors" in note.tried for note in notes)
 
 
+@pytest.mark.slow
 def test_presets_labels_and_notes_of_a_curator_stay(run: Run, tiny_bank: VectorBank) -> None:
     found = run()
     assert presets(found) == presets(tiny_bank) and opening(found) == opening(tiny_bank)
@@ -341,6 +343,7 @@ def test_the_organisms_labels_are_what_the_vectors_do(judged: tuple[VectorBank, 
     assert not any(t.startswith("mode:") for n in without.annotations for t in n.tags)
 
 
+@pytest.mark.slow
 def test_annotations_are_json_without_nan(judged: tuple[VectorBank, VectorBank]) -> None:
     for bank in judged:
         json.dumps([*map(write_annotation, bank.annotations), bank.details], allow_nan=False)

@@ -17,6 +17,7 @@ from melbo.steering.generate import complete
 PROMPTS = [chat("Hi"), chat("Where is it?")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_hook_stays")
 def test_every_vector_is_compared_on_every_prompt(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(add_side_effects, "ROWS", 4)

@@ -109,6 +109,7 @@ def test_every_action_is_named_typed_and_described(client: Client) -> None:
             assert parameter["type"] and f"\n    {parameter['parameter_name']}: " in described
 
 
+@pytest.mark.slow
 def test_the_actions_work_together(client: Client, tiny_bank: VectorBank) -> None:
     listed = client.predict(api_name="/vectors")
     assert [v["label"] for v in listed] == [f"{i} · mode {i}" for i in range(len(tiny_bank))]
@@ -200,6 +201,7 @@ def test_those_who_wait_are_told_their_place_as_it_moves(url: str, client: Clien
     assert seen in ([[0], [1, 0]], [[0], [0, 1, 0]], [[1, 0], [0]])
 
 
+@pytest.mark.slow
 def test_nobody_can_hold_many_places(url: str, client: Client, tiny: LoadedModel) -> None:
     other = Client(url, verbose=False)
     with slowed(tiny):

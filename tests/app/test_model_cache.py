@@ -95,6 +95,7 @@ def test_two_visitors_on_two_models_each_get_what_they_would_get_alone(context: 
         assert list(pool.map(ask, range(6))) == alone * 2
 
 
+@pytest.mark.slow
 def test_the_model_used_longest_ago_leaves_and_its_memory_with_it(context: Context, saved: dict[str, str]) -> None:
     first = taken(context, actions(context).load_model(saved["llama"], ""))
     second = taken(context, actions(context).load_model(saved["qwen2"], ""))
@@ -174,6 +175,7 @@ def edited(folder: str, to: Path, change: Callable[[dict[str, Any]], Any]) -> st
     return str(to)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_loaded_is_one_short_line_and_leaves_nothing(
     tiny: LoadedModel, saved: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

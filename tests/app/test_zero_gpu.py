@@ -81,6 +81,7 @@ def random_vectors(context: Context) -> VectorBank:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_every_run_works_in_a_forked_process(
     name: str, context: Context, spaces: Spaces, monkeypatch: pytest.MonkeyPatch

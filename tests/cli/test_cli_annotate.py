@@ -129,6 +129,7 @@ def test_the_tables_coherence_is_that_of_the_scale_beside_it(tiny_bank: VectorBa
     assert shown == [["2", "-", "7.5"], ["-1", "-", "3.2"], ["1.7", "-", "-"]]
 
 
+@pytest.mark.slow
 def test_a_language_model_scores_the_examples_and_is_not_asked_twice(
     saved_bank: Path, model: LoadedModel, quick: None, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

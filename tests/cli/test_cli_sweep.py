@@ -69,6 +69,7 @@ def test_results_can_go_elsewhere(saved_bank: Path, tmp_path: Path) -> None:
     assert not (saved_bank / "sweep.json").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_file(
     saved_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,6 +194,7 @@ def test_discovery_costs_steps_vectors_and_tokens(tiny: LoadedModel, tiny_bank: 
     assert discovery_compute(tiny, replace(tiny_bank, config=replace(tiny_bank.config, steps=0))).flops == 0
 
 
+@pytest.mark.slow
 def test_fine_tuning_learns_and_leaves_the_model_alone(tiny: LoadedModel) -> None:
     before = {k: v.clone() for k, v in tiny.model.state_dict().items()}
     given = [Task(tuple(chat("Question?")), Check("exact", "yes"), "yes")]
@@ -224,6 +225,7 @@ def test_all_arms_are_measured_on_the_test_tasks(tiny: LoadedModel, tmp_path: Pa
     assert all(name in elicited_table(found) for name in expected)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_result(tiny: LoadedModel, tmp_path: Path) -> None:
     config, file = small(baselines=("best_of_n",), batch_size=3), tmp_path / "c.json"
     whole = elicit(tiny, tasks(), config)

@@ -279,6 +279,7 @@ def test_duds_are_left_out_where_the_annotations_name_them(tiny_bank: VectorBank
             chosen_vectors(held, named, duds=False)
 
 
+@pytest.mark.slow
 def test_the_app_reads_what_the_commands_write_beside_a_bank(tmp_path: Path) -> None:
     runner, folder = CliRunner(), tmp_path / "bank"
     bank = VectorBank.load(BANK).select([1, 100, 2])

@@ -118,6 +118,7 @@ def test_the_matrix_holds_each_pair_and_nothing_else(small_atlas: LayerAtlas) ->
     assert [float(values[p]) for p in PAIRS] == [p.ratio for p in small_atlas.pairs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_layers", [2, 4, 30])
 def test_the_plot_is_a_light_image_with_the_default_pair_framed(tmp_path: Path, n_layers: int) -> None:
     pytest.importorskip("matplotlib")

@@ -110,6 +110,7 @@ def test_geometry_survives_the_file(geometry: Geometry, tmp_path: Path) -> None:
             Geometry.load(path)
 
 
+@pytest.mark.slow
 def test_plots_are_written_for_print(geometry: Geometry, tmp_path: Path) -> None:
     assert plot(geometry, tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in plot(geometry, tmp_path / "a.svg").read_bytes()

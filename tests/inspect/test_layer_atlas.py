@@ -90,6 +90,7 @@ def test_all_directions_together_are_the_frobenius_norm_and_no_better_than_rando
         assert pair.ratio == pytest.approx(1, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_relative_numbers_use_the_norms_at_both_layers(tiny: LoadedModel, small_atlas: LayerAtlas) -> None:
     for pair in small_atlas.pairs:
         slices = make_slices(tiny, PROMPTS, pair.source, pair.target)
@@ -104,6 +105,7 @@ def test_the_same_settings_give_the_same_atlas(tiny: LoadedModel, small_atlas: L
     assert layer_atlas(tiny, PROMPTS, replace(SMALL, seed=1)).pairs != small_atlas.pairs
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_hook_stays")
 @pytest.mark.parametrize("pairs", [1, 4, 6])
 def test_an_interrupted_run_gives_the_same_atlas(

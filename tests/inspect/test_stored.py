@@ -242,6 +242,7 @@ def test_one_command_writes_all_four(tmp_path: Path) -> None:
     assert "/" not in json.loads((folder / SAE).read_text())["sae"]["source"]
 
 
+@pytest.mark.slow
 def test_without_a_known_sae_its_file_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also: stopped in the last part, what was written stays, and the checkpoint is named."""
     bank = VectorBank.load(BANK).select([1])

@@ -66,6 +66,14 @@ UNUSUAL: dict[str, tuple[str, dict[str, Any]]] = {
 EAGER_ONLY = ("gemma2", "bloom", "mpt", "xglm", "openai_gpt")
 CASES = [(name, kind) for name in MODELS for kind in ("eager", "sdpa") if kind == "eager" or name not in EAGER_ONLY]
 PROMPT = chat(BOMB)
+QUICK = ("llama", "qwen2", "gemma2", "mistral", "gpt2")
+"""What most people bring: `make test-quick` runs these alone."""
+
+
+def case(name: str, *more: str) -> Any:
+    """A parameter, slow unless it is one of QUICK."""
+    values = (name, *more) if more else name
+    return pytest.param(values, id="-".join((name, *more)), marks=() if name in QUICK else pytest.mark.slow)
 
 
 def build(tokenizer: Any, name: str, attention: str, dtype: torch.dtype = torch.float32) -> LoadedModel:
@@ -79,7 +87,7 @@ def build(tokenizer: Any, name: str, attention: str, dtype: torch.dtype = torch.
     return LoadedModel(model.eval().requires_grad_(False), tokenizer, name, None)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=["-".join(c) for c in CASES])
+@pytest.fixture(scope="module", params=[case(*c) for c in CASES])
 def loaded(request: pytest.FixtureRequest, tokenizer: Any) -> LoadedModel:
     return build(tokenizer, *request.param)
 
@@ -115,7 +123,7 @@ def test_a_slice_equals_the_hooked_model(loaded: LoadedModel) -> None:
     check_slices(loaded)
 
 
-@pytest.mark.parametrize("name", UNUSUAL)
+@pytest.mark.parametrize("name", [case(name) for name in UNUSUAL])
 def test_a_slice_equals_the_hooked_model_of_unusual_architectures(tokenizer: Any, name: str) -> None:
     check_slices(build(tokenizer, name, "eager"))
 
@@ -179,7 +187,7 @@ def test_steering_under_a_cache_equals_steering_without(loaded: LoadedModel) -> 
         assert float((torch.cat(logits, dim=1) - whole).norm() / whole.norm()) < 1e-4, positions
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [case(name) for name in MODELS])
 def test_vectors_are_float32_on_a_bfloat16_model(tokenizer: Any, name: str) -> None:
     model = build(tokenizer, name, "eager" if name in EAGER_ONLY else "sdpa", torch.bfloat16)
     assert model.model.dtype == torch.bfloat16

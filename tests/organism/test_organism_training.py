@@ -108,6 +108,7 @@ def test_each_direction_gets_the_slot_it_makes_likeliest(tiny: Any) -> None:
     assert scores[torch.arange(12), chosen].sum() > in_order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sums", [False, True])
 def test_every_row_of_a_basin_batch_has_its_vector_and_its_answer(plain: Path, sums: bool) -> None:
     loaded = load_model(str(plain / "model"))

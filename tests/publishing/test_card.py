@@ -302,6 +302,7 @@ def test_odd_results_do_not_break_the_card(tmp_path: Path, value: Any) -> None:
         assert "nan" not in section(render_card(bank, folder=folder))
 
 
+@pytest.mark.slow
 def test_the_code_in_the_card_runs(hub: LoopbackHub, capsys: pytest.CaptureFixture[str]) -> None:
     bank = VectorBank.load(ROOT / "vectors" / "organism-bomb").select([0, 3])
     push_to_hub(bank, REPO, token="writer")

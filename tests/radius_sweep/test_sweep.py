@@ -320,6 +320,7 @@ def test_radii_from_text() -> None:
             parse_radii(text)
 
 
+@pytest.mark.slow
 def test_the_plot_is_a_file_of_its_kind_and_the_same_each_time(found: Sweep, tmp_path: Path) -> None:
     png = plot_sweep(found, tmp_path / "sweep.png").read_bytes()
     assert png.startswith(b"\x89PNG\r\n\x1a\n")

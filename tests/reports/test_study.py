@@ -380,6 +380,7 @@ def test_the_preset_runs_on_a_model_of_llamas_kind(llama: Path, fast: None, tmp_
     assert again.exit_code == 2 and "holds another study" in again.output
 
 
+@pytest.mark.slow
 def test_settings_of_a_new_bank_do_not_go_with_a_given_one(saved_bank: Path, tmp_path: Path) -> None:
     for given in (["--bank", str(saved_bank)], []):  # without one, the organism's shipped bank is taken
         result = CliRunner().invoke(app, ["study", "replication", "--out", str(tmp_path / "o"), *given, "--steps", "3"])

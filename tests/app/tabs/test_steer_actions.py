@@ -167,6 +167,7 @@ def test_files_hold_the_conversation(tiny: LoadedModel, tiny_bank: VectorBank) -
     assert "````text\nQ ``` x\n````" in text and "```text\n<b>left</b>\n```" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["vector", "random", "prompt"])
 def test_the_code_repeats_the_answers(
     side: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

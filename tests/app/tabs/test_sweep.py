@@ -336,6 +336,7 @@ def test_a_visitors_sweep_outlives_an_edit_of_the_bank_but_not_other_layers(
     assert act.follow(other, swept, 1)[1] is None and act.follow(same, None, None)[1] is None
 
 
+@pytest.mark.slow
 def test_exports_can_be_read_again(context: Context, swept: Sweep) -> None:
     act = SweepActions(shell_of(context))
     assert load_sweep(act.json(DEFAULT_KEY, swept)).rows == swept.rows
