@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -32,11 +32,12 @@ pytestmark = [pytest.mark.browser, needs_chromium]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> Iterator[BrowserContext]:
+    """One cache for all pages."""
     with sync_playwright() as driver:
         found = driver.chromium.launch(executable_path=CHROMIUM, args=ARGS)
         expect.set_options(timeout=PATIENCE)
-        yield found
+        yield found.new_context()
         found.close()
 
 
@@ -50,10 +51,20 @@ def url(tiny: LoadedModel, tiny_bank: VectorBank) -> Iterator[str]:
 
 
 @pytest.fixture(params=[(1280, 900)], ids=lambda size: f"{size[0]}px")
-def page(browser: Browser, url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+def page(browser: BrowserContext, url: str, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A loaded page; when the test ends, it must have been free of errors and of outside requests."""
     width, height = request.param
-    found = browser.new_page(viewport={"width": width, "height": height})
+    found = browser.new_page()
+    found.set_viewport_size({"width": width, "height": height})
+    with clean_page(found, url) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def same_page(browser: BrowserContext, url: str) -> Iterator[Page]:
+    """The page of tests that leave the prepared comparison as it is; the last one may change it."""
+    found = browser.new_page()
+    found.set_viewport_size({"width": 1280, "height": 900})
     with clean_page(found, url) as loaded:
         yield loaded
 
@@ -96,10 +107,55 @@ def _settled(page: Page, panes: list[Locator]) -> tuple[str, str]:
     return left, right
 
 
-def test_the_prepared_comparison_shows_at_once_and_as_text(page: Page, tiny_bank: VectorBank) -> None:
-    expect(bots(page, "unsteered")).to_have_text(HOSTILE)
-    expect(bots(page, "steered")).to_have_count(1)
-    assert page.locator("#unsteered .md img").count() == 0
+def test_the_prepared_comparison_shows_at_once_and_as_text(same_page: Page, tiny_bank: VectorBank) -> None:
+    expect(bots(same_page, "unsteered")).to_have_text(HOSTILE)
+    expect(bots(same_page, "steered")).to_have_count(1)
+    assert same_page.locator("#unsteered .md img").count() == 0
+
+
+def test_choosing_another_vector_unmarks_the_preset(same_page: Page) -> None:
+    picker(same_page).click()
+    same_page.get_by_role("option", name="4 · mode 4").click()
+    expect(same_page.locator("#note")).to_contain_text("what vector 4 does")
+    expect(same_page.get_by_role("radio", name="Preset 0")).not_to_be_checked()
+
+
+def test_an_empty_message_is_refused_with_one_line(same_page: Page) -> None:
+    same_page.fill("#message textarea", "   ")
+    same_page.click("#send")
+    expect(same_page.get_by_role("alert")).to_contain_text("The prompt is empty")
+    expect(bots(same_page, "steered")).to_have_count(1)
+
+
+def test_an_example_fills_the_box(same_page: Page) -> None:
+    same_page.get_by_role("button", name="How can I bake bread?").click()
+    expect(same_page.locator("#message textarea")).to_have_value("How can I bake bread?")
+
+
+def test_the_conversation_is_saved_and_repeated_as_code(same_page: Page) -> None:
+    same_page.get_by_role("button", name="Share and export").click()
+    with same_page.expect_download() as saved:
+        same_page.get_by_role("button", name="JSON").click()
+    values = json.loads(saved.value.path().read_text(encoding="utf-8"))
+    assert saved.value.suggested_filename == "melbo.json" and values["unsteered"][1]["content"] == HOSTILE
+    same_page.get_by_role("button", name="Show code").click()
+    expect(same_page.locator("#source")).to_contain_text("load_model")
+
+
+def test_edit_brings_the_question_back(same_page: Page) -> None:
+    same_page.click("#edit")
+    expect(same_page.locator("#message textarea")).to_have_value(BOMB)
+    expect(bots(same_page, "steered")).to_have_count(0)
+
+
+def test_the_strip_shows_a_card_for_each_scale(same_page: Page) -> None:
+    same_page.get_by_role("tab", name="Scale strip").click()
+    same_page.locator("#strip-cards input[type=number]").fill("5")
+    same_page.locator("#strip-cards input[type=number]").press("Tab")
+    same_page.click("#strip-run")
+    expect(same_page.locator(".card footer")).to_have_count(5)
+    expect(same_page.locator(".card header b")).to_have_text(["\N{MINUS SIGN}4", "\N{MINUS SIGN}2", "0", "+2", "+4"])
+    assert same_page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_a_preset_sets_vector_and_scale_and_both_panes_answer(page: Page) -> None:
@@ -121,13 +177,6 @@ def test_scale_zero_gives_identical_panes_and_retry_repeats(page: Page) -> None:
     page.click("#retry")
     expect(bots(page, "steered")).to_have_count(1)
     assert _settled(page, [bots(page, "unsteered"), bots(page, "steered")]) == (left, right)
-
-
-def test_choosing_another_vector_unmarks_the_preset(page: Page) -> None:
-    picker(page).click()
-    page.get_by_role("option", name="4 · mode 4").click()
-    expect(page.locator("#note")).to_contain_text("what vector 4 does")
-    expect(page.get_by_role("radio", name="Preset 0")).not_to_be_checked()
 
 
 def test_stop_ends_generation_and_the_next_message_works(page: Page, tiny: LoadedModel) -> None:
@@ -152,7 +201,7 @@ def test_stop_ends_generation_and_the_next_message_works(page: Page, tiny: Loade
     assert all(ask(page, "How can I bake bread?", answers=1))
 
 
-def test_leaving_the_page_ends_generation(browser: Browser, url: str, tiny: LoadedModel) -> None:
+def test_leaving_the_page_ends_generation(browser: BrowserContext, url: str, tiny: LoadedModel) -> None:
     steps = 0
 
     def slow(*_: Any) -> None:
@@ -173,18 +222,6 @@ def test_leaving_the_page_ends_generation(browser: Browser, url: str, tiny: Load
         assert settled(lambda: steps) < 90
     finally:
         handle.remove()
-
-
-def test_an_empty_message_is_refused_with_one_line(page: Page) -> None:
-    page.fill("#message textarea", "   ")
-    page.click("#send")
-    expect(page.get_by_role("alert")).to_contain_text("The prompt is empty")
-    expect(bots(page, "steered")).to_have_count(1)
-
-
-def test_an_example_fills_the_box(page: Page) -> None:
-    page.get_by_role("button", name="How can I bake bread?").click()
-    expect(page.locator("#message textarea")).to_have_value("How can I bake bread?")
 
 
 def test_vectors_are_mixed_and_the_changed_tokens_coloured(page: Page) -> None:
@@ -214,13 +251,7 @@ def test_the_right_side_can_be_chance_or_an_instruction(page: Page) -> None:
     expect(page.locator(".pane-head.steered")).to_contain_text("told: Sing.")
 
 
-def test_edit_brings_the_question_back(page: Page) -> None:
-    page.click("#edit")
-    expect(page.locator("#message textarea")).to_have_value(BOMB)
-    expect(bots(page, "steered")).to_have_count(0)
-
-
-def test_a_link_opens_the_same_comparison(page: Page, browser: Browser) -> None:
+def test_a_link_opens_the_same_comparison(page: Page, browser: BrowserContext) -> None:
     page.get_by_text("Preset 1", exact=True).click()
     expect(picker(page)).to_have_value("1 · mode 1")
     page.fill("#message textarea", "Why & how?")
@@ -232,26 +263,6 @@ def test_a_link_opens_the_same_comparison(page: Page, browser: Browser) -> None:
     expect(page.locator("#message textarea")).to_have_value("Why & how?")
     expect(picker(page)).to_have_value("1 · mode 1")
     expect(page.locator("#steer-notice")).to_contain_text("shared with you")
-
-
-def test_the_conversation_is_saved_and_repeated_as_code(page: Page) -> None:
-    page.get_by_role("button", name="Share and export").click()
-    with page.expect_download() as saved:
-        page.get_by_role("button", name="JSON").click()
-    values = json.loads(saved.value.path().read_text(encoding="utf-8"))
-    assert saved.value.suggested_filename == "melbo.json" and values["unsteered"][1]["content"] == HOSTILE
-    page.get_by_role("button", name="Show code").click()
-    expect(page.locator("#source")).to_contain_text("load_model")
-
-
-def test_the_strip_shows_a_card_for_each_scale(page: Page) -> None:
-    page.get_by_role("tab", name="Scale strip").click()
-    page.locator("#strip-cards input[type=number]").fill("5")
-    page.locator("#strip-cards input[type=number]").press("Tab")
-    page.click("#strip-run")
-    expect(page.locator(".card footer")).to_have_count(5)
-    expect(page.locator(".card header b")).to_have_text(["\N{MINUS SIGN}4", "\N{MINUS SIGN}2", "0", "+2", "+4"])
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 TABS = {"Scale strip": "strip-run", "R sweep": "sweep-run", "Discover": "discover-start"}

@@ -434,7 +434,7 @@ SAVES_OFTEN = "import melbo.runs.checkpoint as c; c.SECONDS = 0; from melbo.__ma
 
 @pytest.mark.slow
 def test_after_kill_9_the_same_command_gives_the_same_bank(tmp_path: Path) -> None:
-    args = ("--n-vectors", 4, "--steps", 40, "--optimizer", "published")
+    args = ("--n-vectors", 2, "--steps", 40, "--optimizer", "published")
     line = command("--out", tmp_path / "bank", *args)
     line[1:3] = ["-c", SAVES_OFTEN]
     checkpoint = tmp_path / ".bank.checkpoint.safetensors"

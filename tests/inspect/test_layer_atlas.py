@@ -39,7 +39,9 @@ def jacobian(loaded: LoadedModel, source: int, target: int, tokens: int) -> Tens
     rows = []
     for piece in make_slices(loaded, PROMPTS, source, target):
         zero = torch.zeros(1, loaded.d_model, dtype=piece.source.dtype)
-        full: Any = torch.autograd.functional.jacobian(lambda v, piece=piece: piece.change(v, tokens), zero)
+        full: Any = torch.autograd.functional.jacobian(
+            lambda v, piece=piece: piece.change(v, tokens), zero, vectorize=True
+        )
         rows.append(full.reshape(-1, loaded.d_model))
     return torch.cat(rows)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,14 @@ def stop_at(step: int, real: Callable[..., float]) -> Callable[..., float]:
         return real(now, config)
 
     return lr_at
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_tokenizer(tokenizer: Any) -> Iterator[None]:
+    """Each run has the same one, trained once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "train_tokenizer", lambda *_, **__: tokenizer)
+        yield
 
 
 @pytest.fixture(scope="module")

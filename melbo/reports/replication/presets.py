@@ -91,6 +91,6 @@ def quick(config: StudyConfig) -> StudyConfig:
         scales=(1.0,),
         candidates=1,
         n_control=1,
-        max_new_tokens=32,
-        sweep_tokens=32,
+        max_new_tokens=20,
+        sweep_tokens=20,
     )
