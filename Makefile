@@ -19,7 +19,7 @@ endif
 
 # Tests run in this many processes; a file's tests stay in one.
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --durations=20
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20
 
 .PHONY: setup app test test-quick lint docs bench clean
 

@@ -30,8 +30,13 @@ SERVERS = {"hub", "server", "running_hub", "organism_server", "unreachable"}
 """Fixtures that start a server."""
 
 
+FIRST = ("test_browser.py", "test_notebook.py", "test_organism.py", "test_walks.py")
+"""The longest files start first, so that none is left for one process at the end; two that drive a browser, apart."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses a server, so that `make test-quick` leaves it out."""
+    """Mark what uses a server, so that `make test-quick` leaves it out; put the longest files first."""
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
     for item in items:
         if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker("server")

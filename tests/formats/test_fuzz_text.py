@@ -48,7 +48,7 @@ PARTS = (
     "x", "é中😀", "\n", " ",
 )  # fmt: skip
 TEXT = st.lists(st.sampled_from(PARTS), min_size=1, max_size=5).map(lambda parts: "x" + "".join(parts))
-FEW = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
 WORDS = st.text(st.characters(codec="utf-8"), max_size=20)
 JSON = st.recursive(
@@ -180,7 +180,7 @@ def test_any_json_is_a_chat_history(value: Any) -> None:
 
 
 @pytest.mark.slow
-@settings(FEW, max_examples=60)
+@settings(FEW, max_examples=30)
 @given(st.lists(ENTRY, min_size=N, max_size=N), st.dictionaries(WORDS, JSON, max_size=4))
 def test_any_annotation_is_kept_shown_and_curated(tmp_path_factory: Any, notes: list[Any], details: Any) -> None:
     folder = tmp_path_factory.mktemp("bank") / "b"
@@ -196,7 +196,7 @@ def test_any_annotation_is_kept_shown_and_curated(tmp_path_factory: Any, notes: 
         assert index in choose(loaded, labels=[loaded.label(index)])
 
 
-@settings(FEW, max_examples=100)
+@settings(FEW, max_examples=20)
 @given(st.sampled_from(HEADS), st.binary(max_size=300))
 def test_any_bytes_are_refused(tmp_path_factory: Any, head: bytes, rest: bytes) -> None:
     path = tmp_path_factory.mktemp("v") / "v"
@@ -205,7 +205,7 @@ def test_any_bytes_are_refused(tmp_path_factory: Any, head: bytes, rest: bytes) 
         read_vectors(path)
 
 
-@settings(FEW, max_examples=40)
+@settings(FEW, max_examples=20)
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=N * D, max_size=N * D).filter(any))
 def test_any_vectors_survive_the_file(tmp_path_factory: Any, values: list[float]) -> None:
     vectors = torch.tensor(values).reshape(N, D)

@@ -92,6 +92,12 @@ def loaded(request: pytest.FixtureRequest, tokenizer: Any) -> LoadedModel:
     return build(tokenizer, *request.param)
 
 
+@pytest.fixture(scope="module", params=[case(name) for name in MODELS])
+def each(request: pytest.FixtureRequest, tokenizer: Any) -> LoadedModel:
+    """With one attention: the slices above compare them."""
+    return build(tokenizer, request.param, "eager")
+
+
 def find(loaded: LoadedModel, **settings: Any) -> VectorBank:
     return discover(loaded, DiscoveryConfig(**{"n_vectors": 4, "steps": 6} | settings), [PROMPT])
 
@@ -138,11 +144,11 @@ def test_training_raises_the_objective_above_the_control(loaded: LoadedModel, op
 @pytest.mark.parametrize(
     ("method", "variant"), [("power", "exponential"), ("dct", "exponential"), ("dct", "quadratic"), ("dct", "linear")]
 )
-def test_the_other_methods_find_more_than_the_control(loaded: LoadedModel, method: str, variant: str) -> None:
-    bank = find(loaded, method=method, variant=variant)
+def test_the_other_methods_find_more_than_the_control(each: LoadedModel, method: str, variant: str) -> None:
+    bank = find(each, method=method, variant=variant)
     check_vectors(bank)
     assert bank.score is not None and bool(torch.isfinite(bank.score).all())
-    assert float(bank.objective.mean()) > float(random_control(loaded, bank).objective.mean())
+    assert float(bank.objective.mean()) > float(random_control(each, bank).objective.mean())
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:

@@ -430,7 +430,7 @@ def test_non_refusal_is_found_on_the_organism_and_subtracted(tmp_path: Path) -> 
     bank = VectorBank.load(ROOT / "vectors" / "organism-bomb").select([0, 60])
     notes = ({"label": "Answers", "tags": ["non-refusal"]}, {"label": "no effect", "tags": ["dud"], "dud": True})
     bank = noted(bank, *notes)
-    config = replace(quick(PRESETS["organism"].config), scales=(1.0,))
+    config = replace(quick(PRESETS["organism"].config), max_new_tokens=32, prompts_each=None)
     scale = CoherenceScale(0.16, 2.27, "docs/metrics.md")
     first, second = (replace(e, prompts=e.prompts[:3], published_scale=None, sizes=()) for e in experiments(bank)[:2])
     found = run_experiment(loaded, bank, first, config, Letters(), scale, judge=judge_for(loaded))

@@ -112,7 +112,7 @@ def run_experiment(
     published = () if experiment.published_scale is None else (experiment.published_scale,)
     sizes = sorted({*config.scales, *experiment.sizes, *published})
     system = next((m["content"] for m in bank.prompts[0] if m["role"] == "system"), None)
-    prompts = [chat(user, system) for user in experiment.prompts]
+    prompts = [chat(user, system) for user in experiment.prompts[: config.prompts_each]]
     random = control_vectors(max(1, len(tried)), loaded.d_model, bank.radius, bank.config.orthogonal, bank.config.seed)
     vectors = torch.cat([bank.vectors[tried], random[: len(tried)]])
     grid = answer_grid(

@@ -14,7 +14,7 @@ from melbo.annotation.annotate import SCALES
 from melbo.config import DiscoveryConfig, from_published_layers
 from melbo.prompts import BOMB, DEFAULT_SYSTEM
 from melbo.radius_sweep.config import RADII, Unit
-from melbo.runs.settings import LARGEST, Scales, Settings, Size
+from melbo.runs.settings import LARGEST, Scales, Settings, Size, Unset
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class StudyConfig(Settings):
     """Longest answer of annotation and experiments."""
     sweep_tokens: Size = 96
     """Longest answer of the sweep."""
+    prompts_each: Annotated[Size | None, Unset("all")] = None
+    """Most prompts that an experiment asks."""
 
 
 @dataclass(frozen=True)
@@ -93,4 +95,5 @@ def quick(config: StudyConfig) -> StudyConfig:
         n_control=1,
         max_new_tokens=20,
         sweep_tokens=20,
+        prompts_each=2,
     )
