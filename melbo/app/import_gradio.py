@@ -21,7 +21,7 @@ def import_gradio() -> None:
             raise OSError("no stub is written")
         return str(known(what))
 
-    inspect.getfile = getfile
+    inspect.getfile = getfile  # type: ignore[assignment]  # the same for what gradio asks
     try:
         with needs("app"):
             import gradio  # noqa: F401

@@ -71,7 +71,7 @@ class Settings:
 def _checker(kind: Any) -> type[BaseModel]:
     """Checks the fields as a dict, since pydantic takes an instance as it is. Docstrings, slow to read, say nothing."""
     checked: dict[str, Any] = {name: (hint, ...) for name, hint in _hints(kind).items()}
-    config: ConfigDict = {**kind.__pydantic_config__, "use_attribute_docstrings": False}
+    config: Any = {**kind.__pydantic_config__, "use_attribute_docstrings": False}
     return create_model(kind.__name__, __config__=config, **checked)
 
 
