@@ -12,6 +12,7 @@ from melbo.bank.annotation import Annotation, read_annotations
 from melbo.config import DiscoveryConfig
 from melbo.errors import BankError
 from melbo.models.load import LoadedModel
+from melbo.models.packaged import packaged
 from melbo.prompts import Message, check_conversations
 from melbo.runs.files import read_json
 from melbo.runs.parse import dump, parse
@@ -151,10 +152,22 @@ def check_base(base: BaseModel, loaded: LoadedModel, what: str) -> None:
             f"{loaded.name!r} has d_model {loaded.d_model} and {loaded.n_layers} blocks; load the model it names."
         )
     local = [str(r).startswith("sha256:") for r in (base.revision, loaded.revision)]
-    if all(local) and base.revision != loaded.revision:
+    if all(local) and base.revision != loaded.revision and packaged(base.id) is None:
         raise BankError(
             f"the {what} made for other weights of {base.id!r} ({base.revision}) than the loaded ones "
             f"({loaded.revision}); train again."
         )
     if not all(local) and base.id != loaded.name:
         raise BankError(f"the {what} made for {base.id!r}, not for {loaded.name!r}; load the model that it names.")
+
+
+def weights_note(base: BaseModel, loaded: LoadedModel) -> str | None:
+    """What to say where a bank was made on other weights of a model than these: those on the Hub, and those that a
+    package brings, answer alike but not the same. None: nothing.
+    """
+    if base.id != loaded.name or None in (base.revision, loaded.revision) or base.revision == loaded.revision:
+        return None
+    return (
+        f"the bank was made on other weights of {base.id} ({str(base.revision)[:14]}) than these "
+        f"({str(loaded.revision)[:14]}): answers can differ in detail"
+    )

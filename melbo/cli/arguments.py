@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from melbo.bank.facts import weights_note
 from melbo.bank.vector_bank import VectorBank
 from melbo.cli.defaults import CORPUS_HELP, EMBEDDER, MODEL_HELP, PROMPT
 from melbo.cli.options import Fields
 from melbo.models.load import LoadedModel, load_model
+from melbo.models.packaged import canonical
 from melbo.runs.settings import Settings
 
 Bank = Annotated[Path, typer.Argument(help="Folder of the bank.")]
@@ -58,8 +60,12 @@ class Placement(Settings):
     def load_for(self, bank: VectorBank, name: str | None = None) -> LoadedModel:
         """The model that a bank names, at the commit it was made on, or the one of another name."""
         base = bank.base_model
-        on_hub = name in (None, base.id) and not (base.revision or "").startswith("sha256:")
-        return self.load(name or base.id, base.revision if on_hub else None)
+        on_hub = canonical(name or base.id) == base.id and not (base.revision or "").startswith("sha256:")
+        loaded = self.load(name or base.id, base.revision if on_hub else None)
+        note = weights_note(base, loaded)
+        if note:
+            typer.echo(f"melbo: note: {note}.", err=True)
+        return loaded
 
     def load_both(self, folder: Path, name: str | None = None) -> tuple[LoadedModel, VectorBank]:
         """A bank and its model."""

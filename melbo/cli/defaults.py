@@ -6,7 +6,7 @@ from melbo.organism.inputs import ORGANISM
 from melbo.prompts import BOMB, DEFAULT_SYSTEM
 
 MODEL = ORGANISM
-MODEL_HELP = 'Hub id, folder, or "organism", the embedded model.'
+MODEL_HELP = 'Hub id, folder, GGUF file, "smollm2" (a chat model), or "organism", the embedded model.'
 BANKS = Path("vectors")
 """Folder that `melbo banks` lists."""
 CORPUS = ORGANISM

@@ -13,7 +13,9 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from melbo.errors import ModelError
+from melbo.models import gguf
 from melbo.models.identity import fingerprint
+from melbo.models.packaged import PACKAGED, packaged, weights_folder
 from melbo.models.shipped import PACKAGE, shipped_models
 
 _BLOCK_PATHS = ("layers", "h", "blocks", "encoder.layer", "encoder.layers")
@@ -122,7 +124,8 @@ def load_model(
     """Load a causal LM.
 
     Args:
-        name: Hub id ("meta-llama/Llama-3.2-1B-Instruct"), a local folder, or one of `shipped_models`.
+        name: Hub id ("meta-llama/Llama-3.2-1B-Instruct"), a local folder, a GGUF file, one of `shipped_models`, or
+            "smollm2" (see `melbo.models.packaged`).
         revision: branch, tag or commit on the Hub.
         dtype: "float32", "bfloat16" or "float16"; None: float32 on CPU, the checkpoint's own on CUDA.
         device: "cpu", "cuda", ...; "auto": spread over all devices (accelerate's device_map); None: CUDA where there
@@ -145,9 +148,8 @@ def load_model(
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device {device!r} is not available here; try 'cpu'.") from error
-    source = str(shipped_models().get(name, name))
+    name, source, revision = _find(name, revision, token)
     torch_dtype = _DTYPES[dtype] if dtype else (torch.float32 if device == "cpu" else "auto")
-    revision = None if Path(source).is_dir() else revision  # a folder has none
     if not Path(source).is_dir() and name.isidentifier() and (PACKAGE / name).is_dir():
         raise ModelError(f"the weights of {name!r} are missing from this installation; install melbo again.")
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
@@ -162,8 +164,26 @@ def load_model(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     model = model.eval().requires_grad_(False)
-    commit = fingerprint(Path(source)) if Path(source).is_dir() else cached_commit(source, revision)
+    folder = Path(source)
+    commit = (gguf.weights_id(folder) or fingerprint(folder)) if folder.is_dir() else cached_commit(source, revision)
     return LoadedModel(model if spread else model.to(device), tokenizer, name, commit, blocks)
+
+
+def _find(name: str, revision: str | None, token: str | None) -> tuple[str, str, str | None]:
+    """The name that banks store, the folder or Hub id to read, and the revision there (a folder has none).
+
+    Raises:
+        ModelError: a GGUF file cannot be read, or its checkpoint not be kept.
+    """
+    if gguf.is_gguf(name):
+        return name, str(gguf.converted(Path(name))), None
+    model = None if Path(name).is_dir() else packaged(name)
+    if model is not None:
+        revision = None if str(revision).startswith("sha256:") else revision
+        folder = weights_folder(model, revision, token)
+        return model.hub_id, str(folder or model.hub_id), None if folder else revision
+    source = str(shipped_models().get(name, name))
+    return name, source, None if Path(source).is_dir() else revision
 
 
 def _read(
@@ -191,9 +211,16 @@ def _read(
             )
     except Exception as error:  # foreign files: the libraries raise bare Exception on some damaged ones
         reason = " ".join(str(error).split())[:300] or type(error).__name__
+        model = packaged(name)
+        if model is not None and not Path(source).is_dir() and model.path is None:
+            raise ModelError(
+                f"{model.alias!r} is neither in the Hub's cache nor can the Hub be reached; a package has it too: "
+                f"{model.install}"
+            ) from error
+        known = ", ".join(repr(n) for n in (*(m.alias for m in PACKAGED), *shipped_models()))
         raise ModelError(
             f"cannot load the model {name!r}: {reason} "
-            f"Give a Hub id, a folder with a transformers checkpoint, or {' or '.join(map(repr, shipped_models()))}."
+            f"Give a Hub id, a folder with a transformers checkpoint, a GGUF file, or one of {known}."
         ) from error
     return model, tokenizer, sorted(info["missing_keys"])
 

@@ -232,7 +232,7 @@ def test_on_a_space_only_listed_models_of_the_hub_are_loaded(
             cache.load(name)  # type: ignore[arg-type]
     (tmp_path / "user" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match="is a folder"):
+    with pytest.raises(ModelError, match="is of this machine"):
         cache.load("user/model")
     assert cache.choices() == ["tiny", "user/model", "organism"] and cache.load("organism").name == "organism"
 

@@ -19,7 +19,9 @@ from melbo.app.checkpoints.plan import Plan, look, read_weights, weights_of
 from melbo.bank.facts import BaseModel, check_base
 from melbo.errors import BankError, MelboError, MemoryLimitError, ModelError
 from melbo.hub.client import check_repo
+from melbo.models.gguf import is_gguf
 from melbo.models.load import LoadedModel
+from melbo.models.packaged import canonical, packaged
 from melbo.organism.inputs import ORGANISM
 from melbo.runs.free_memory import free_bytes, gigabytes
 from melbo.runs.progress import OnProgress, notify
@@ -65,7 +67,7 @@ class ModelCache:
 
     def named(self, name: str) -> LoadedModel | None:
         """A model in memory by its name."""
-        return next((loaded for loaded in self.loaded() if loaded.name == name), None)
+        return next((loaded for loaded in self.loaded() if loaded.name == canonical(name)), None)
 
     def offers(self, name: str | None) -> bool:
         """Whether `load` would try this name."""
@@ -85,14 +87,14 @@ class ModelCache:
             return
         if not isinstance(name, str) or not name.strip():
             raise ModelError("no model is named; give one as user/model.")
-        if self._allowed is not None and name not in self._allowed:
+        if self._allowed is not None and canonical(name) not in map(canonical, self._allowed):
             known = ", ".join(self.choices())
             raise ModelError(f"{name[:60]!r} is not loaded here and may not be; this app has {known}.")
-        if name == ORGANISM:
+        if name == ORGANISM or packaged(name) is not None:
             return
-        if Path(name).is_dir():
+        if Path(name).is_dir() or (is_gguf(name) and Path(name).is_file()):
             if not self._folders:
-                raise ModelError(f"{name[:60]!r} is a folder; this app loads models of the Hub.")
+                raise ModelError(f"{name[:60]!r} is of this machine; this app loads models of the Hub.")
             return
         check_repo(name)
 
@@ -114,6 +116,7 @@ class ModelCache:
             MelboError: it may not be loaded, is gated, missing, not a language model with blocks, or too large.
         """
         self.check(name)
+        name = canonical(name)
         if self._fixed and (kept := self.named(name)) is not None:
             return kept
         while not self._loading.acquire(timeout=0.25):

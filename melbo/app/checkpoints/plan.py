@@ -9,7 +9,9 @@ from huggingface_hub import constants
 from melbo.errors import HubError, MemoryLimitError, ModelError
 from melbo.hub.client import download
 from melbo.hub.errors import short
+from melbo.models import gguf
 from melbo.models.load import LoadedModel, find_blocks, load_model
+from melbo.models.packaged import packaged, weights_folder
 from melbo.models.shipped import shipped_models
 from melbo.runs.free_memory import gigabytes
 
@@ -45,7 +47,12 @@ def look(name: str, revision: str | None = None) -> Plan:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    known = packaged(name)
     folder, commit = shipped_models().get(name, Path(name)), None
+    if known is not None and (made := weights_folder(known, revision)) is not None:
+        folder = made
+    elif gguf.is_gguf(name) and folder.is_file():
+        folder = gguf.converted(folder)
     if not folder.is_dir():
         # The token is this machine's own login (on a Space its owner's, who chose the models that it lists). A
         # visitor's token is never used: the weights that it opens would then serve everybody here.
