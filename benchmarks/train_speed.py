@@ -170,7 +170,7 @@ def random_llama(d_model: int, d_mlp: int, n_layers: int, heads: int, kv_heads: 
 def llama_100m() -> dict[str, Any]:
     """d_model 768, 12 blocks, 32k vocabulary; 32 vectors; the reference is timed on one vector."""
     loaded = random_llama(768, 2048, 12, 12, 4, 32_000)
-    return compare(loaded, DiscoveryConfig(n_vectors=32, radius=0.7), 1)[0]
+    return compare(loaded, DiscoveryConfig(n_vectors=32, radius=0.7, radius_unit="residual"), 1)[0]
 
 
 def gpu() -> dict[str, Any] | None:
@@ -179,7 +179,7 @@ def gpu() -> dict[str, Any] | None:
         return None
     loaded = random_llama(2048, 8192, 16, 32, 8, 128_256)
     loaded = replace(loaded, model=loaded.model.to("cuda", torch.bfloat16))
-    row, _ = compare(loaded, DiscoveryConfig(n_vectors=128, radius=0.7), 1)
+    row, _ = compare(loaded, DiscoveryConfig(n_vectors=128, radius=0.7, radius_unit="residual"), 1)
     row["share_of_peak"] = cost(loaded, (128,), print)[0]["share_of_peak"]
     row["device"] = torch.cuda.get_device_name()
     return row

@@ -60,15 +60,15 @@ class DiscoveryConfig(Settings):
     """Block whose output the vector is added to."""
     target_layer: Annotated[int | None, Unset(TARGET_DEFAULT)] = None
     """Block whose output is compared."""
-    radius: Positive = 0.7
-    """Norm R of each vector, in mean residual norms unless the unit is another.
+    radius: Positive = 0.5
+    """Norm R of each vector, in mean residual norms unless the unit is "absolute".
 
-    Unused where the unit is "auto"."""
-    radius_unit: RadiusUnit = "residual"
+    Where the unit is "auto", what is taken if the calibration finds none."""
+    radius_unit: RadiusUnit = "auto"
     """Of R: "residual", multiples of the mean residual norm at the source layer; "absolute", activation units; or
-    "auto", where the slice's nonlinearity ratio is 0.5.
+    "auto", chosen for the model: where the slice's nonlinearity ratio is 0.5, less if the answers break there.
 
-    See melbo/discovery/calibrate_radius.py."""
+    See melbo/discovery/choose_radius.py."""
     power: Positive = 2.0
     """Exponent p of the objective: how much large changes at single tokens count."""
     root: Positive = 1.0

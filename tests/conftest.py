@@ -105,7 +105,7 @@ def no_hook_stays(tiny: LoadedModel) -> Iterator[None]:
 def tiny_bank(tiny: LoadedModel) -> VectorBank:
     """8 vectors discovered on `tiny`, all labelled; vectors 0 and 1 are presets with examples."""
     prompt = chat(BOMB)
-    bank = discover(tiny, DiscoveryConfig(n_vectors=8, steps=5), [prompt])
+    bank = discover(tiny, DiscoveryConfig(n_vectors=8, steps=5, radius=0.7, radius_unit="residual"), [prompt])
     sampling = Sampling(max_new_tokens=12)
     unsteered = complete(tiny, [prompt], sampling=sampling)[0]
     notes: list[dict[str, Any]] = [{"label": f"mode {i}", "note": f"what vector {i} does"} for i in range(8)]

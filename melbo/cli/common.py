@@ -172,10 +172,14 @@ def resumable(checkpoint: Path | None) -> Iterator[None]:
 def report(bank: VectorBank, out: Path) -> str:
     """Where the bank is and what to do with it."""
     objective = bank.objective
+    choice = bank.details.get("radius_choice")
+    usable = bank.details.get("usable_scale")
+    how_far = f"answers stay coherent up to scale {usable['largest']:g}\n" if usable else ""
+    why = f"R was chosen for the model: {choice['reason']}\n" if choice else ""
     return (
-        f"{len(bank)} vectors of norm R = {bank.radius:.4g} ({bank.radius / bank.mean_residual_norm:.3g} x the mean "
-        f"residual norm), objective {float(objective.min()):.4g} to {float(objective.max()):.4g}\n"
-        f"saved to {out}\n"
+        f"{why}{len(bank)} vectors of norm R = {bank.radius:.4g} ({bank.radius / bank.mean_residual_norm:.3g} x the "
+        f"mean residual norm), objective {float(objective.min()):.4g} to {float(objective.max()):.4g}\n"
+        f"{how_far}saved to {out}\n"
         f"  melbo show {shlex.quote(str(out))}\n"
         f"  melbo generate --bank {shlex.quote(str(out))} --vector 0 --scale 1"
     )

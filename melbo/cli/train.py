@@ -10,14 +10,16 @@ from melbo.cli.common import check_out, report, run_training, say
 from melbo.cli.defaults import MODEL, PROMPT, SAE, SAE_HELP, SYSTEM
 from melbo.cli.options import Fields
 from melbo.config import DiscoveryConfig
+from melbo.discovery.attention_sink import place_layers, told
 from melbo.discovery.discover import discover
+from melbo.discovery.usable_scale import with_usable_scale
 from melbo.errors import ConfigError
 from melbo.inspect.sae.files import load_sae
 from melbo.prompts import chat
 from melbo.runs.settings import explain
 
 BASE = DiscoveryConfig()
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
 Radius = Annotated[str, typer.Option(help=f"{explain(DiscoveryConfig, 'radius')} Or {AUTO}.")]
 OWN = Fields(without=("radius",), types={"method": Literal["melbo", "dct", "power", "sae-basis", "random"]})
 
@@ -27,7 +29,7 @@ def train(
     model: Model = MODEL,
     prompt: Prompts = None,
     system: System = SYSTEM,
-    radius: Radius = str(BASE.radius),
+    radius: Radius = AUTO,
     config: Annotated[DiscoveryConfig, OWN] = BASE,
     sae: Annotated[str, typer.Option(help=f"SAE of sae-basis. {SAE_HELP}")] = SAE,
     sae_folder: SaeFolder = "",
@@ -42,32 +44,34 @@ def train(
     config = with_radius(config, radius)
     check_out(out, force)
     loaded = where.load(model)
-    config = config.resolve(loaded.n_layers, loaded.d_model)
-    say(f"model {loaded.name}: {loaded.n_layers} blocks, d_model {loaded.d_model}, on {loaded.device}")
-    say("\n".join(f"  {name} = {value}" for name, value in config.to_dict().items()))
     messages = [chat(text, system) for text in prompt or [PROMPT]]
+    placed, seen = place_layers(loaded, config, messages)
+    say(f"model {loaded.name}: {loaded.n_layers} blocks, d_model {loaded.d_model}, on {loaded.device}")
+    say("\n".join(f"  {name} = {value}" for name, value in placed.to_dict().items()))
+    if line := told(seen):
+        say(line)
     basis = config.method == "sae-basis"
-    decoder = load_sae(sae, sae_folder, loaded, config.source_layer, other_model).decoder if basis else None
+    decoder = load_sae(sae, sae_folder, loaded, placed.source_layer, other_model).decoder if basis else None
     run_training(
-        lambda progress, checkpoint: discover(loaded, config, messages, progress, checkpoint, decoder=decoder),
+        lambda progress, checkpoint: with_usable_scale(
+            loaded, discover(loaded, config, messages, progress, checkpoint, decoder=decoder)
+        ),
         report,
         out,
-        config.steps or 0,
+        placed.steps or 0,
     )
 
 
 def with_radius(config: DiscoveryConfig, text: str) -> DiscoveryConfig:
-    """The config with a radius that is given as text, a number or "auto".
+    """The config with a radius that is given as text: "auto", or a number, in mean residual norms or as the unit says.
 
     Raises:
-        ConfigError: it is neither, or the unit is "auto" and the radius is a number.
+        ConfigError: it is neither.
     """
     if text.strip().lower() == AUTO:
-        return replace(config, radius_unit="auto")
-    if config.radius_unit == AUTO:
-        raise ConfigError(f"radius is {text!r} and its unit is 'auto'; write --radius auto, or choose another unit.")
+        return replace(config, radius_unit=AUTO)
     try:
         radius = float(text)
     except ValueError as error:
         raise ConfigError(f'radius is {text!r}; give a number greater than 0, or "auto".') from error
-    return replace(config, radius=radius)
+    return replace(config, radius=radius, radius_unit="residual" if config.radius_unit == AUTO else config.radius_unit)

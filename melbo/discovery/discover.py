@@ -12,7 +12,8 @@ from torch import Tensor
 
 from melbo.bank.vector_bank import BaseModel, VectorBank, library_versions
 from melbo.config import DiscoveryConfig
-from melbo.discovery.calibrate_radius import DIRECTIONS, SMALLEST, calibrate
+from melbo.discovery.attention_sink import place_layers
+from melbo.discovery.choose_radius import CoherentRadius, choose_radius
 from melbo.discovery.methods import dct, more_like, power, sae_basis
 from melbo.discovery.methods.displacement import maximize
 from melbo.discovery.problem import Evaluation, Problem, plain_attention
@@ -83,7 +84,7 @@ def discover(
         MemoryLimitError: not even one vector fits the device.
     """
     start_processes()
-    config = config.resolve(loaded.n_layers, loaded.d_model)
+    config, seen = place_layers(loaded, config, prompts)
     assert config.source_layer is not None and config.target_layer is not None
     if (reference is None) == (config.method == "more-like"):
         raise ConfigError(f"method {config.method!r} and a reference vector do not go together; 'more-like' needs one.")
@@ -98,14 +99,17 @@ def discover(
         both = {"reference": reference, "decoder": decoder}
         given = {name: content_digest(tensor) for name, tensor in both.items() if tensor is not None}
         run = Run(progress, checkpoint, run_key(loaded, config.to_dict(), prompts, **given))
-        radius, details = choose_radius(problem, config, norm, run)
+        coherent = CoherentRadius(loaded, problem, config, prompts) if config.radius_unit == "auto" else None
+        radius, details = choose_radius(problem, config, norm, run, coherent)
         start = random_vectors(config.n_vectors, loaded.d_model, radius, config.orthogonal, config.seed)
         found = run_method(problem, start.to(loaded.device), radius, config, run, reference, decoder)
         evaluation = found.reached or problem.evaluate(found.vectors, gradient=False)
     made = [found.vectors, evaluation.objective, evaluation.output, *([] if found.score is None else [found.score])]
     if not all(bool(torch.isfinite(t).all()) for t in made):
         raise TrainingError("the target activations are not finite at this radius; lower it, or use float32.")
-    bank = measured_bank(loaded, config, prompts, found.vectors, evaluation, radius, norm, {**details, **found.details})
+    bank = measured_bank(
+        loaded, config, prompts, found.vectors, evaluation, radius, norm, {**seen, **details, **found.details}
+    )
     return replace(bank, score=None if found.score is None else found.score.to("cpu", torch.float32))
 
 
@@ -167,29 +171,6 @@ def run_method(
         return Found(vectors, details={"parts": sae_basis.parts(weights)})
     assert reference is not None
     return Found(*more_like.find(problem, start, radius, config, run, reference))
-
-
-def choose_radius(problem: Problem, config: DiscoveryConfig, norm: float, run: Run) -> tuple[float, dict[str, Any]]:
-    """R in activation units, and, where it was calibrated, the curve; both travel in the run's checkpoints.
-
-    Raises:
-        ConfigError: R is absurdly small or large for this model.
-    """
-    if config.radius_unit == "auto":
-        if "kept.radius" not in run.kept:
-            source = problem.slices[0].source
-            directions = random_vectors(DIRECTIONS, source.shape[-1], 1.0, False, config.seed).to(source.device)
-            found = calibrate(problem, directions, norm, smallest=max(SMALLEST, 16 * torch.finfo(source.dtype).eps))
-            run.kept["kept.radius"] = torch.tensor([found.radius], dtype=torch.float64)
-            run.kept["kept.curve"] = torch.tensor(found.curve, dtype=torch.float64)
-        return float(run.kept["kept.radius"]), {"calibration": run.kept["kept.curve"].tolist()}
-    radius = config.radius * norm if config.radius_unit == "residual" else config.radius
-    if not 1e-6 < radius / norm < 1e6:
-        raise ConfigError(
-            f"the radius is {radius:.3g}, {radius / norm:.3g} times the mean residual norm; "
-            "useful values lie between 0.01 and 100 times that norm."
-        )
-    return radius, {}
 
 
 def random_control(loaded: LoadedModel, bank: VectorBank) -> VectorBank:

@@ -46,7 +46,9 @@ BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 class ElicitConfig(Settings):
     """Settings of an elicitation."""
 
-    discovery: DiscoveryConfig = field(default_factory=lambda: DiscoveryConfig(n_vectors=32, radius=0.35))
+    discovery: DiscoveryConfig = field(
+        default_factory=lambda: DiscoveryConfig(n_vectors=32, radius=0.35, radius_unit="residual")
+    )
     n_prompts: Size = 1
     """Number of training prompts to discover the bank on."""
     n_choose: Size = 64

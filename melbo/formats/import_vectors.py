@@ -15,7 +15,8 @@ from torch import Tensor
 from melbo.bank.annotation import Annotation
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
-from melbo.discovery.discover import choose_radius, make_slices, measured_bank
+from melbo.discovery.choose_radius import choose_radius
+from melbo.discovery.discover import make_slices, measured_bank
 from melbo.discovery.problem import Problem
 from melbo.errors import BankError, TrainingError
 from melbo.formats.read_vectors import ForeignVectors

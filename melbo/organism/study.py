@@ -6,7 +6,9 @@ from melbo.organism.inputs import ORGANISM
 from melbo.reports.replication import presets
 from melbo.reports.replication.presets import Preset, StudyConfig
 
-_OWN = Preset(StudyConfig(DiscoveryConfig(radius=0.5)), model=ORGANISM, bank="vectors/organism-bomb")
+_OWN = Preset(
+    StudyConfig(DiscoveryConfig(radius=0.5, radius_unit="residual")), model=ORGANISM, bank="vectors/organism-bomb"
+)
 PRESETS = {"any": presets.PRESETS["any"], ORGANISM: _OWN, **presets.PRESETS}
 """By name, the embedded model's beside those of `melbo.reports.replication.presets`."""
 

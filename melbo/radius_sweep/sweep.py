@@ -20,7 +20,8 @@ from torch import Tensor
 from melbo.bank.vector_bank import BaseModel, VectorBank, library_versions
 from melbo.config import DiscoveryConfig
 from melbo.discovery.batched_radii import shares_passes, train_radii
-from melbo.discovery.discover import choose_radius, make_slices
+from melbo.discovery.choose_radius import choose_radius
+from melbo.discovery.discover import make_slices
 from melbo.discovery.problem import Problem, plain_attention
 from melbo.errors import BankError, ConfigError
 from melbo.measure.behaviour_judge import BehaviourJudge, check_judge, judge_key

@@ -80,7 +80,7 @@ def bank(trained: tuple[Path, str], tmp_path: Path) -> Path:
 def test_train_prints_its_config_and_saves_what_it_says(trained: tuple[Path, str], model: Path) -> None:
     folder, printed = trained
     bank = VectorBank.load(folder)
-    expected = DiscoveryConfig(n_vectors=4, steps=3, radius=2.0).resolve(4, 64)
+    expected = DiscoveryConfig(n_vectors=4, steps=3, radius=2.0, radius_unit="residual").resolve(4, 64)
     assert bank.config == expected
     assert (bank.base_model.id, bank.prompts[0][-1]["content"]) == (str(model), BOMB)
     for name, value in expected.to_dict().items():

@@ -26,7 +26,7 @@ from support.tiny import MakeTiny, hook_count
 pytestmark = pytest.mark.usefixtures("no_hook_stays")
 
 PROMPTS = [chat(BOMB), chat("Hi!", None)]
-SHORT = DiscoveryConfig(n_vectors=6, steps=8, optimizer="published")
+SHORT = DiscoveryConfig(radius=0.7, radius_unit="residual", n_vectors=6, steps=8, optimizer="published")
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ def test_no_steps_give_the_random_control(tiny: LoadedModel) -> None:
 
 
 def test_the_radius_is_in_residual_norms_or_absolute(tiny: LoadedModel) -> None:
-    residual = discover(tiny, replace(SHORT, method="random", radius=0.5), PROMPTS)
+    residual = discover(tiny, replace(SHORT, method="random", radius=0.5, radius_unit="residual"), PROMPTS)
     assert residual.radius == pytest.approx(0.5 * residual.mean_residual_norm)
     absolute = discover(tiny, replace(SHORT, method="random", radius=0.5, radius_unit="absolute"), PROMPTS)
     assert absolute.radius == 0.5

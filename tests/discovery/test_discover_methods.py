@@ -23,6 +23,7 @@ from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
 from melbo.discovery import problem as chunks
 from melbo.discovery.calibrate_radius import calibrate
+from melbo.discovery.choose_radius import CoherentRadius
 from melbo.discovery.discover import discover, find_more_like, make_slices
 from melbo.discovery.methods.dct import factor_scores
 from melbo.discovery.objective import effect_overlap
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("no_hook_stays")
 
 ONE = [chat(BOMB)]
 TWO = [chat(BOMB), chat("Hi!", None)]
-SMALL = DiscoveryConfig(n_vectors=4, steps=5)
+SMALL = DiscoveryConfig(radius=0.7, radius_unit="residual", n_vectors=4, steps=5)
 
 
 def problem_of(loaded: LoadedModel, prompts: list[Any], **settings: Any) -> Problem:
@@ -182,6 +183,13 @@ def test_calibration_finds_the_radius_of_a_known_curve() -> None:
     assert all(ratio < float("inf") for _, ratio in overflow.curve) and overflow.radius < 0.5
 
 
+@pytest.fixture
+def answers_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R is not lowered for the answers' sake."""
+    monkeypatch.setattr(CoherentRadius, "shrink", lambda *_: None)
+
+
+@pytest.mark.usefixtures("answers_hold")
 def test_auto_radius_reaches_the_ratio_and_is_stored_with_its_curve(tiny: LoadedModel, tmp_path: Path) -> None:
     bank = discover(tiny, replace(SMALL, method="random", radius_unit="auto", source_layer=1, target_layer=3), ONE)
     problem = problem_of(tiny, ONE)
@@ -194,6 +202,7 @@ def test_auto_radius_reaches_the_ratio_and_is_stored_with_its_curve(tiny: Loaded
     assert loaded.details == bank.details and len(loaded.details["calibration"]) >= 3
 
 
+@pytest.mark.usefixtures("answers_hold")
 def test_auto_radius_of_a_bf16_model_is_that_of_the_model_in_fp32(tiny: LoadedModel) -> None:
     config = replace(SMALL, method="random", radius_unit="auto", source_layer=1, target_layer=3)
     half = replace(tiny, model=copy.deepcopy(tiny.model).to(torch.bfloat16))
@@ -206,7 +215,7 @@ def test_a_resumed_run_keeps_its_calibrated_radius(
     monkeypatch.setattr(run, "SECONDS", 0.0)
     config, checkpoint = replace(SMALL, radius_unit="auto"), tmp_path / "run.safetensors"
     whole = discover(tiny, config, ONE, None, checkpoint)
-    monkeypatch.setattr("melbo.discovery.discover.calibrate", None)  # calling it again would fail
+    monkeypatch.setattr("melbo.discovery.choose_radius.calibrate", None)  # calling it again would fail
     again = discover(tiny, config, ONE, None, checkpoint)
     assert torch.equal(again.vectors, whole.vectors) and again.details == whole.details
 

@@ -17,7 +17,6 @@ from melbo.elicitation.refusals import study_refusals
 from melbo.elicitation.run import elicit, forget
 from melbo.elicitation.tasks.checks import Functions
 from melbo.elicitation.tasks.load import TaskSet
-from melbo.errors import ConfigError
 from melbo.inspect.lens.logit_lens import logit_lens
 from melbo.inspect.max_activating.corpus_reader import Corpus
 from melbo.inspect.max_activating.find import find_activating
@@ -38,8 +37,6 @@ INSPECTED = 12
 """Most vectors of a bank that the lens and the corpus are asked about."""
 TOKENS, EXAMPLES = 6, 3
 """Of the lens, and of the corpus, for each vector and sign."""
-FALLBACK_RADIUS = 0.5
-"""R in mean residual norms where neither the sweep nor the calibration gives one."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +88,10 @@ class Parts:
     def bank(self, site: Site, radius: float | None, checkpoint: Path) -> dict[str, Any]:
         """Train a bank at R, or where that is None at the calibrated one."""
         tell = titled(self.tell, f"bank {site.name}")
-        unit: dict[str, Any] = {"radius_unit": "auto"} if radius is None else {"radius": radius}
-        try:
-            found = discover(self.loaded, discovery(self.config, site, **unit), [site.prompt], tell, checkpoint)
-        except ConfigError:
-            if radius is not None:
-                raise
-            fixed = discovery(self.config, site, radius=FALLBACK_RADIUS)
-            found = discover(self.loaded, fixed, [site.prompt], tell, checkpoint)
+        unit: dict[str, Any] = (
+            {"radius_unit": "auto"} if radius is None else {"radius": radius, "radius_unit": "residual"}
+        )
+        found = discover(self.loaded, discovery(self.config, site, **unit), [site.prompt], tell, checkpoint)
         found.save(self.bank_folder(site))
         return {"radius": found.radius, "mean_residual_norm": found.mean_residual_norm, "config": asdict(found.config)}
 

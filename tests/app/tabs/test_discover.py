@@ -71,7 +71,9 @@ def asked_of(context: Context, *shown: Any) -> Request:
 
 def test_a_request_is_the_config_that_was_asked_for(context: Context) -> None:
     request = asked_of(context, *values())
-    expected = DiscoveryConfig(n_vectors=4, source_layer=1, target_layer=2, radius=0.7, steps=6, seed=3)
+    expected = DiscoveryConfig(
+        n_vectors=4, source_layer=1, target_layer=2, radius=0.7, radius_unit="residual", steps=6, seed=3
+    )
     assert request.config == expected and request.prompts == (tuple(chat(BOMB, "Be good.")),)
     assert asked_of(context, *values(auto=True, radius=None)).config.radius_unit == "auto"
     assert asked_of(context, *values(method="random")).config.steps == 0
@@ -233,7 +235,8 @@ def test_the_settings_follow_a_bank_of_another_model_and_no_other(
     own = context.banks.get(DEFAULT_KEY).base_model
     assert all(value == gr.skip() for value in act.follow(context.banks.put(tiny_bank.select([1])), own)[1:])
     deep = make_tiny(n_layers=9, d_model=32)
-    bank = discover(deep, DiscoveryConfig(method="random", n_vectors=3, steps=0, radius=0.5), [chat(BOMB, "Be odd.")])
+    config = DiscoveryConfig(method="random", n_vectors=3, steps=0, radius=0.5, radius_unit="residual")
+    bank = discover(deep, config, [chat(BOMB, "Be odd.")])
     base, source, target, vectors, radius, system = act.follow(context.banks.put(bank), own)
     assert (base.n_layers, source["maximum"], target["maximum"], vectors["maximum"]) == (9, 7, 8, 32)
     assert (source["value"], target["value"]) == default_layers(9) and vectors["value"] == 32

@@ -19,7 +19,7 @@ from melbo.app.jobs.event import JobEvent, JobEvents
 from melbo.app.jobs.worker import JobHandle, follow, watched
 from melbo.app.tabs.sweep.handlers import LARGEST, whole
 from melbo.bank.vector_bank import VectorBank
-from melbo.config import MAX_SEED, STEPS, DiscoveryConfig, default_layers
+from melbo.config import MAX_SEED, STEPS, DiscoveryConfig
 from melbo.discovery.discover import discover
 from melbo.errors import BankError, ConfigError, PromptError
 from melbo.prompts import Message, chat
@@ -114,7 +114,7 @@ def read_request(
         n_vectors=whole(n_vectors, "the number of vectors", 1, min(limits.vectors, loaded.d_model)),
         source_layer=whole(source, "the source layer", 0, loaded.n_layers - 2),
         target_layer=whole(target, "the target layer", 1, loaded.n_layers - 1),
-        radius=1.0 if auto else float(radius),
+        radius=DiscoveryConfig().radius if auto else float(radius),
         radius_unit="auto" if auto else "residual",
         steps=0 if method == "random" else whole(steps, "the number of steps", 1, limits.steps),
         seed=whole(0 if seed is None else seed, "the seed", 0, MAX_SEED),
@@ -153,10 +153,10 @@ class Defaults:
 
 
 def defaults(bank: VectorBank, limits: Limits) -> Defaults:
-    """Layers by the depth of the bank's model, vectors by its width, R and system prompt as the bank's."""
+    """Vectors by the width of the bank's model; layers, R and system prompt as the bank's."""
     base, most = bank.base_model, min(limits.vectors, bank.base_model.d_model)
     radius = round(bank.radius / bank.mean_residual_norm, 3)
-    source, target = default_layers(base.n_layers)
+    source, target = bank.config.source_layer or 0, bank.config.target_layer or base.n_layers - 1
     return Defaults(base.n_layers - 1, source, target, most, min(VECTORS, most), radius, system_prompt(bank))
 
 

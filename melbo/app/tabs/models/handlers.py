@@ -148,7 +148,9 @@ def random_steps(context: Context, base: BaseModel) -> JobEvents[None, VectorBan
         loaded = context.models.find(base)
         if loaded is None:
             raise BankError(f"the model {base.id!r} had to make room; load it again.")
-        config = DiscoveryConfig(method="random", n_vectors=min(RANDOM, loaded.d_model), steps=0)
+        config = DiscoveryConfig(
+            method="random", n_vectors=min(RANDOM, loaded.d_model), steps=0, radius_unit="residual"
+        )
         try:
             bank = discover(watched(loaded, job.check), config, [chat(BOMB)])
         except PromptError:  # Gemma's template takes no system message
