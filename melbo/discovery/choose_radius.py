@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from melbo.config import STEPS, DiscoveryConfig
-from melbo.discovery.calibrate_radius import DIRECTIONS, RATIO, SMALLEST, calibrate
+from melbo.discovery.calibrate_radius import DIRECTIONS, RATIO, SMALLEST, Calibration, calibrate
 from melbo.discovery.methods.displacement import maximize
 from melbo.discovery.problem import Problem
 from melbo.discovery.usable_scale import PROMPTS, SHARE, VECTORS, UsableScale, probes, scale_of, usable_scale
@@ -83,13 +83,21 @@ def choose_radius(
     return radius, {}
 
 
+def calibrated(problem: Problem, seed: int, norm: float) -> Calibration:
+    """R where the slice's nonlinearity ratio reaches RATIO, along random directions of this seed.
+
+    Raises:
+        ConfigError: it is not reached in the range of the search.
+    """
+    source = problem.slices[0].source
+    directions = random_vectors(DIRECTIONS, source.shape[-1], 1.0, False, seed).to(source.device)
+    return calibrate(problem, directions, norm, smallest=max(SMALLEST, 16 * torch.finfo(source.dtype).eps))
+
+
 def _choose(problem: Problem, config: DiscoveryConfig, norm: float, run: Run, coherent: CoherentRadius | None) -> None:
     """Put R, and what it was chosen by, into the run: "kept.first" is R by the nonlinearity, 0 for the fallback."""
-    source = problem.slices[0].source
-    directions = random_vectors(DIRECTIONS, source.shape[-1], 1.0, False, config.seed).to(source.device)
-    smallest = max(SMALLEST, 16 * torch.finfo(source.dtype).eps)
     try:
-        found = calibrate(problem, directions, norm, smallest=smallest)
+        found = calibrated(problem, config.seed, norm)
         first, radius, curve = found.radius / norm, found.radius, found.curve
     except ConfigError:
         first, radius, curve = 0.0, config.radius * norm, ()

@@ -64,11 +64,10 @@ def converted(path: Path) -> Path:
     """
     if not path.is_file():
         raise ModelError(f"there is no file {path}; give the path of a GGUF file, a folder or a Hub id.")
-    made = kept(path)
-    if made is not None:
-        return made
     digest = _digest(path)
     folder = _folder(path, digest)
+    if _is_whole(folder, digest):
+        return folder
     with _read_once():
         weights, digits = _check(path)
         return _make(path, folder, digest, weights, digits)

@@ -20,7 +20,7 @@ from torch import Tensor
 from melbo.bank.vector_bank import BaseModel, VectorBank, library_versions
 from melbo.config import DiscoveryConfig
 from melbo.discovery.batched_radii import shares_passes, train_radii
-from melbo.discovery.choose_radius import choose_radius
+from melbo.discovery.choose_radius import calibrated, choose_radius
 from melbo.discovery.discover import make_slices
 from melbo.discovery.problem import Problem, plain_attention
 from melbo.errors import BankError, ConfigError
@@ -154,7 +154,7 @@ class _Task:
         self.norms = [self._norm(replace(base, radius=r, radius_unit=config.unit)) for r in config.radii]
         self.auto_norm: float | None = None
         with suppress(ConfigError):  # in the range of the search the slice is too linear, or not linear at all
-            self.auto_norm = self._norm(replace(base, radius_unit="auto"))
+            self.auto_norm = calibrated(self.problem, base.seed, self.mean_norm).radius
 
     def _norm(self, settings: DiscoveryConfig) -> float:
         """R in activation units."""

@@ -347,3 +347,14 @@ def test_distinct_answers_count_kinds_and_only_coherent_ones() -> None:
     assert distinct_answers(salad) == 0
     less = distinct_answers([measurement(basis[0], 10.0), measurement(basis[1], 2.0)])
     assert 1 < less < 2
+
+
+def test_where_the_calibration_finds_none_no_r_is_told_for_it(
+    tiny: LoadedModel, found: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any, **__: Any) -> Any:
+        raise ConfigError("never reached")
+
+    monkeypatch.setattr("melbo.discovery.choose_radius.calibrate", none)
+    without = run_sweep(tiny, replace(CONFIG, radii=(0.5,), n_vectors=2), [PROMPT], Letters())
+    assert without.auto_radius is None and found.auto_radius is not None

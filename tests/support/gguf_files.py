@@ -12,6 +12,9 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
+from melbo.formats.writers.control_gguf import finish
+from melbo.formats.writers.llama_gguf import in_pairs
+
 SMALL: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.2,
@@ -75,11 +78,9 @@ def write_gguf(
             continue
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert stored is not None, name
-        values = weight.float().numpy()
         if named == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
-            heads = c.num_attention_heads if "q_proj" in name else c.num_key_value_heads
-            parts = values.reshape(heads, 2, values.shape[0] // heads // 2, values.shape[1])
-            values = parts.swapaxes(1, 2).reshape(values.shape)
+            weight = in_pairs(weight, c.num_attention_heads if "q_proj" in name else c.num_key_value_heads)
+        values = weight.float().numpy()
         if named.startswith("gemma") and name.endswith("norm.weight"):
             values = values + 1
         values = np.ascontiguousarray(values)
@@ -88,10 +89,7 @@ def write_gguf(
             writer.add_tensor(stored, gguf.quantize(values, kind), raw_dtype=kind)
         else:
             writer.add_tensor(stored, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 
