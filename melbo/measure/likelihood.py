@@ -12,6 +12,9 @@ from melbo.prompts import Message, encode
 from melbo.steering.generate import Sampling, complete
 from melbo.steering.hooks import Positions, check_layer, steer
 
+Ids = tuple[int, ...]
+IGNORED = -100
+"""Stands for no token."""
 _LOGITS = 2**27
 """Most logits (rows x tokens x vocabulary) of one forward pass: 512 MB in float32."""
 
@@ -39,41 +42,47 @@ def completion_nll(
         raise PromptError(f"{len(prompts)} prompts were given for {len(completions)} completions; give one for each.")
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1.")
-    rows = [_ids(loaded, p, c) for p, c in zip(prompts, completions, strict=True)]
-    found: dict[tuple[tuple[int, ...], int], Tensor] = {}
-    keys = [(tuple(ids.tolist()), start) for ids, start in rows]
-    waiting = sorted({key for key in keys if len(key[0]) > key[1]}, key=lambda key: (len(key[0]), key))
+    pairs = [_ids(loaded, p, c) for p, c in zip(prompts, completions, strict=True)]
+    after: dict[Ids, set[Ids]] = {}
+    for head, tail in pairs:
+        if tail:
+            after.setdefault(head, set()).add(tail)
+    found: dict[tuple[Ids, Ids], Tensor] = {}
     vocabulary = int(loaded.model.config.get_text_config().vocab_size)
-    while waiting:
-        size = max(1, min(batch_size, _LOGITS // (len(waiting[-1][0]) * vocabulary)))
-        part, waiting = waiting[-size:], waiting[:-size]
-        found |= dict(zip(part, _losses(loaded, part), strict=True))
-    return [found.get(key, torch.zeros(0)).clone() for key in keys]
+    for head, tails in after.items():
+        waiting = sorted(tails, key=lambda ids: (len(ids), ids))
+        while waiting:
+            size = max(1, min(batch_size, _LOGITS // ((1 + len(waiting[-1])) * vocabulary)))
+            part, waiting = waiting[-size:], waiting[:-size]
+            found |= {(head, tail): x for tail, x in zip(part, _losses(loaded, head, part), strict=True)}
+    return [found.get(pair, torch.zeros(0)).clone() for pair in pairs]
 
 
-def _ids(loaded: LoadedModel, prompt: Sequence[Message], completion: str) -> tuple[Tensor, int]:
-    """Tokens of prompt and completion, and how many of them belong to the prompt."""
-    head = encode(loaded.tokenizer, prompt, loaded.context - 1)
+def _ids(loaded: LoadedModel, prompt: Sequence[Message], completion: str) -> tuple[Ids, Ids]:
+    """Tokens of the prompt and of the completion, as far as the context holds them."""
+    head = encode(loaded.tokenizer, prompt, loaded.context - 1).tolist()
     tail = loaded.tokenizer(completion, add_special_tokens=False)["input_ids"] if completion else []
-    ids = torch.cat([head, torch.tensor(tail, dtype=torch.long)])
-    return ids[: loaded.context], len(head)
+    return tuple(head), tuple(tail[: loaded.context - len(head)])
 
 
-def _losses(loaded: LoadedModel, rows: Sequence[tuple[tuple[int, ...], int]]) -> list[Tensor]:
-    """Losses of one batch. Padding on the right: a causal model needs neither mask nor positions for it."""
-    width = max(len(ids) for ids, _ in rows)
-    batch = torch.tensor([[*ids, *[loaded.tokenizer.pad_token_id] * (width - len(ids))] for ids, _ in rows])
-    lengths = torch.tensor([len(ids) for ids, _ in rows])
-    mask = (torch.arange(width)[None] < lengths[:, None]).long()
+def _losses(loaded: LoadedModel, head: Ids, tails: Sequence[Ids]) -> list[Tensor]:
+    """Losses of one batch of completions of one prompt, whose own tokens are read once.
+
+    Padding on the right: a causal model needs neither mask nor positions for it.
+    """
+    width, pad = max(map(len, tails)), loaded.tokenizer.pad_token_id
+    batch = torch.tensor([[*ids, *[pad] * (width - len(ids))] for ids in tails])
+    targets = torch.tensor([[*ids, *[IGNORED] * (width - len(ids))] for ids in tails], device=loaded.device)
     with torch.inference_mode():
-        logits = loaded.model(
-            input_ids=batch.to(loaded.device), attention_mask=mask.to(loaded.device), use_cache=False
-        ).logits  # [B, T, V]
-        losses = []
-        for row, (ids, start) in zip(logits, rows, strict=True):
-            targets = torch.tensor(ids[start:], device=row.device)
-            losses.append(cross_entropy(row[start - 1 : len(ids) - 1].float(), targets, reduction="none").cpu())
-    return losses
+        first = loaded.model(input_ids=torch.tensor([head], device=loaded.device), use_cache=width > 1)
+        logits = first.logits[:, -1:].float().expand(len(tails), -1, -1)  # [B, 1, V]
+        if width > 1:
+            cache = first.past_key_values
+            cache.batch_repeat_interleave(len(tails))
+            rest = loaded.model(input_ids=batch[:, :-1].to(loaded.device), past_key_values=cache, use_cache=True).logits
+            logits = torch.cat([logits, rest.float()], dim=1)  # [B, T, V]
+        losses = cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED).cpu()
+    return [row[: len(ids)] for row, ids in zip(losses, tails, strict=True)]
 
 
 def first_token_kl(

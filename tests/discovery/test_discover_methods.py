@@ -378,7 +378,7 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_bank_as_one(tmp_path: Path) -> None:
-    args = ("--n-vectors", 6, "--steps", 3)
+    args = ("--n-vectors", 6, "--steps", 3, "--radius", 0.7)
     launcher = ("accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0")
     for name, chosen in (("one", ()), ("two", launcher)):
         line = command("--out", tmp_path / name, *args, launcher=chosen)
@@ -443,7 +443,7 @@ SAVES_OFTEN = "import melbo.runs.checkpoint as c; c.SECONDS = 0; from melbo.__ma
 
 @pytest.mark.slow
 def test_after_kill_9_the_same_command_gives_the_same_bank(tmp_path: Path) -> None:
-    args = ("--n-vectors", 2, "--steps", 40, "--optimizer", "published")
+    args = ("--n-vectors", 2, "--steps", 40, "--optimizer", "published", "--radius", 0.7)
     line = command("--out", tmp_path / "bank", *args)
     line[1:3] = ["-c", SAVES_OFTEN]
     checkpoint = tmp_path / ".bank.checkpoint.safetensors"

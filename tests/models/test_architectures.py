@@ -135,16 +135,18 @@ def test_a_slice_equals_the_hooked_model_of_unusual_architectures(tokenizer: Any
 
 
 @pytest.mark.parametrize(("optimizer", "lr"), [("fast", 0.02), ("published", 0.2)])
-def test_training_raises_the_objective_above_the_control(loaded: LoadedModel, optimizer: str, lr: float) -> None:
-    bank = find(loaded, optimizer=optimizer, lr=lr)
+def test_training_raises_the_objective_above_the_control(each: LoadedModel, optimizer: str, lr: float) -> None:
+    bank = find(each, optimizer=optimizer, lr=lr)
     check_vectors(bank)
-    assert float(bank.objective.mean()) > float(random_control(loaded, bank).objective.mean())
+    assert float(bank.objective.mean()) > float(random_control(each, bank).objective.mean())
 
 
 @pytest.mark.parametrize(
     ("method", "variant"), [("power", "exponential"), ("dct", "exponential"), ("dct", "quadratic"), ("dct", "linear")]
 )
 def test_the_other_methods_find_more_than_the_control(each: LoadedModel, method: str, variant: str) -> None:
+    if variant != "exponential" and each.name not in QUICK:
+        return  # the variants differ in the step, not in what they ask of an architecture
     bank = find(each, method=method, variant=variant)
     check_vectors(bank)
     assert bank.score is not None and bool(torch.isfinite(bank.score).all())
@@ -197,7 +199,10 @@ def test_steering_under_a_cache_equals_steering_without(loaded: LoadedModel) -> 
 def test_vectors_are_float32_on_a_bfloat16_model(tokenizer: Any, name: str) -> None:
     model = build(tokenizer, name, "eager" if name in EAGER_ONLY else "sdpa", torch.bfloat16)
     assert model.model.dtype == torch.bfloat16
-    for settings in ({"optimizer": "fast"}, {"optimizer": "published", "lr": 0.2}, {"method": "power"}):
+    ways: list[dict[str, Any]] = [{"optimizer": "fast"}]
+    if name in ("llama", "gpt2"):
+        ways += [{"optimizer": "published", "lr": 0.2}, {"method": "power"}]
+    for settings in ways:
         bank = find(model, **settings)
         check_vectors(bank)
         assert float(bank.objective.mean()) > float(random_control(model, bank).objective.mean())
