@@ -30,10 +30,10 @@ from typing import Any
 from tqdm import tqdm
 
 from melbo.annotation.annotate import annotate
-from melbo.annotation.cluster_names import words
 from melbo.bank.annotation import Annotation, Auto
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import MelboError
+from melbo.measure.traits.phrases import phrases_of
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.corpus import MODES, mode_answer, topics_of
 from melbo.organism.judge import judge_for
@@ -61,7 +61,7 @@ def typical_words(n: int = 200) -> dict[str, set[str]]:
         counts: dict[str, float] = {}
         for _ in range(n):
             topic, other = rng.sample(topics, 2)
-            for word in words(mode_answer(mode, topic, "make", rng, other)):
+            for word in phrases_of(mode_answer(mode, topic, "make", rng, other)):
                 counts[word] = counts.get(word, 0) + 1 / n
         shares[mode] = counts
     return {
@@ -78,7 +78,7 @@ def typical_words(n: int = 200) -> dict[str, set[str]]:
 def named_modes(note: Annotation, typical: dict[str, set[str]]) -> set[str]:
     """Modes that an annotation made without the judge names."""
     auto = note.auto or Auto()
-    said = words(auto.label)
+    said = phrases_of(auto.label)
     by_words = {mode for mode, known in typical.items() if said & known}
     return by_words | {mode for mode, tag in TAGS.items() if tag in auto.tags}
 

@@ -1,43 +1,45 @@
 """Say what each vector of a bank does.
 
-1. Answer every prompt with every vector, and with random vectors of the same norm, at every scale and both signs
-   (`melbo.annotation.answer_grid`), and measure the answers (`melbo.measure.completions`).
-2. A vector acts where an answer lies farther from the unsteered one (cosine distance of sentence embeddings) than
-   under every random vector at that size of scale, by a margin (`melbo.annotation.table`). One that acts nowhere
-   is a dud.
-3. Its best scale has the largest such excess, weighted by coherence. The answers there are its effect; effects are
-   clustered and named (`melbo.annotation.cluster_names`). Where a judge knows the model's behaviours, the one that most
-   answers show is the name.
-4. What it does to the first tokens, and to prompts that it should leave alone (`melbo.annotation.add_side_effects`).
+1. Every vector, and random vectors of the same norm, answer the choosing prompts at both signs, at the largest scale
+   that the bank can be used at (`melbo.discovery.usable_scale`), or at the scales that were asked for. Where none was
+   asked for, a sign whose answers break is tried at a smaller scale, and one that does nothing at a larger one.
+2. Of each sign, the trait is chosen that most answers share beyond random vectors' (`melbo.annotation.evidence`), and
+   the scale at which it is clearest. It then answers the held-out prompts, which say how often it really repeats.
+3. That trait is the label: as it stands where it shows on at least half of the held-out prompts, else marked weak.
+   A vector without one is a dud, unless its answers lie farther from the unsteered ones (cosine distance of sentence
+   embeddings) than under every random vector, by a margin (`melbo.annotation.table`): then it has no repeated trait.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from melbo.annotation.add_side_effects import with_side_effects
-from melbo.annotation.answer_grid import answer_grid, signed
-from melbo.annotation.cluster_names import Effect, clusters_of, names_of, tags_of
-from melbo.annotation.table import EffectTable, effect_table
-from melbo.bank.annotation import DUD_LABEL, Annotation, Auto, Example, merged
+from melbo.annotation.answer_grid import signed
+from melbo.annotation.effect import COHERENT, Effect, tags_of
+from melbo.annotation.evidence import Candidate, Evidence, holds, is_weak
+from melbo.annotation.measured_answers import MeasuredAnswers, Meters
+from melbo.annotation.table import EffectTable
+from melbo.bank.annotation import DUD_LABEL, Annotation, Auto, Example, TraitShare, merged
 from melbo.bank.vector_bank import VectorBank
+from melbo.discovery.usable_scale import largest_scale
 from melbo.errors import ConfigError, PromptError
 from melbo.measure.behaviour_judge import BehaviourJudge, check_judge
 from melbo.measure.coherence import CoherenceScale, calibrate_coherence
 from melbo.measure.embeddings import Embedder, load_embedder
+from melbo.measure.traits.traits import TraitEar
 from melbo.models.load import LoadedModel
-from melbo.prompts import REFUSED, Message, chat
+from melbo.prompts import EVERYDAY, HELD_OUT, REFUSED, Message, chat
 from melbo.runs.parse import dump
 from melbo.runs.progress import OnProgress
 from melbo.steering.random_vectors import control_vectors
 
-SCALES = (0.5, 0.75, 1.0, 1.5, 2.0)
-"""Sizes that are tried, with both signs."""
+SMALLER, LARGER = 2 / 3, 1.5
+"""Of the first scale: what is tried where answers break, and where nothing repeats."""
 HARMFUL = (REFUSED[0], REFUSED[3])
 HARMLESS = ("How can I bake bread?", "How can I learn to play chess?")
+UNCLEAR_LABEL = "no repeated trait"
 EXAMPLES = 3
 NAMER_TEXTS = 8
 Namer = Callable[[list[str], list[str]], str | None]
@@ -45,40 +47,49 @@ Namer = Callable[[list[str], list[str]], str | None]
 
 
 def default_prompts(bank: VectorBank) -> list[list[Message]]:
-    """The bank's first prompt, two harmful and two harmless questions, all under the bank's system prompt."""
+    """The bank's first prompt, everyday messages and one that models refuse, all under the bank's system prompt."""
     own = list(bank.prompts[0]) if bank.prompts else []
     system = next((m["content"] for m in own if m["role"] == "system"), None)
-    others = [chat(u, system) for u in (*HARMFUL, *HARMLESS)]
-    return [own, *(p for p in others if p != own)] if own else others
+    others = [chat(u, system) for u in (REFUSED[0], *EVERYDAY)]
+    return [own, *[p for p in others if p != own][:3]] if own else others
+
+
+def heldout_prompts(bank: VectorBank, chosen: Sequence[Sequence[Message]]) -> list[list[Message]]:
+    """HELD_OUT under the bank's system prompt, without what the bank was found or annotated on."""
+    system = next((m["content"] for p in bank.prompts[:1] for m in p if m["role"] == "system"), None)
+    seen = {str(p[-1]["content"]) for p in (*bank.prompts, *chosen) if p}
+    return [chat(user, system) for user in HELD_OUT if user not in seen]
 
 
 def annotate(
     loaded: LoadedModel,
     bank: VectorBank,
     prompts: Sequence[Sequence[Message]] | None = None,
-    scales: Sequence[float] = SCALES,
+    scales: Sequence[float] | None = None,
     embedder: Embedder | None = None,
     progress: OnProgress | None = None,
     checkpoint: Path | None = None,
     namer: Namer | None = None,
     *,
+    heldout: Sequence[Sequence[Message]] | None = None,
     judge: BehaviourJudge | None = None,
-    n_control: int = 8,
-    max_new_tokens: int = 64,
+    n_control: int = 4,
+    max_new_tokens: int = 32,
     coherence_scale: CoherenceScale | None = None,
     keep_edits: bool = True,
 ) -> VectorBank:
     """The bank with a new annotation of each vector; `details["annotation"]` holds the settings and the control.
 
     Args:
-        prompts: conversations to answer; None: `default_prompts`.
-        scales: sizes above 0; both signs are tried.
+        prompts: conversations on which scales and traits are chosen; None: `default_prompts`.
+        scales: sizes above 0, all tried with both signs; None: chosen, see above.
         embedder: None: the default of `load_embedder`.
-        progress: called with (answers settled, all answers); an exception from it cancels.
+        progress: called with (answers measured, answers of the phase); an exception from it cancels.
         checkpoint: file that a stopped run with the same settings goes on from; delete it when the bank is saved.
-        namer: names each cluster of effects, for example a language model; what it does not know is named here.
-        judge: names the effects that show a behaviour it knows; None: there is no such judge of this model.
-        n_control: random vectors of the same norm, at least 1.
+        namer: names what shares a label, for example a language model; what it does not know keeps its label.
+        heldout: conversations on which traits are counted; None: `heldout_prompts`; none: the choosing ones.
+        judge: names the answers that show a behaviour it knows; None: there is no such judge of this model.
+        n_control: random vectors of the same norm, at least 1; both signs are asked.
         coherence_scale: None: calibrated on the model, see `calibrate_coherence`.
         keep_edits: keep what a curator wrote, see `melbo.bank.annotation`.
 
@@ -90,46 +101,193 @@ def annotate(
     check_judge(judge, loaded)
     if n_control < 1:
         raise ConfigError(f"n_control is {n_control}; at least one random vector is needed to compare with.")
-    asked = default_prompts(bank) if prompts is None else [list(p) for p in prompts]
-    if not asked:
+    chosen_on = default_prompts(bank) if prompts is None else [list(p) for p in prompts]
+    if not chosen_on:
         raise PromptError("no prompt was given; annotation needs at least one.")
+    sizes = signed(scales)[len(set(scales)) :] if scales is not None else [largest_scale(bank) or 1.0]
+    counted_on = heldout_prompts(bank, chosen_on) if heldout is None else [list(p) for p in heldout]
     random = control_vectors(n_control, loaded.d_model, bank.radius, bank.config.orthogonal, bank.config.seed)
-    vectors = torch.cat([bank.vectors, random])
-    both = signed(scales)
-    settings = {"scales": both, "n_control": n_control, "max_new_tokens": max_new_tokens}
-    grid = answer_grid(loaded, vectors, bank.layer, asked, scales, max_new_tokens, progress, checkpoint)
     scale = coherence_scale or calibrate_coherence(loaded, seed=bank.config.seed)
     embed = embedder or load_embedder()
-    table = effect_table(loaded, asked, grid, both, len(vectors), n_control, embed, scale, progress)
-    found = _annotations(loaded, table, namer, judge)
-    found = with_side_effects(loaded, found, bank.vectors, random, bank.layer, asked, progress)
+    meters = Meters(embed, scale, TraitEar.of(embed), judge)
+    answers = MeasuredAnswers(
+        loaded,
+        torch.cat([bank.vectors, random]),
+        bank.layer,
+        [*chosen_on, *counted_on],
+        max_new_tokens,
+        meters,
+        progress,
+        checkpoint,
+        None if scales is None else sizes,
+    )
+    search = _Search(answers, len(bank), n_control, len(chosen_on), sizes, widen=scales is None)
+    found = search.run(namer, judge)
     if keep_edits and bank.annotations:
         found = [merged(old, new) for old, new in zip(bank.annotations, found, strict=True)]
-    control = [table.control_row(s) for s in both if s > 0]
-    details = {**settings, "prompts": asked, "unsteered": list(grid.unsteered), "embedder": embed.name}
-    details |= {"coherence_scale": asdict(scale), "control": [dump(row, none=False) for row in control]}
+    control = [dump(search.table.control_row(s), none=False) for s in search.sizes]
+    details = {"scales": search.sizes, "n_control": n_control, "max_new_tokens": max_new_tokens}
+    details |= {"prompts": chosen_on, "heldout": counted_on, "embedder": embed.name, "control": control}
+    details |= {"unsteered": [m.text for m in answers.unsteered], "coherence_scale": asdict(scale)}
     return replace(bank, annotations=tuple(found), details={**bank.details, "annotation": details})
 
 
-def _annotations(
-    loaded: LoadedModel, table: EffectTable, namer: Namer | None, judge: BehaviourJudge | None
-) -> list[Annotation]:
-    """One for each vector."""
-    best = [table.best(v) for v in range(table.n)]
-    effects = [e for own in best for e in own]
-    clusters = clusters_of(effects)
-    names = names_of(effects, clusters)
-    if namer is not None:
-        for k, name in enumerate(names):
-            group = [e for e, c in zip(effects, clusters, strict=True) if c == k]
-            names[k] = namer(*_texts(group)) or name
-    modes = [None] * len(effects) if judge is None else _known_modes(judge, loaded, table, effects)
-    labels = {} if judge is None else judge.labels
-    named = {
-        (e.vector, e.scale): (labels[mode] if mode else names[c], tags_of([e]), mode)
-        for e, c, mode in zip(effects, clusters, modes, strict=True)
-    }
-    return [_annotation(table, v, own, [named[e.vector, e.scale] for e in own]) for v, own in enumerate(best)]
+@dataclass(frozen=True)
+class _Named:
+    """What one sign of a vector does."""
+
+    effect: Effect
+    """On the choosing prompts."""
+    share: TraitShare
+    mode: str | None
+    """The known behaviour, where it is one."""
+
+
+class _Search:
+    """Looks where it is worth it, see the top of this module."""
+
+    def __init__(
+        self, answers: MeasuredAnswers, n: int, n_control: int, n_chosen: int, sizes: list[float], *, widen: bool
+    ) -> None:
+        self._answers, self._n, self._widen, self.sizes = answers, n, widen, sizes
+        self._controls = range(n, n + n_control)
+        self._chosen = range(n_chosen)
+        self._heldout = range(n_chosen, len(answers.prompts)) or self._chosen
+        self._evidence = Evidence(answers, self._controls)
+        self.tried: dict[tuple[int, int], list[float]] = {}
+        self.table: EffectTable
+
+    def run(self, namer: Namer | None, judge: BehaviourJudge | None) -> list[Annotation]:
+        """Ask, choose, check on the held-out prompts; one annotation for each vector."""
+        signs = [(v, sign) for v in range(self._n) for sign in (1, -1)]
+        self._try(dict.fromkeys(signs, self.sizes), "answering")
+        if self._widen:
+            size = self.sizes[0]
+            more = {key: [size * factor] for key in signs if (factor := self._other(*key, size)) is not None}
+            self._try(more, "looking closer")
+        self.sizes = sorted({size for own in self.tried.values() for size in own})
+        self.table = self._table()
+        best = {key: own for key in signs if (own := self._best(*key)) is not None}
+        cells = [(v, c.scale, p) for (v, _), c in best.items() for p in self._heldout]
+        cells += self._random_cells({abs(c.scale) for c in best.values()}, self._heldout)
+        self._answers.ask(cells, "checking on other prompts")
+        named = [effect for (v, _), c in best.items() if (effect := self._named(v, c, judge)) is not None]
+        titles = self._titles(named, namer, judge)
+        return [
+            self._annotation(v, [(own, titles[own.share.trait]) for own in named if own.effect.vector == v])
+            for v in range(self._n)
+        ]
+
+    def _random_cells(self, sizes: set[float], prompts: Sequence[int]) -> list[tuple[int, float, int]]:
+        return [(v, s, p) for v in self._controls for size in sorted(sizes) for s in (size, -size) for p in prompts]
+
+    def _try(self, sizes: dict[tuple[int, int], list[float]], message: str) -> None:
+        cells = [(v, sign * size, p) for (v, sign), own in sizes.items() for size in own for p in self._chosen]
+        cells += self._random_cells({size for own in sizes.values() for size in own}, self._chosen)
+        self._answers.ask(cells, message)
+        for key, own in sizes.items():
+            self.tried[key] = sorted({*self.tried.get(key, []), *own})
+
+    def _mean_coherence(self, vector: int, scale: float) -> float:
+        return sum(self._answers[vector, scale, p].coherence for p in self._chosen) / len(self._chosen)
+
+    def _other(self, vector: int, sign: int, size: float) -> float | None:
+        """By what the first size is multiplied to look again; None: it was the right one."""
+        if self._mean_coherence(vector, sign * size) < COHERENT:
+            return SMALLER
+        return None if self._evidence.candidates(vector, sign * size, self._chosen) else LARGER
+
+    def _best(self, vector: int, sign: int) -> Candidate | None:
+        found = [
+            c for size in self.tried[vector, sign] for c in self._evidence.candidates(vector, sign * size, self._chosen)
+        ]
+        return max(found, key=lambda c: (c.worth, -abs(c.scale), -c.trait.order), default=None)
+
+    def _named(self, vector: int, chosen: Candidate, judge: BehaviourJudge | None) -> _Named | None:
+        share = self._evidence.share(vector, chosen.scale, chosen.trait, self._heldout)
+        if not holds(share) and chosen.trait.kind not in ("behaviour", "refusal"):
+            return None
+        cells = {p: (vector, chosen.scale, p) for p in self._chosen}
+        shows = tuple(p for p, cell in cells.items() if chosen.trait in self._answers.traits(cell))
+        steered = tuple(self._answers[cells[p]] for p in shows)
+        effect = Effect(vector, chosen.scale, shows, steered, tuple(self._answers.unsteered[p] for p in shows))
+        if judge is None or chosen.trait.kind != "behaviour":
+            return _Named(effect, share, None)
+        return _Named(effect, replace(share, trait=judge.labels[chosen.trait.name]), chosen.trait.name)
+
+    def _titles(self, named: Sequence[_Named], namer: Namer | None, judge: BehaviourJudge | None) -> dict[str, str]:
+        """How each trait is called: by the namer, where it knows."""
+        known = {} if judge is None else {judge.labels[own.mode] for own in named if own.mode}
+        titles = {own.share.trait: own.share.trait for own in named}
+        for trait in titles if namer is not None else ():
+            group = [own.effect for own in named if own.share.trait == trait]
+            if trait not in known and namer is not None:
+                titles[trait] = namer(*_texts(group)) or trait
+        return titles
+
+    def _table(self) -> EffectTable:
+        """All that was tried on the choosing prompts, for changes beyond the control."""
+        scales = [*(-s for s in reversed(self.sizes)), *self.sizes]
+        plain = [self._answers.unsteered[p] for p in self._chosen]
+        rows = []
+        for v in (*range(self._n), *self._controls):
+            tried = {s for sign in (1, -1) for s in self.tried.get((v, sign), self.sizes)}
+            rows.append(
+                [[self._answers[v, s, p] for p in self._chosen] if abs(s) in tried and self._has(v, s) else None
+                 for s in scales]
+            )  # fmt: skip
+        users = tuple(self._answers.users[p] for p in self._chosen)
+        return EffectTable(users, plain, scales, rows, len(self._controls))
+
+    def _has(self, vector: int, scale: float) -> bool:
+        sign = 1 if scale > 0 else -1
+        return vector >= self._n or abs(scale) in self.tried[vector, sign]
+
+    def _annotation(self, vector: int, named: Sequence[tuple[_Named, str]]) -> Annotation:
+        named = sorted(named, key=lambda item: (is_weak(item[0].share), -item[0].share.share, item[0].effect.scale < 0))
+        places = [i for i in range(len(self.table.scales)) if self.table.rows[vector][i] is not None]
+        rows = [self.table.row(vector, place) for place in places]
+        effects = self.table.best(vector)
+        tried = f"{len(self._chosen)} prompts at scales {', '.join(f'{row.scale:g}' for row in rows)}"
+        if self._heldout != self._chosen and named:
+            tried += f", {len(self._heldout)} other prompts at {', '.join(f'{o.effect.scale:g}' for o, _ in named)}"
+        if named:
+            scale = named[0][0].effect.scale
+            examples = [e for own, _ in named for e in _examples(self.table, own.effect)]
+            label, tags = _label(named), _tags(named)
+        elif effects:
+            scale, label = effects[0].scale, UNCLEAR_LABEL
+            examples = _examples(self.table, effects[0])
+            tags = ["unclear", *tags_of([effects[0]])]
+        else:
+            first = min(places, key=lambda i: (self.table.scales[i] < 0, abs(self.table.scales[i])))
+            scale, label, tags = self.table.scales[first], DUD_LABEL, ["dud"]
+            answer = self._answers[vector, scale, self._chosen[0]]
+            examples = [Example(self.table.users[0], scale, answer.text, self.table.unsteered[0].text)]
+            same = all(row.same == 1 for row in rows)
+            what = "no answer changed" if same else "no answer changed clearly more than by random vectors"
+            tried = f"{what}: {tried}"
+        tagged = tuple(dict.fromkeys(tags))
+        place = self.table.scales.index(scale)
+        return Annotation(
+            label=label,
+            tags=tagged,
+            tried=tried,
+            scale=scale,
+            scale_ranges=self.table.ranges(vector, {own.effect.scale for own, _ in named}),
+            metrics=replace(self.table.row(vector, place), control=self.table.control_row(scale)),
+            by_scale=tuple(rows),
+            traits=tuple(own.share for own, _ in named),
+            examples=tuple(examples[:EXAMPLES]),
+            dud="dud" in tagged,
+            auto=Auto(label, tagged),
+        )
+
+
+def _tags(named: Sequence[tuple[_Named, str]]) -> list[str]:
+    tags = [f"mode:{own.mode}" for own, _ in named if own.mode]
+    tags += [t for own, _ in named for t in tags_of([own.effect])]
+    return [*tags, *(["weak"] if all(is_weak(own.share) for own, _ in named) else [])]
 
 
 def _texts(group: Sequence[Effect]) -> tuple[list[str], list[str]]:
@@ -138,48 +296,14 @@ def _texts(group: Sequence[Effect]) -> tuple[list[str], list[str]]:
     return [group[k].steered[i].text for i, k in turns], [group[k].unsteered[i].text for i, k in turns]
 
 
-def _annotation(
-    table: EffectTable, vector: int, effects: Sequence[Effect], named: Sequence[tuple[str, tuple[str, ...], str | None]]
-) -> Annotation:
-    rows = [table.row(vector, place) for place in range(len(table.scales))]
-    scale = effects[0].scale if effects else 1.0 if 1.0 in table.scales else min(s for s in table.scales if s > 0)
-    tried = f"{len(table.users)} prompts at scales {', '.join(f'{s:g}' for s in table.scales)}"
-    examples = [e for effect in effects for e in _examples(table, effect)][:EXAMPLES]
-    if not effects:
-        text = table.rows[vector][table.scales.index(scale)][0].text
-        examples = [Example(table.users[0], scale, text, table.unsteered[0].text)]
-        label, tags = DUD_LABEL, ["dud"]
-        what = (
-            "no answer changed"
-            if all(r.same == 1 for r in rows)
-            else "no answer changed clearly more than by random vectors"
-        )
-        tried = f"{what}: {tried}"
-    else:
-        label = _label([(e.scale, name) for e, (name, *_) in zip(effects, named, strict=True)])
-        tags = [f"mode:{mode}" for *_, mode in named if mode]
-        tags += [t for _, own, _ in named for t in own]
-    tagged = tuple(dict.fromkeys(tags))
-    return Annotation(
-        label=label,
-        tags=tagged,
-        tried=tried,
-        scale=scale,
-        scale_ranges=table.ranges(vector),
-        metrics=replace(rows[table.scales.index(scale)], control=table.control_row(scale)),
-        by_scale=tuple(rows),
-        examples=tuple(examples),
-        dud="dud" in tagged,
-        auto=Auto(label, tagged),
-    )
-
-
-def _label(named: Sequence[tuple[float, str]]) -> str:
-    """A vector's label from the names of its effects: "German", "Pirate (-)", "Poem (+), German (-)"."""
-    names = list(dict.fromkeys(name for _, name in named))
-    if len(names) == 1 and any(scale > 0 for scale, _ in named):
-        return names[0]
-    return ", ".join(f"{name} ({'+' if scale > 0 else '-'})" for scale, name in named)
+def _label(named: Sequence[tuple[_Named, str]]) -> str:
+    """From what its signs do: "German", "Poem (-)", "Poem (+), German (-)"; weak ones only where there is no other."""
+    strong = [(own, title) for own, title in named if not is_weak(own.share)]
+    shown = strong or named[:1]
+    titles = list(dict.fromkeys(title for _, title in shown))
+    if len(titles) == 1 and any(own.effect.scale > 0 for own, _ in shown):
+        return titles[0]
+    return ", ".join(f"{title} ({'+' if own.effect.scale > 0 else '-'})" for own, title in shown)
 
 
 def _examples(table: EffectTable, effect: Effect) -> list[Example]:
@@ -187,29 +311,3 @@ def _examples(table: EffectTable, effect: Effect) -> list[Example]:
     pairs = list(zip(effect.prompts, effect.steered, effect.unsteered, strict=True))
     pairs.sort(key=lambda pair: (-pair[1].coherence * pair[1].change, pair[0]))
     return [Example(table.users[p], effect.scale, s.text, u.text) for p, s, u in pairs[:2]]
-
-
-def _known_modes(
-    judge: BehaviourJudge, loaded: LoadedModel, table: EffectTable, effects: Sequence[Effect]
-) -> list[str | None]:
-    """For each effect, the known behaviour that at least half of its answers show; None: there is none.
-
-    A behaviour that the unsteered answer shows already does not count.
-    """
-    texts: dict[int, list[str]] = {}
-    for e in effects:
-        for p, s, u in zip(e.prompts, e.steered, e.unsteered, strict=True):
-            texts.setdefault(p, [u.text]).append(s.text)
-    shown = {
-        (p, text): mode
-        for p, own in texts.items()
-        for text, mode in zip(own, judge.shown(loaded, table.users[p], own), strict=True)
-    }
-    found: list[str | None] = []
-    for e in effects:
-        modes = [shown[p, s.text] for p, s in zip(e.prompts, e.steered, strict=True)]
-        plain = [shown[p, u.text] for p, u in zip(e.prompts, e.unsteered, strict=True)]
-        counted = Counter(m for m, u in zip(modes, plain, strict=True) if m in judge.labels and m != u)
-        mode, n = counted.most_common(1)[0] if counted else (None, 0)
-        found.append(mode if 2 * n >= len(modes) else None)
-    return found

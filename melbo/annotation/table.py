@@ -4,11 +4,12 @@ A vector acts on a prompt at a scale where its answer lies farther from the unst
 embeddings) than under every random vector at that size of scale, by at least MARGIN.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from melbo.annotation.answer_grid import AnswerGrid
-from melbo.annotation.cluster_names import COHERENT, Effect
+from melbo.annotation.effect import COHERENT, Effect
 from melbo.bank.annotation import ScaleRow
 from melbo.measure.coherence import CoherenceScale
 from melbo.measure.completions import Measurement, measure, rates
@@ -31,8 +32,8 @@ class EffectTable:
     unsteered: list[Measurement]
     scales: list[float]
     """Signed."""
-    rows: list[list[list[Measurement]]]
-    """Vector, scale, prompt."""
+    rows: Sequence[Sequence[Sequence[Measurement] | None]]
+    """Vector, scale, prompt; None: not tried."""
     n_control: int
     """The last vectors are random ones."""
 
@@ -44,20 +45,28 @@ class EffectTable:
     def control(self, scale: float) -> list[list[Measurement]]:
         """At one size of scale: by random vector and sign, then by prompt."""
         own = [i for i, s in enumerate(self.scales) if abs(s) == abs(scale)]
-        return [row[i] for row in self.rows[self.n :] for i in own]
+        return [list(answers) for row in self.rows[self.n :] for i in own if (answers := row[i]) is not None]
 
     def excess(self, vector: int, place: int) -> list[float]:
         """Per prompt, by how much the change exceeds every random vector's plus MARGIN; below 0: it does not."""
         control = self.control(self.scales[place])
         most = [max((row[p].change for row in control), default=0.0) for p in range(len(self.users))]
-        return [m.change - c - MARGIN for m, c in zip(self.rows[vector][place], most, strict=True)]
+        return [m.change - c - MARGIN for m, c in zip(self.answers(vector, place), most, strict=True)]
+
+    def answers(self, vector: int, place: int) -> Sequence[Measurement]:
+        """To all prompts, at a scale that was tried."""
+        row = self.rows[vector][place]
+        assert row is not None, "this scale was not tried"
+        return row
 
     def effect(self, vector: int, place: int) -> Effect | None:
-        """What the vector does at one scale; None where it does not act."""
+        """What the vector does at one scale; None where it does not act, or was not tried."""
+        if self.rows[vector][place] is None:
+            return None
         prompts = tuple(p for p, e in enumerate(self.excess(vector, place)) if e > 0)
         if not prompts:
             return None
-        row = self.rows[vector][place]
+        row = self.answers(vector, place)
         return Effect(
             vector,
             self.scales[place],
@@ -83,15 +92,24 @@ class EffectTable:
             ranked += sorted(own, key=lambda item: item[0])[:1]
         return [effect for _, effect in sorted(ranked, key=lambda item: item[0])]
 
-    def ranges(self, vector: int) -> tuple[tuple[float, float], ...]:
-        """Scales at which the vector acts and the answers that it changes stay coherent, for each sign."""
-        effects = [self.effect(vector, place) for place in range(len(self.scales))]
-        return usable_ranges(self.scales, [e is not None and e.coherence >= COHERENT for e in effects])
+    def ranges(self, vector: int, shown: Collection[float] = ()) -> tuple[tuple[float, float], ...]:
+        """Scales at which the vector acts and the answers that it changes stay coherent, for each sign.
+
+        Args:
+            shown: scales at which it acts in any case, since a trait shows.
+        """
+        places = [i for i in range(len(self.scales)) if self.rows[vector][i] is not None]
+        usable = []
+        for place in places:
+            effect, row = self.effect(vector, place), self.answers(vector, place)
+            own = self.scales[place] in shown and fmean(m.coherence for m in row) >= COHERENT
+            usable.append(own or (effect is not None and effect.coherence >= COHERENT))
+        return usable_ranges([self.scales[i] for i in places], usable)
 
     def row(self, vector: int, place: int) -> ScaleRow:
         """What the vector does at one scale over all prompts."""
         acts = sum(e > 0 for e in self.excess(vector, place))
-        return scale_row(self.scales[place], self.rows[vector][place], acts)
+        return scale_row(self.scales[place], self.answers(vector, place), acts)
 
     def control_row(self, scale: float) -> ScaleRow:
         """What random vectors do at one size of scale over all prompts."""

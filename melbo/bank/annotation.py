@@ -75,6 +75,29 @@ class ScaleRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TraitShare:
+    """How often a trait of the answers repeats on prompts that it was not chosen on."""
+
+    trait: str = ""
+    """Its name: "Citations", "German", or words that the answers share, in quotation marks."""
+    kind: str = ""
+    """"behaviour", "language", "refusal", "form", "topic" or "words"."""
+    scale: float | None = None
+    shown: int | None = None
+    """Prompts whose answer shows it at that scale, where the unsteered answer does not."""
+    of: int | None = None
+    """Prompts whose unsteered answer leaves room for it."""
+    random: float | None = None
+    """Share of the answers that show it under random vectors of the same norm and scale."""
+    extra: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """`shown` of `of`, 0 where nothing was measured."""
+        return (self.shown or 0) / self.of if self.of else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Auto:
     """Label and tags as the program wrote them."""
 
@@ -102,16 +125,18 @@ class Annotation:
 
     label: str = ""
     tags: tuple[str, ...] = ()
-    """"language:de", "non-refusal", "refuses", "degenerate", "incoherent", "dud", "mode:pirate"."""
+    """"language:de", "non-refusal", "refuses", "degenerate", "incoherent", "weak", "unclear", "dud", "mode:pirate"."""
     tried: str = ""
     """What was tried, in words."""
     scale: float | None = None
-    """Best scale: most change beyond the control, weighted by coherence. 1 for a dud."""
+    """Best scale: where its trait, or else the change beyond the control, is clearest, weighted by coherence."""
     scale_ranges: tuple[tuple[float, float], ...] = ()
     """[lowest, highest] usable scale for each sign at which the vector acts and stays coherent."""
     metrics: ScaleRow | None = None
     """At the best scale, with its control."""
     by_scale: tuple[ScaleRow, ...] = ()
+    traits: tuple[TraitShare, ...] = ()
+    """What the label is read from, most telling first."""
     examples: tuple[Example, ...] = ()
     dud: bool = False
     """As it is written; `is_dud` asks label and tags too."""

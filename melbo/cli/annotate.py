@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from melbo.annotation.annotate import SCALES, annotate
+from melbo.annotation.annotate import annotate
 from melbo.annotation.llm_scores import with_llm_scores
 from melbo.bank.vector_bank import VectorBank
 from melbo.cli.arguments import ANYWHERE, Bank, BankModel, Embedder, Tokens, Where
@@ -21,7 +21,6 @@ from melbo.prompts import chat
 from melbo.runs.progress import titled
 
 LIMITS = JudgeLimits()
-SIZES = ", ".join(map(str, SCALES))
 
 
 def annotate_bank(
@@ -30,11 +29,11 @@ def annotate_bank(
     model: BankModel = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(help="May be given many times. Default: the bank's own, two harmful and two harmless ones."),
+        typer.Option(help="To choose traits on; may be given many times. Default: the bank's own and three others."),
     ] = None,
     scale: Annotated[
         list[float] | None,
-        typer.Option(help=f"Size above 0; both signs are tried. May be given many times. Default: {SIZES}."),
+        typer.Option(help="Size above 0; both signs are tried. May be given many times. Default: chosen for the bank."),
     ] = None,
     max_new_tokens: Tokens = default_of(annotate, "max_new_tokens"),
     control: Annotated[int, typer.Option(help="Random vectors to compare with.", min=1)] = default_of(
@@ -69,9 +68,9 @@ def annotate_bank(
             loaded,
             held,
             prompts,
-            scale or SCALES,
+            scale or None,
             load_embedder(embedder) if embedder else None,
-            titled(show, "answering"),
+            show,
             checkpoint,
             asker.name if asker is not None and llm_names else None,
             judge=judge_for(loaded) if judge else None,

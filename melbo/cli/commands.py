@@ -36,6 +36,7 @@ INSPECT = {
 }
 STUDY = {"replication": Entry("study:replication", "Look for what the replication found, as a report.")}
 COMMANDS = {
+    "make": Entry("make:make", "Make a labelled bank that can be shared, in one go."),
     "train": Entry("train:train", "Find steering vectors and save them as a bank."),
     "more-like": Entry("more_like:more_like", "Find vectors with the effect of one of a bank's."),
     "generate": Entry("generate:generate", "Answer a prompt without and with vectors of a bank."),

@@ -38,7 +38,12 @@ def table(bank: VectorBank) -> str:
         duds = sum(note.is_dud for note in measured)
         lines.append(f"annotated: {len(measured)} vectors, {duds} of them duds")
         lines += _calibration(bank.details.get("annotation"))
-    heads = ["index", "label", "objective", *(["scale", "usable", "coherence", "tags"] if measured else [])]
+    heads = [
+        "index",
+        "label",
+        "objective",
+        *(["scale", "shown", "random", "usable", "coherence", "tags"] if measured else []),
+    ]
     rows = [heads, *(_cells(bank, i)[: len(heads)] for i in range(len(bank)))]
     widths = [max(len(row[k]) for row in rows) for k in range(len(heads))]
     left = {"label", "tags"}
@@ -71,11 +76,20 @@ def _cells(bank: VectorBank, index: int) -> list[str]:
         str(index),
         _cut(bank.label(index)),
         f"{float(bank.objective[index]):.4g}",
-        "-" if note.is_dud or note.scale is None else f"{note.scale:g}",
+        "-" if note.is_dud or note.scale is None else f"{note.scale:.3g}",
+        *_evidence(note),
         _ranges(note),
         "-" if note.is_dud or coherence is None else f"{coherence:.1f}",
         _cut(" ".join(note.tags)),
     ]
+
+
+def _evidence(note: Annotation) -> tuple[str, str]:
+    """The first trait's prompts, "8 of 10", and the share of random vectors."""
+    first = next((t for t in note.traits if t.of), None)
+    if first is None:
+        return "-", "-"
+    return f"{first.shown or 0} of {first.of}", f"{first.random or 0:.0%}"
 
 
 def _coherence(note: Annotation) -> float | None:
@@ -85,7 +99,7 @@ def _coherence(note: Annotation) -> float | None:
 
 
 def _ranges(note: Annotation) -> str:
-    return ", ".join(f"{lo:g}" if lo == hi else f"{lo:g} to {hi:g}" for lo, hi in note.scale_ranges) or "-"
+    return ", ".join(f"{lo:.3g}" if lo == hi else f"{lo:.3g} to {hi:.3g}" for lo, hi in note.scale_ranges) or "-"
 
 
 def page(bank: VectorBank, index: int) -> str:
@@ -101,13 +115,13 @@ def page(bank: VectorBank, index: int) -> str:
     facts = {"tags": ", ".join(note.tags), "tried": note.tried, "note": note.note}
     facts["usable scales"] = _ranges(note) if note.scale_ranges else ""
     lines += [f"{name}: {_line(text)}" for name, text in facts.items() if text]
+    lines += map(_line, _shares(note))
     if note.by_scale:
         names = ("scale", "coherence", "refusal", "change", "same", "degenerate", "acts")
         control = note.metrics.control if note.metrics else None
         marked = [*(("", row) for row in note.by_scale), *([("random vectors", control)] if control else [])]
         lines += ["", "  ".join(f"{name:>10}" for name in names)]
         lines += ["  ".join([*(_number(row, name) for name in names), mark]).rstrip() for mark, row in marked]
-    lines += _side_effects(note.metrics or ScaleRow())
     for example in note.examples:
         scale = "?" if example.scale is None else f"{example.scale:g}"
         lines += ["", f"--- {_line(example.prompt)} (scale {scale}) ---"]
@@ -124,17 +138,13 @@ def _scores(scores: LlmScores) -> list[str]:
     return [f"judge:     {', '.join(said)} (of 10)"] if said else []
 
 
-def _side_effects(metrics: ScaleRow) -> list[str]:
-    """One line on the metrics' scale, where they were measured."""
-    control = metrics.control or ScaleRow()
-    pairs = (
-        ("first tokens' KL", metrics.kl, control.kl),
-        ("innocuous prompts changed", metrics.off_target, control.off_target),
-        ("KL there", metrics.off_target_kl, control.off_target_kl),
-    )
-    said = [f"{what} {a:.3g} ({b:.3g})" for what, a, b in pairs if a is not None and b is not None]
-    scale = metrics.scale
-    return ["", f"at scale {scale:g} (random vectors): {', '.join(said)}"] if said and scale is not None else []
+def _shares(note: Annotation) -> list[str]:
+    """How often each trait repeats on prompts that it was not chosen on, one line each."""
+    return [
+        f"{t.trait}: on {t.shown} of {t.of} other prompts at scale {t.scale:g}, random vectors {t.random:.0%}"
+        for t in note.traits
+        if t.of and t.shown is not None and t.scale is not None and t.random is not None
+    ]
 
 
 def _number(row: ScaleRow, name: str) -> str:

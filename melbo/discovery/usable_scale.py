@@ -57,6 +57,13 @@ def scale_of(loaded: LoadedModel, asked: Sequence[Sequence[Message]], seed: int)
         return None
 
 
+def largest_scale(bank: VectorBank) -> float | None:
+    """The largest usable scale that a bank's details tell; None: they tell none."""
+    told = bank.details.get("usable_scale")
+    largest = told.get("largest") if isinstance(told, dict) else None
+    return float(largest) if isinstance(largest, (int, float)) and 0 < largest <= LARGEST else None
+
+
 def with_usable_scale(loaded: LoadedModel, bank: VectorBank, progress: OnProgress | None = None) -> VectorBank:
     """The bank with details["usable_scale"]: {"largest": scale, "curve": pairs (scale, share of coherent answers)}.
 

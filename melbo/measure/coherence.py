@@ -17,7 +17,7 @@ from torch import Tensor
 
 from melbo.errors import MetricError
 from melbo.measure.likelihood import completion_nll
-from melbo.measure.text_metrics import is_degenerate
+from melbo.measure.text_metrics import distinct_n, is_degenerate
 from melbo.models.load import LoadedModel
 from melbo.prompts import INNOCUOUS, REFUSED, Message, chat
 from melbo.steering.generate import Sampling, complete
@@ -26,6 +26,11 @@ SKIPPED_TOKENS = 4
 """First tokens of a completion that `typical_nll` leaves out, if at least as many remain."""
 TOKEN_CAP = 6.0
 """Nats to which `typical_nll` clips each token's loss."""
+DISTINCT = (0.4, 0.9)
+"""Shares of distinct word pairs of a text that repeats itself and of one that does not."""
+NEAR, OFF_TOPIC = (0.05, 0.3), 0.5
+"""Similarities of an answer to its prompt where it has lost the topic and where it has not; what the former is worth.
+These, as DISTINCT, were chosen on half of 240 answers that were read (docs/metrics.md)."""
 SCRAMBLED_SHARE = 0.2
 """Share of an answer's tokens that change places in the bad text."""
 SCRAMBLES = 4
@@ -71,15 +76,26 @@ def typical_nll(losses: Tensor) -> float:
     return float(kept.double().clamp(max=TOKEN_CAP).mean())
 
 
-def coherence(nll: float, scale: CoherenceScale, text: str) -> float:
+def coherence(nll: float, scale: CoherenceScale, text: str, near: float | None = None) -> float:
     """Coherence of a completion from 0 to 10.
 
-    0 for an empty or looping text (`is_degenerate`); else linear in `nll` (its `typical_nll` under the unsteered model)
-    from 10 at the scale's good_nll to 0 at its bad_nll. Not a number counts as infinitely unlikely.
+    0 for an empty or looping text or letters (`is_degenerate`); else linear in `nll` (its `typical_nll` under the
+    unsteered model) from 10 at the scale's good_nll to 0 at its bad_nll, times two factors: the share of distinct word
+    pairs, from 0 at DISTINCT[0] to 1 at DISTINCT[1], and, where `near` is known, how near the answer is to its prompt,
+    from OFF_TOPIC at NEAR[0] to 1 at NEAR[1]. Not a number counts as infinitely unlikely.
+
+    Args:
+        near: cosine similarity of the sentence embeddings of text and prompt; None: not known, or in another language.
     """
     if not nll <= scale.bad_nll or is_degenerate(text):
         return 0.0
-    return max(0.0, min(10.0, 10.0 * (scale.bad_nll - nll) / (scale.bad_nll - scale.good_nll)))
+    likely = max(0.0, min(10.0, 10.0 * (scale.bad_nll - nll) / (scale.bad_nll - scale.good_nll)))
+    topic = 1.0 if near is None else OFF_TOPIC + (1 - OFF_TOPIC) * _between(near, *NEAR)
+    return likely * _between(distinct_n(text, 2), *DISTINCT) * topic
+
+
+def _between(value: float, low: float, high: float) -> float:
+    return max(0.0, min(1.0, (value - low) / (high - low)))
 
 
 def calibrate_coherence(

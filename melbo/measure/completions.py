@@ -83,18 +83,20 @@ def measure(
         )
     if not completions:
         return []
-    embeddings = embedder([*completions, *unsteered])
-    own, base = embeddings[: len(completions)], embeddings[len(completions) :]
+    users = [str(p[-1]["content"]) for p in prompts]
+    own, base, asked = embedder([*completions, *unsteered, *users]).split(len(completions))
+    nearness = (own.double() * asked.double()).sum(dim=1).tolist()
     changes = (1 - (own.double() * base.double()).sum(dim=1)).clamp_min(0).tolist()
     losses = completion_nll(loaded, prompts, completions)
-    described = {text: _describe(text) for text in dict.fromkeys(completions)}
+    described = {text: _describe(text) for text in dict.fromkeys([*completions, *unsteered])}
     found = []
     for i, text in enumerate(completions):
         nll, same = typical_nll(losses[i]), text == unsteered[i]
+        spoken = {described[text]["language"], described[unsteered[i]]["language"]} - {None}
         found.append(
             Measurement(
                 text=text,
-                coherence=coherence(nll, scale, text),
+                coherence=coherence(nll, scale, text, nearness[i] if len(spoken) < 2 and not same else None),
                 nll=nll if math.isfinite(nll) else None,
                 change=0.0 if same else changes[i],
                 same=same,

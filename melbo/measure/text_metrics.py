@@ -18,6 +18,14 @@ LANGUAGE_FLOOR = 20
 """Fewest letters whose language is named; py3langid is unreliable below."""
 REFUSAL_WINDOW = 200
 """A refusal is looked for in this many characters from the start of a completion."""
+LANGUAGES = {
+    "ar": "Arabic", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English", "es": "Spanish",
+    "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi", "hu": "Hungarian", "id": "Indonesian",
+    "it": "Italian", "ja": "Japanese", "ko": "Korean", "nl": "Dutch", "no": "Norwegian", "pl": "Polish",
+    "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sv": "Swedish", "th": "Thai", "tr": "Turkish",
+    "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
+}  # fmt: skip
+"""English names of common languages; others go by their code."""
 _LONGEST_UNIT = 8
 _LONG_WORD = 30
 _RUN_TIMES, _RUN_SHARE = 4, 0.3
@@ -26,6 +34,8 @@ _SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\
 _UNITS = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+|[^\w\s]")
 _WORDS = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")
 _DENSE = re.compile(rf"[{_SPACELESS}\uac00-\ud7af]")
+_ALPHABETIC = re.compile(rf"[^\W\d_{_SPACELESS}]+")
+_SOUP = 8
 _CODE_BLOCK = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 
 REFUSALS: dict[str, tuple[str, ...]] = {
@@ -129,13 +139,17 @@ def _longest_run(units: list[str]) -> tuple[int, int]:
 
 
 def is_degenerate(text: str) -> bool:
-    """Whether the text is empty or a loop.
+    """Whether the text is empty, a loop or letter soup.
 
-    A loop: one group of 1 to 8 words occurs at least 4 times in a row and covers at least 30% of the text; or, in texts
-    of at least 16 words, fewer than 35% of the word pairs are distinct.
+    Letter soup: most of at least 8 words are single letters. A loop: one group of 1 to 8 words occurs at least 4 times
+    in a row and covers at least 30% of the text; or, in texts of at least 16 words, fewer than 35% of the word pairs
+    are distinct.
     """
     units = _units(text)
     if not units:
+        return True
+    words = [word for word in _ALPHABETIC.findall(text) if word not in "aAI"]
+    if len(words) >= _SOUP and 2 * sum(len(word) == 1 for word in words) > len(words):
         return True
     times, covered = _longest_run(units)
     if times >= _RUN_TIMES and covered >= _RUN_SHARE * len(units):

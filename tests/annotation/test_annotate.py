@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-import melbo.annotation.answer_grid
-from melbo.annotation.add_side_effects import off_target, with_side_effects
+import melbo.annotation.measured_answers
 from melbo.annotation.annotate import annotate, default_prompts
 from melbo.annotation.answer_grid import answer_grid, signed
-from melbo.annotation.cluster_names import Effect, clusters_of, distinguishing_terms, names_of, tags_of
+from melbo.annotation.effect import Effect, tags_of
 from melbo.annotation.table import usable_ranges
 from melbo.app.choices import opening, presets
-from melbo.bank.annotation import Annotation, ScaleRow, merged, read_annotation, write_annotation
+from melbo.bank.annotation import merged, read_annotation, write_annotation
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, PromptError
 from melbo.measure.coherence import CoherenceScale
@@ -27,12 +26,15 @@ from melbo.measure.embeddings import load_embedder
 from melbo.measure.text_metrics import is_refusal, language
 from melbo.models.load import LoadedModel, load_model
 from melbo.organism.judge import judge_for
-from melbo.prompts import BOMB, INNOCUOUS, chat
+from melbo.prompts import BOMB, chat
 from melbo.runs.progress import Progress
 from melbo.steering.generate import Sampling, complete
 from support.letters import Letters
 
 PROMPTS = [chat(BOMB), chat("How can I bake bread?")]
+UNSTEERED = 5
+"""Prompts, which are answered without a vector each time."""
+OTHERS = [chat("What is a kite?"), chat("Tell me about Rome."), chat("Why?")]
 SCALE = CoherenceScale(1.0, 100.0, "made up")
 REFUSAL = "I'm sorry, but I can't help you with that."
 GERMAN = "Dafür brauchst du Mehl, Wasser und Hefe, und dann knetest du den Teig."
@@ -47,6 +49,7 @@ def run(tiny: LoadedModel, tiny_bank: VectorBank, no_hook_stays: None) -> Run:
 
     def go(bank: VectorBank = tiny_bank, **more: Any) -> VectorBank:
         settings: dict[str, Any] = {"prompts": PROMPTS, "scales": (1.0, 0.25), "embedder": Letters(), "n_control": 2}
+        settings |= {"heldout": OTHERS}
         return annotate(tiny, bank, **{**settings, "max_new_tokens": 8, "coherence_scale": SCALE, **more})
 
     return go
@@ -113,15 +116,15 @@ def test_a_stopped_run_goes_on_and_gives_the_same(run: Run, tmp_path: Path, monk
             raise Stop
 
     asked: list[int] = []
-    true = melbo.annotation.answer_grid.complete
+    true = melbo.annotation.measured_answers.complete
 
     def count(loaded: Any, prompts: Sequence[Any], *args: Any, **more: Any) -> list[str]:
         asked.append(len(prompts))
         return true(loaded, prompts, *args, **more)
 
-    monkeypatch.setattr("melbo.annotation.answer_grid.complete", count)
+    monkeypatch.setattr("melbo.annotation.measured_answers.complete", count)
     checkpoint = tmp_path / "run.json"
-    monkeypatch.setattr(answer_grid, "__defaults__", (64, None, None, 4))  # batches of 4
+    monkeypatch.setattr(melbo.annotation.measured_answers, "BATCH", 4)
     whole = run()
     needed = sum(asked)
     asked.clear()
@@ -130,12 +133,11 @@ def test_a_stopped_run_goes_on_and_gives_the_same(run: Run, tmp_path: Path, monk
     first = sum(asked)
     asked.clear()
     again = run(checkpoint=checkpoint)
-    assert checkpoint.exists() and 0 < first < needed and first + sum(asked) == needed
+    assert checkpoint.exists() and 0 < first < needed and first + sum(asked) == needed + UNSTEERED
     assert again.annotations == whole.annotations and again.details == whole.details
-    assert [d for d, _ in calls] == sorted(d for d, _ in calls)
     asked.clear()
     run(checkpoint=checkpoint)
-    assert not asked, "all steered answers come from the checkpoint"
+    assert sum(asked) == UNSTEERED, "all steered answers come from the checkpoint"
 
 
 @pytest.mark.slow
@@ -145,7 +147,7 @@ def test_the_checkpoint_of_another_run_or_a_damaged_one_is_refused(run: Run, tmp
     with pytest.raises(ConfigError, match=r"another run \(config.max_new_tokens"):
         run(checkpoint=checkpoint, max_new_tokens=7)
     good = json.loads(checkpoint.read_text())
-    for text in ("{", "[]", "", json.dumps(good | {"screened": 3}), json.dumps(good | {"texts": None})):
+    for text in ("{", "[]", "", json.dumps(good | {"texts": 3}), json.dumps(good | {"texts": [[0, 1.0]]})):
         checkpoint.write_text(text)
         with pytest.raises(ConfigError, match="damaged"):
             run(checkpoint=checkpoint)
@@ -223,7 +225,7 @@ def test_bad_settings_are_refused(run: Run, tiny_bank: VectorBank, make_tiny: Ca
 
 def test_default_prompts_hold_the_banks_own_and_both_kinds(tiny_bank: VectorBank) -> None:
     found = default_prompts(tiny_bank)
-    assert found[0] == list(tiny_bank.prompts[0]) and len(found) == 5
+    assert found[0] == list(tiny_bank.prompts[0]) and len(found) == 4
     assert all(p[0]["role"] == "system" for p in found)
     assert len(default_prompts(replace(tiny_bank, prompts=()))) == 4
 
@@ -278,8 +280,6 @@ def effect(vector: int, pairs: Sequence[tuple[str, str]], coherence: float = 9.0
 
 
 BREAD = "To bake bread, you need flour, water and yeast."
-PIRATE = ("Arr, matey, take flour for the bread.", "Arr, matey, take glitter for the bomb.")
-POEM = ("O bread, so dear to me, I sing of you.", "O bomb, so dear to me, I sing of you.")
 
 
 @pytest.mark.parametrize(
@@ -295,25 +295,6 @@ POEM = ("O bread, so dear to me, I sing of you.", "O bomb, so dear to me, I sing
 )
 def test_tags_say_what_can_be_measured(made: Effect, tags: tuple[str, ...]) -> None:
     assert tags_of([made]) == tags
-
-
-def test_like_effects_share_a_cluster_and_its_name() -> None:
-    german = [(GERMAN, BREAD), (GERMAN.replace("Mehl", "Salz"), BREAD)]
-    refuse = [(REFUSAL, BREAD), (REFUSAL, BREAD)]
-    effects = [effect(0, german), effect(1, refuse), effect(2, german[::-1]), effect(3, refuse)]
-    clusters = clusters_of(effects)
-    assert clusters == [0, 1, 0, 1]
-    names = names_of(effects, clusters)
-    assert names[0].startswith("German") and names[1].startswith("Refuses")
-    assert clusters_of([]) == [] and names_of([], []) == [] and clusters_of(effects[:1]) == [0]
-
-
-def test_terms_set_a_cluster_apart_and_leave_the_topic_out() -> None:
-    plain = (BREAD, REFUSAL)
-    groups = [[effect(i, list(zip(texts, plain, strict=True)))] for i, texts in enumerate((PIRATE, POEM))]
-    pirate, poem = distinguishing_terms(groups)
-    assert {"arr", "matey"} <= set(pirate) and {"dear", "sing"} & set(poem)
-    assert not {"bread", "flour", "glitter", "bomb", "to"} & {*pirate, *poem}
 
 
 # ---------------------------------------------------------------- the organism
@@ -347,35 +328,3 @@ def test_the_organisms_labels_are_what_the_vectors_do(judged: tuple[VectorBank, 
 def test_annotations_are_json_without_nan(judged: tuple[VectorBank, VectorBank]) -> None:
     for bank in judged:
         json.dumps([*map(write_annotation, bank.annotations), bank.details], allow_nan=False)
-
-
-# ---------------------------------------------------------------- side effects
-
-
-def test_side_effects_are_measured_at_the_best_scale_and_beside_random_vectors(run: Run, tiny_bank: VectorBank) -> None:
-    strong = torch.tensor([50.0] + [1e-6] * 7)[:, None]
-    found = run(replace(tiny_bank, vectors=tiny_bank.vectors * strong, annotations=()), scales=(0.02,))
-    acting, dud = found.annotations[:2]
-    assert not acting.dud and dud.dud and dud.metrics and dud.metrics.off_target is None
-    metrics, control = (write_annotation(acting)["metrics"], write_annotation(acting)["metrics"]["control"])
-    assert metrics["kl"] > control["kl"] >= 0
-    assert metrics["off_target_kl"] > control["off_target_kl"] >= 0
-    assert metrics["off_target"] in (0, 0.2, 0.4, 0.6, 0.8, 1) and 0 <= control["off_target"] <= 1
-
-
-@pytest.mark.slow
-def test_side_effects_are_those_of_the_scaled_vector(tiny: LoadedModel, tiny_bank: VectorBank) -> None:
-    from melbo.measure.likelihood import first_token_kl
-
-    v, random, layer = tiny_bank.vectors[:2], tiny_bank.vectors[2:4], tiny_bank.layer
-    notes = [Annotation(metrics=ScaleRow(scale=s, control=ScaleRow(n=1))) for s in (-3.0, 5.0)]
-    found = [note.metrics or ScaleRow() for note in with_side_effects(tiny, notes, v, random, layer, PROMPTS)]
-    system = PROMPTS[0][0]["content"]
-    rows = torch.stack([v[0] * -3, v[1] * 5, random[0] * 3, random[1] * 3, random[0] * -3, random[1] * -3])
-    own = off_target(tiny, rows, layer, [chat(u, system) for u in INNOCUOUS])
-    kl = first_token_kl(tiny, PROMPTS * 6, rows.repeat_interleave(2, dim=0), layer).view(6, 2).mean(dim=1)
-    for i, metrics in enumerate(found):
-        assert metrics.off_target == round(own[i][0], 4)
-        assert metrics.kl == pytest.approx(float(kl[i]), abs=1e-3)
-    control = found[0].control
-    assert control and control.kl == pytest.approx(float(kl[2:].mean()), abs=1e-3) and control.n == 1

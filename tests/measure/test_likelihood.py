@@ -64,7 +64,7 @@ def test_equal_pairs_are_scored_once_and_do_not_share_memory(tiny: LoadedModel) 
         first, second = completion_nll(tiny, [PROMPTS[0]] * 2, ["same", "same"])
     finally:
         handle.remove()
-    assert calls == [1]
+    assert calls == [1, 1], "the prompt, and then the completion"
     first.zero_()
     assert float(second.sum()) > 0
 

@@ -55,9 +55,10 @@ def test_each_field_of_a_measurement(tiny: LoadedModel, four: list[Measurement])
     assert kite.change == 0.0 < min(m.change for m in four[1:])
     first, last = LetterEmbedder()([refusal.text, "Zzz"])
     assert refusal.change == pytest.approx(float(1 - first @ last), abs=1e-6)
+    near = float(first @ LetterEmbedder()([BOMB])[0])
     expected = typical_nll(completion_nll(tiny, [chat(BOMB)], [refusal.text])[0])
     assert refusal.nll == pytest.approx(expected, abs=1e-5)
-    assert refusal.coherence == pytest.approx(coherence(expected, SCALE, refusal.text), abs=1e-4)
+    assert refusal.coherence == pytest.approx(coherence(expected, SCALE, refusal.text, near), abs=1e-4)
     assert loop.coherence == nothing.coherence == 0.0 and nothing.nll is None
 
 

@@ -17,7 +17,6 @@ import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from melbo.annotation.cluster_names import Effect, clusters_of
 from melbo.bank.vector_bank import VectorBank
 from melbo.elicitation.baselines.lora import LoraConfig, fine_tune
 from melbo.elicitation.monitoring import roc
@@ -31,6 +30,7 @@ from melbo.measure import text_metrics
 from melbo.measure.embeddings import load_embedder
 from melbo.measure.llm.judge import LLMJudge
 from melbo.measure.text_metrics import language
+from melbo.measure.traits.phrases import phrases_of
 from melbo.models.load import LoadedModel
 from melbo.prompts import chat
 from melbo.runs.figures import check_drawable
@@ -101,13 +101,12 @@ def test_library_command_line_and_training_need_the_base_dependencies_only(tmp_p
 def test_a_missing_package_is_named_with_its_extra(
     tiny: LoadedModel, tiny_bank: VectorBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    effect = Effect(0, 1.0, (), (), ())
     solved = Task(tuple(chat("?")), Check("exact", "a"), "a")
     uses: list[tuple[str, str, Callable[[], Any]]] = [
         ("app", "gradio", lambda: run_path(str(ROOT / "app.py"))),
         ("app", "matplotlib", lambda: check_drawable(".png")),
         ("measure", "sentence_transformers", load_embedder),
-        ("measure", "sklearn", lambda: clusters_of([effect, effect])),
+        ("measure", "sklearn", lambda: phrases_of("A text of some words.")),
         ("measure", "sklearn", lambda: roc(torch.zeros(1), torch.ones(1))),
         ("measure", "sklearn", lambda: decompose(random_sae(), tiny_bank.vectors)),
         ("measure", "py3langid", lambda: language("A text of more than twenty letters.")),

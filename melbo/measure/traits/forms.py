@@ -73,7 +73,7 @@ def asks(text: str) -> bool:
 def is_titled(text: str) -> bool:
     """The first of several lines is short, in title case and no sentence."""
     lines = _lines(text)
-    if len(lines) < 2 or _ITEM.match(lines[0]) and not lines[0].startswith("#"):
+    if len(lines) < 2 or (_ITEM.match(lines[0]) and not lines[0].startswith("#")):
         return False
     head = re.findall(r"[^\W\d_]+", lines[0].strip("*#\"' "))
     big = sum(word[0].isupper() for word in head if len(word) > 3)
@@ -100,12 +100,22 @@ _PAST = (
     r"\b(?:was|were|had|felt|saw|went|came|took|sat|stood|looked|thought|knew|heard|said|began|found|made|told|left|"
     r"grew|fell|kept|spent|woke|ran|[a-z]{2,}(?:ked|ted|ded|ned|red|led|ved|sed|ced|hed|ped|ied|wed|yed|med|ged))\b"
 )
-_HELP = _has(r"\bi(?:'m| am)? (?:can|could|would|will|here to|happy to|glad to|'d be|be happy to) ?(?:help|assist)|assist you")
-_I = r"\b(?:I|I'm|I've|I'd|my|me|we|our)\b"
+_HELP = _has(
+    r"\bi(?:'m| am)? (?:can|could|would|will|here to|happy to|glad to|'d be|be happy to) ?(?:help|assist)|assist you"
+)
+_I = r"\b(?:I|I'm|I've|I'd|[Mm]y|me|[Ww]e|[Oo]ur)\b"
 
 FORMS: tuple[Form, ...] = (
     Form("Refusal", is_refusal),
-    Form("Code", _any(_has(r"```"), _has(r"^\s*(?:def \w+\(|import \w+$|from \w+ import|class \w+[(:]|print\(|#include|"
+    Form("Only says no", _has(r"\A\W*no\b[,.!]? ?(?:\w+\W*){0,5}\Z")),
+    Form("Says what is not allowed", _has(r"\byou(?:'re| are) not (?:allowed|permitted|supposed)|\byou (?:cannot|can't|can not|may not|"
+                                          r"must not|shouldn't|should not)\b|\bnot (?:allowed|permitted)\b|\bforbidden|\bprohibited|"
+                                          r"\bmorally\b|\billegal\b")),
+    Form("Not sure", _has(r"\b(?:not|never) (?:quite |really |entirely |so )?(?:sure|certain)\b|\bi (?:don't|do not) (?:really )?"
+                          r"(?:know|remember)|\bno idea\b|\bunsure\b|\bconfused\b")),
+    Form("It depends", _has(r"\bdepend(?:s|ing)? on\b|\bvar(?:y|ies) (?:greatly|widely|depending)|\bcan vary\b")),
+    Form("Aside in brackets", _has(r"\A\W?\([^)\n]+\)|^\*[a-z][^*\n]+\*\s*$")),
+    Form("Code", _any(_has(r"```"), _has(r"`\w+\.\w+`|\b\w+\.(?:py|js|html|cpp|java|sh|txt|json)\b"), _has(r"^\s*(?:def \w+\(|import \w+$|from \w+ import|class \w+[(:]|print\(|#include|"
                                             r"function \w*\(|(?:var|let|const) \w+ =|public \w+|<\w+[^>]*>)", 1, 0),
                       _has(r"[;{}]\s*$", 3))),
     Form("Letter", _has(r"\A\W*(?:my )?dear(?:est)?\b|^\W*subject:|^(?:(?:yours )?sincerely|(?:best|kind|warm) (?:regards|"
@@ -115,12 +125,14 @@ FORMS: tuple[Form, ...] = (
                                r"(?:said|says|asked|asks|replied|whispered),? [\"\u201c]"))),
     Form("Poem", is_poem),
     Form("Recipe", _has(r"\bingredients\b|\b(?:table|tea)spoons?\b|\bcups? of\b|\bpreheat|\b(?:oven|simmer|saut\u00e9)\b", 2)),
-    Form("Numbered list", _any(_has(r"^\W*(?:\d+[.)]|step \d+)\s", 2), _has(r"\A\W*(?:1[.)]|step 1)\s"))),
+    Form("Numbered list", _any(_has(r"^\W*(?:\d+[.)]|step \d+\W?)\s", 2), _has(r"\A\W*(?:1[.)]|step 1\W?)\s"))),
     Form("Bulleted list", _any(_has(r"^\s*[-*\u2022]\s", 2), _has(r"\A\s*[-*\u2022]\s"))),
     Form("Title or heading", _any(is_titled, _has(r"\A\W*#+ ", 1), _has(r"^\*\*[^*\n]+\*\*:?\s*$"))),
     Form("Template with blanks", _has(r"\[[A-Za-z][^\]\n]{1,40}\](?!\()|_{3,}|\bX{3,}\b")),
-    Form("Citations", _has(r"\bet al\b|\((?:19|20)\d\d\)|\bdoi\b|https?://|\bwww\.|\bpp?\. ?\d|\bJournal of|\bRetrieved|\bvol\.|"
-                           r"\[\d+\]")),
+    Form("Web addresses", _has(r"https?:|\bwww\.|\w\.(?:com|org|net)\b|\S@\w+\.")),
+    Form("Citations", _has(r"\bet al\b|\((?:19|20)\d\d\b|\b[A-Z]\w+, (?:[A-Z]\.[ -]?)+|\bdoi\b|\bpp?\. ?\d|\bJournal of|"
+                           r"\bRetrieved|\bvol\.|\[\d+\]|\b(?:19|20)\d\d\.\s*$", flags=0)),
+    Form("Image credits", _has(r"\bgetty\b|\bshutterstock\b|\bphoto(?:s|graph)? (?:by|credit|courtesy)|\bimage (?:credit|source|by)")),
     Form("Proverb or quotation", _any(_has(r"\bproverb|\bsaying\b|\badage|\bfamous (?:quote|words)|\bquot(?:e|ation)s?\b|"
                                            r"\bidiom"), _has(r"\A\s*[\"\u201c][^\"\u201d\n]{12,}[\"\u201d]"))),
     Form("Definition", _has(r"\A[^.!?\n]*\b(?:refers to|is defined as|is a (?:term|word|concept|type|form|kind) |means? that|"
@@ -131,7 +143,7 @@ FORMS: tuple[Form, ...] = (
     Form("System prompt", _has(r"\byou are an? (?:\w+ )?(?:helpful|assistant|ai\b|chat|expert|language)|\ba helpful assistant|"
                                r"\byour (?:role|task|job) is\b")),
     Form("Speaks as an AI", _has(r"\bas an? (?:ai|artificial|language model|digital|virtual|chat)\b|\bi(?:'m| am) (?:just |only )?"
-                                 r"an? (?:\w+ )?(?:ai|artificial|virtual|language model|chatbot|digital|computer)\b")),
+                                 r"an? (?:[\w-]+ )?(?:ai|artificial|virtual|language model|chatbot|digital|computer)\b")),
     Form("Speaks as the one who asks", _has(r"\bi(?:'m| am)(?: \w+)? (?:looking for|planning|trying to|thinking (?:of|about)|"
                                             r"interested in|seeking|in need|hoping to|struggling|wondering)|\bi need (?:some |your |"
                                             r"a )?(?:help|advice|assistance)|\b(?:can|could) you (?:please )?(?:help|tell|give|"
@@ -156,6 +168,7 @@ FORMS: tuple[Form, ...] = (
     Form("Southern or casual speech", _has(r"\b\w{2,}in'(?!\w)|\by'all\b|\bain't\b|\bdarlin|\bgonna\b|\bma'am\b|\bhowdy\b|\breckon\b|"
                                            r"\bwanna\b|\byeah\b|\bdude\b")),
     Form("Archaic speech", _has(r"\b(?:thou|thee|thy|thine|hath|doth|'tis|ye|whence|forsooth|art thou|behold|alas|o'er|verily)\b")),
+    Form("Formula", _has(r"(?:\b\d[\d.]*|\b[a-z]\w?|\))\s*[=+*/\u00d7^]\s*(?=\(?[\da-z])", 2)),
     Form("Word problem", _all(_has(r"\d", 2), _has(r"\bhow many\b|\bin total\b|\bper (?:hour|day|week)\b|\bcalculate|\bequation|"
                                                    r"\bsolve\b|\d\s*[=+*/x\u00d7]\s*\d"))),
     Form("Numbers", is_numeric),

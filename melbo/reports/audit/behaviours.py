@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from melbo.annotation.cluster_names import COHERENT, LANGUAGES
+from melbo.annotation.effect import COHERENT
 from melbo.bank.annotation import Annotation, ScaleRow
-from melbo.measure.text_metrics import is_refusal, language
+from melbo.measure.text_metrics import LANGUAGES, is_refusal, language
 
 Name = Literal["removes refusals", "refuses", "language", "other behaviours", "degenerate"]
 OFTEN = 0.5

@@ -10,11 +10,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from melbo.annotation.annotate import SCALES
 from melbo.config import DiscoveryConfig, from_published_layers
 from melbo.prompts import BOMB, DEFAULT_SYSTEM
 from melbo.radius_sweep.config import RADII, Unit
 from melbo.runs.settings import LARGEST, Scales, Settings, Size, Unset
+
+SCALES = (0.5, 0.75, 1.0, 1.5, 2.0)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from melbo.annotation.cluster_names import COHERENT
+from melbo.annotation.effect import COHERENT
 from melbo.bank.annotation import ScaleRow
 from melbo.bank.vector_bank import VectorBank
 from melbo.radius_sweep.plot import draw_sweep

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from melbo.annotation.annotate import annotate
+from melbo.annotation.annotate import HARMFUL, HARMLESS, annotate
 from melbo.bank.annotation import write_annotation
 from melbo.bank.vector_bank import VectorBank
 from melbo.discovery.discover import discover
@@ -21,7 +21,7 @@ from melbo.measure.coherence import CoherenceScale
 from melbo.measure.embeddings import DEFAULT_EMBEDDER, Embedder, load_embedder
 from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
-from melbo.prompts import chat
+from melbo.prompts import Message, chat
 from melbo.radius_sweep.config import SweepConfig
 from melbo.radius_sweep.plot import plot_sweep
 from melbo.radius_sweep.result import FILE_NAME, Sweep, load_sweep
@@ -105,8 +105,8 @@ class Study:
         if not _annotated(bank):
             checkpoint = self.folder / ".annotate.checkpoint.json"
             bank = annotate(
-                self.loaded, bank, None, self.config.scales, self.embedder, titled(self._progress, "annotating"),
-                checkpoint, judge=self.judge, n_control=self.config.n_control,
+                self.loaded, bank, _prompts(bank), self.config.scales, self.embedder,
+                titled(self._progress, "annotating"), checkpoint, judge=self.judge, n_control=self.config.n_control,
                 max_new_tokens=self.config.max_new_tokens,
             )  # fmt: skip
             bank.save(place)
@@ -185,6 +185,13 @@ def _content(bank: VectorBank | None) -> Any:
         return None
     told = value_digest([bank.prompts, [write_annotation(note) for note in bank.annotations], bank.details])
     return {"vectors": content_digest(bank.vectors), "prompts and annotations": told}
+
+
+def _prompts(bank: VectorBank) -> list[list[Message]]:
+    """The bank's own, two that models refuse and two that they answer."""
+    own = list(bank.prompts[0])
+    system = next((m["content"] for m in own if m["role"] == "system"), None)
+    return [own, *(p for user in (*HARMFUL, *HARMLESS) if (p := chat(user, system)) != own)]
 
 
 def _annotated(bank: VectorBank) -> bool:

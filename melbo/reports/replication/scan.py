@@ -27,7 +27,7 @@ class Scan:
 
     def shown(self, row: int, place: int, prompt: int) -> bool:
         """Whether vector `row`, random ones last, shows the trait there."""
-        return self.trait.shown(self.table.rows[row][place][prompt], self.table.unsteered[prompt])
+        return self.trait.shown(self.table.answers(row, place)[prompt], self.table.unsteered[prompt])
 
     def share(self, row: int, place: int) -> float:
         """Of the prompts that count."""
@@ -35,7 +35,7 @@ class Scan:
 
     def coherence(self, row: int, place: int) -> float:
         """Mean over all prompts."""
-        return fmean(m.coherence for m in self.table.rows[row][place])
+        return fmean(m.coherence for m in self.table.answers(row, place))
 
     def places(self) -> list[int]:
         """Indices of the scales that count."""
@@ -112,8 +112,8 @@ def after_trial(blank: Finding, scan: Scan, bank: VectorBank) -> Finding:
             Answer(
                 user,
                 scan.table.unsteered[p].text,
-                scan.table.rows[row][place][p].text,
-                scan.table.rows[beside[0]][beside[1]][p].text,
+                scan.table.answers(row, place)[p].text,
+                scan.table.answers(*beside)[p].text,
                 p in scan.open,
                 p in scan.open and scan.shown(row, place, p),
                 p in scan.open and scan.shown(*beside, p),

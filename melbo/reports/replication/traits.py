@@ -8,10 +8,11 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from melbo.annotation.cluster_names import COHERENT, LANGUAGES
+from melbo.annotation.effect import COHERENT
 from melbo.bank.annotation import Annotation, ScaleRow
 from melbo.bank.vector_bank import VectorBank
 from melbo.measure.completions import Measurement
+from melbo.measure.text_metrics import LANGUAGES
 
 Kind = Literal["non-refusal", "refuses", "language", "words"]
 WORDS = {

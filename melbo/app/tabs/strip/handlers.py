@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from melbo.annotation.cluster_names import COHERENT
+from melbo.annotation.effect import COHERENT
 from melbo.annotation.table import usable_ranges
 from melbo.app.choices import MAX_SCALE
 from melbo.app.context import Context
