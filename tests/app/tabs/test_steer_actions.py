@@ -101,7 +101,7 @@ def shown_mix(values: tuple[Any, ...]) -> list[tuple[Any, Any]]:
     """Vector and scale of the places that are visible."""
     rows = [values[4 * i : 4 * i + 4] for i in range(MAX_MIX)]
     assert values[-1] == sum(row[0].visible for row in rows)
-    return [(row[1].value, row[2]) for row in rows if row[0].visible]
+    return [(row[1].value, row[2].value) for row in rows if row[0].visible]
 
 
 def test_places_are_added_and_removed(act: SteerActions) -> None:

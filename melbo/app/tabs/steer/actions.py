@@ -6,7 +6,19 @@ from typing import Any
 
 import gradio as gr
 
-from melbo.app.choices import Comparison, best_scale, opening, picker, prepared, presets, system_prompt, vector_note
+from melbo.app.choices import (
+    Comparison,
+    best_scale,
+    opening,
+    picker,
+    prepared,
+    presets,
+    scale_limit,
+    scale_step,
+    system_prompt,
+    usual_scale,
+    vector_note,
+)
 from melbo.app.context import Context
 from melbo.app.conversation import before_last_question, from_view, to_view, turn
 from melbo.app.notice import hint
@@ -80,10 +92,12 @@ class SteerActions:
     def mix(self, bank: VectorBank, entries: Entries) -> tuple[Any, ...]:
         """Row, vector, scale and range of each place, the button that adds one, and how many are shown."""
         found: list[Any] = []
+        limit = scale_limit(bank)
         for i in range(MAX_MIX):
-            vector, scale = entries[i] if i < len(entries) else (None, 1.0)
+            vector, scale = entries[i] if i < len(entries) else (None, usual_scale(bank))
             row = gr.Row(visible=i < len(entries))
-            found += [row, gr.Dropdown(choices=picker(bank), value=vector), scale, range_html(bank, vector)]
+            slider = gr.Slider(-limit, limit, value=scale, step=scale_step(limit))
+            found += [row, gr.Dropdown(choices=picker(bank), value=vector), slider, range_html(bank, vector)]
         return (*found, gr.Button(visible=len(entries) < MAX_MIX), len(entries))
 
     def pick_preset(self, key: str, position: int, left: Any, right: Any) -> tuple[Any, ...]:
@@ -122,7 +136,8 @@ class SteerActions:
 
     def add(self, key: str, count: int, *places: Any) -> tuple[Any, ...]:
         """The mix with one more place, empty."""
-        return self.mix(self.context.banks.get(key), [*_entries(count, places), (None, 1.0)][:MAX_MIX])
+        bank = self.context.banks.get(key)
+        return self.mix(bank, [*_entries(count, places), (None, usual_scale(bank))][:MAX_MIX])
 
     def remove(self, place: int, key: str, count: int, *places: Any) -> tuple[Any, ...]:
         """The mix without this place."""
