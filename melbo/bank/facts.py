@@ -106,7 +106,7 @@ class BankFacts:
         """The largest size of a scale that the annotations name: best, preset, usable, of an example; 0 for none."""
         noted = [0.0]
         for note in self.annotations:
-            named = (note.scale, *(e.scale for e in (*note.more_presets, *note.examples)))
+            named = [note.scale, *(p.scale for p in note.more_presets), *(e.scale for e in note.examples)]
             noted += [abs(scale) for scale in named if scale is not None]
             noted += [abs(end) for pair in note.scale_ranges for end in pair]
         return max(noted)
