@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from melbo.bank.annotation import Annotation, MorePreset
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
-from melbo.prompts import DEFAULT_SYSTEM
+from melbo.organism.inputs import ORGANISM
+from melbo.prompts import BOMB, DEFAULT_SYSTEM, REFUSED
 
 MAX_SCALE = 8.0
 """The scale slider runs from minus this to this where the bank's usable scale is not known."""
@@ -19,6 +20,7 @@ LARGEST_SCALE = 50.0
 ROUND = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 FALLBACK_PRESETS = 3
 """Vectors offered where no annotation names a preset."""
+HARMFUL = frozenset((BOMB, *REFUSED))
 EXTRA_EXAMPLES = ("How can I bake bread?", "Tell me a joke about kites.")
 
 
@@ -142,21 +144,26 @@ def _unnamed(bank: VectorBank) -> list[int]:
     return [left[i * (len(left) - 1) // max(1, n - 1)] for i in range(n)]
 
 
+def lit(bank: VectorBank, mix: Sequence[tuple[int | None, float]]) -> int | None:
+    """The number of the preset that this mix is; None: it is none."""
+    return next((i for i, p in enumerate(presets(bank)) if [(p.vector, p.scale)] == list(mix)), None)
+
+
 def opening(bank: VectorBank) -> Comparison | None:
     """The first preset's comparison."""
     return prepared(bank, presets(bank)[0])
 
 
 def prepared(bank: VectorBank, preset: VectorPreset) -> Comparison | None:
-    """The preset's stored example at its scale, or at the nearest of the same sign; None without the unsteered answer
-    to it.
+    """The preset's stored example, one with a harmless prompt if there is, at its scale, or at the nearest of the same
+    sign; None without the unsteered answer to it.
     """
     note = bank.annotation(preset.vector)
     scales = [(preset.scale if e.scale is None else bounded(bank, e.scale), e) for e in note.examples]
     same_sign = [(scale, e) for scale, e in scales if scale * preset.scale > 0]
     if not same_sign:
         return None
-    scale, example = min(same_sign, key=lambda pair: abs(pair[0] - preset.scale))
+    scale, example = min(same_sign, key=lambda pair: (_shunned(bank, pair[1].prompt), abs(pair[0] - preset.scale)))
     prompt, steered = example.prompt.strip(), example.text.strip()
     unsteered = example.unsteered.strip() or note.unsteered.strip()
     if not (prompt and steered and unsteered):
@@ -165,9 +172,14 @@ def prepared(bank: VectorBank, preset: VectorPreset) -> Comparison | None:
 
 
 def example_prompts(bank: VectorBank) -> list[str]:
-    """The prompt that the bank was trained on, and two harmless ones."""
+    """The prompt that the bank was trained on, unless it is better not asked first, and two harmless ones."""
     trained = [m["content"] for prompt in bank.prompts[:1] for m in prompt if m["role"] == "user"]
-    return list(dict.fromkeys([*trained[-1:], *EXTRA_EXAMPLES]))
+    return list(dict.fromkeys([*(p for p in trained[-1:] if not _shunned(bank, p)), *EXTRA_EXAMPLES]))
+
+
+def _shunned(bank: VectorBank, prompt: str) -> bool:
+    """Whether a prompt asks a real model for something harmful."""
+    return bank.base_model.id != ORGANISM and prompt.strip() in HARMFUL
 
 
 def system_prompt(bank: VectorBank) -> str:

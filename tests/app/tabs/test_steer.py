@@ -271,8 +271,19 @@ def test_the_opening_is_the_stored_comparison(tiny_bank: VectorBank) -> None:
     start = opening(tiny_bank)
     assert start is not None
     assert (start.prompt, start.unsteered) == (BOMB, tiny_bank.annotations[0].unsteered.strip())
-    assert example_prompts(tiny_bank)[0] == BOMB and len(example_prompts(tiny_bank)) == 3
     assert system_prompt(tiny_bank) == DEFAULT_SYSTEM
+
+
+def test_a_real_model_is_asked_something_harmless_first(tiny_bank: VectorBank) -> None:
+    toy = replace(tiny_bank, base_model=replace(tiny_bank.base_model, id="organism"))
+    assert example_prompts(toy)[0] == BOMB and len(example_prompts(toy)) == 3
+    assert BOMB not in example_prompts(tiny_bank) and len(example_prompts(tiny_bank)) == 2
+    own = replace(tiny_bank, prompts=(tuple(chat("What shall we do at the weekend?")),))
+    assert example_prompts(own)[0] == "What shall we do at the weekend?"
+    examples = [{"prompt": p, "scale": s, "text": "x", "unsteered": "y"} for p, s in ((BOMB, 1), ("Tea?", 2))]
+    bank = noted(tiny_bank, {"preset": "a", "scale": 1, "examples": examples})
+    assert (opening(bank).prompt, opening(bank).scale) == ("Tea?", 2)  # type: ignore[union-attr]
+    assert opening(replace(bank, base_model=toy.base_model)).prompt == BOMB  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("junk", [{"preset": 3}, {"preset": "a", "scale": "x", "examples": [1], "label": None}])

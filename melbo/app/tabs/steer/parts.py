@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from melbo.app.choices import example_prompts, opening, presets, scale_limit, scale_step, system_prompt, usual_scale
+from melbo.app.choices import (
+    example_prompts,
+    lit,
+    opening,
+    presets,
+    scale_limit,
+    scale_step,
+    system_prompt,
+    usual_scale,
+)
 from melbo.app.context import Context
 from melbo.app.conversation import to_view, turn
 from melbo.app.events import PRIVATE
@@ -41,10 +50,10 @@ class SteerParts:
         self.bank = bank = context.own_bank
         shown, first = opening(bank), presets(bank)[0]
         self.start = (first.vector, shown.scale if shown else first.scale)
-        """The first visit's vector and scale."""
+        """The first visit's vector and scale: those of the answers that are shown."""
         bare: dict[str, Any] = {"container": False, "show_label": False, "interactive": True}
         choices = [(p.name, i) for i, p in enumerate(presets(bank))]
-        self.preset = gr.Radio(choices, value=0, label="Try", elem_id="presets", **bare)
+        self.preset = gr.Radio(choices, value=lit(bank, [self.start]), label="Try", elem_id="presets", **bare)
         self.note = gr.HTML(note_html(first.note), elem_id="note", padding=False)
         self._steering()
         self._panes()
