@@ -227,6 +227,8 @@ def test_html_is_escaped_and_ranges_are_named(tiny_bank: VectorBank) -> None:
     assert "<img" not in shown and "1.0% unsteered, 90.0% steered" in shown and 'class="less"' in shown
     bank = noted(tiny_bank, {"scale_ranges": [[-2, -0.5], [1, 1]]})
     assert "usable: -2 to -0.5, 1<" in range_html(bank, 0)
+    known = replace(bank, details={"usable_scale": {"largest": 0.5}})
+    assert "hold up to 0.5<" in range_html(known, 1) and "-2 to -0.5, 1<" in range_html(known, 0)
     assert "not measured" in range_html(bank, 1) and range_html(bank, None) == ""
 
 

@@ -41,7 +41,9 @@ def range_html(bank: VectorBank, vector: int | None) -> str:
     ranges, limit = usable(bank, vector), scale_limit(bank)
     ends = [(50 * (lo / limit + 1), 50 * (hi / limit + 1)) for lo, hi in ranges]  # percent
     marks = [(left, max(NARROWEST, right - left)) for left, right in ends]
-    return render("steer/range", marks=marks, words=ranges_text(ranges))
+    largest = bank.usable_scale.largest
+    unmarked = "usable scales not measured" if largest is None else f"this bank's answers hold up to {largest:g}"
+    return render("steer/range", marks=marks, words=ranges_text(ranges), unmarked=unmarked)
 
 
 def tokens_html(changes: Sequence[TokenChange]) -> str:
