@@ -82,7 +82,10 @@ def _smollm2(base: BaseModel, environ: Mapping[str, str]) -> LoadedModel:
             _work_offline(environ)
             return load_model(SMOLLM2.alias, revision=revision)
     if SMOLLM2.path is not None:
-        return load_model(SMOLLM2.alias)
+        loaded = load_model(SMOLLM2.alias)
+        if str(loaded.revision).startswith("sha256:"):  # of the package
+            _work_offline(environ)
+        return loaded
     if packaged.on_hub(SMOLLM2.hub_id):
         return load_model(SMOLLM2.alias, revision=commit)
     raise ModelError(

@@ -68,6 +68,14 @@ def test_the_real_model_is_the_default(
     assert offline() == bool(cached)  # so that a slow or absent Hub is not waited for
 
 
+def test_weights_of_the_package_need_no_hub(
+    vectors: Path, asked: list[Any], tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PackagedModel, "path", property(lambda _: Path("a.gguf")))
+    monkeypatch.setattr(module, "load_model", lambda *_, **__: replace(tiny, revision="sha256:00"))
+    assert start(vectors, {}).note == "" and offline()
+
+
 def test_without_model_or_bank_the_embedded_model_is_shown_and_why_is_said(vectors: Path, asked: list[Any]) -> None:
     found = start(vectors, {})
     assert asked == [("organism", None)] and found.bank.base_model.id == "organism" and offline()
