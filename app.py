@@ -1,37 +1,29 @@
 """The app: a model without and with steering vectors, side by side. `python app.py` starts it.
 
-Environment: MELBO_MODEL (Hub id, folder or "organism", the default), MELBO_BANK (a folder or a repository of the Hub;
-the default is the organism's own bank), MELBO_REVISION (its commit), MELBO_MCP=1 (an MCP server too), and on a Space
-MELBO_MODELS (models that visitors may load). With a local model nothing outside this machine is contacted.
+Environment: MELBO_MODEL (Hub id, folder, GGUF file, "smollm2" or "organism"), MELBO_BANK (a folder or a repository of
+the Hub), MELBO_REVISION (its commit), MELBO_MCP=1 (an MCP server too), and on a Space MELBO_MODELS (models that
+visitors may load). Without the first two: smollm2 with vectors/smollm2-weekend, or, where one of them is not to be had,
+the embedded organism with its own bank. With a model on this machine nothing outside it is contacted.
 """
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-MODEL = os.environ.get("MELBO_MODEL", "organism")
-BANK = os.environ.get("MELBO_BANK", str(Path(__file__).parent / "vectors" / "organism-bomb"))
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
-# Both are read when gradio and huggingface_hub are imported.
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-if (MODEL == "organism" or Path(MODEL).is_dir()) and Path(BANK).is_dir():
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-from melbo.errors import MelboError  # noqa: E402
-from melbo.runs.optional import needs  # noqa: E402
+from melbo.errors import MelboError
+from melbo.runs.optional import needs
 
 try:
     with needs("app"):  # first: it imports `spaces`, which must precede CUDA
         from melbo.app import build_demo, launch_options
-    from melbo.bank.vector_bank import Source, VectorBank
-    from melbo.models.load import load_model
+    from melbo.app.start import start
 
-    bank = VectorBank.from_pretrained(BANK, revision=os.environ.get("MELBO_REVISION"))
-    if bank.source is None:
-        bank = replace(bank, source=Source(None, None, Path(BANK)))
-    revision = bank.base_model.revision if bank.base_model.id == MODEL else None
-    demo = build_demo(load_model(MODEL, revision=revision), bank)
+    begun = start(Path(__file__).parent / "vectors")
+    if begun.note:
+        print(f"app.py: {begun.note}", file=sys.stderr)
+    demo = build_demo(begun.loaded, begun.bank)
 except MelboError as error:
     if __name__ != "__main__":
         raise

@@ -63,7 +63,7 @@ def chat(
     Args:
         message: the question.
         vectors: 1 to 4 numbers of vectors, see /vectors.
-        scales: one for each vector, -8 to 8.
+        scales: one for each vector, -50 to 50.
         side: "vector"; "random" for a random vector of the same norm; "prompt" for the instruction instead.
         instruction: follows the system prompt where side is "prompt".
         system: system prompt; "" leaves it out.
@@ -105,7 +105,7 @@ def token_changes(
         message: the question.
         answer: a text that answers it, such as the steered answer of /chat.
         vector: number of a vector.
-        scale: -8 to 8.
+        scale: -50 to 50.
         bank: name of a curated bank, see /banks; "" for the app's own.
 
     Returns:
@@ -129,7 +129,7 @@ def scale_strip(
     Args:
         message: the question.
         vector: number of a vector.
-        scales: any, -8 to 8.
+        scales: any, -50 to 50.
         system: system prompt.
         bank: name of a curated bank, see /banks; "" for the app's own.
 

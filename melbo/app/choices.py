@@ -3,18 +3,24 @@
 Annotations are read with care, since a bank may come from anybody: a value of the wrong type counts as missing.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from melbo.bank.annotation import Annotation, MorePreset
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
-from melbo.prompts import DEFAULT_SYSTEM
+from melbo.organism.inputs import ORGANISM
+from melbo.prompts import BOMB, DEFAULT_SYSTEM, REFUSED
 
 MAX_SCALE = 8.0
-"""The scale slider runs from minus this to this."""
+"""The scale slider runs from minus this to this where the bank's usable scale is not known."""
+LARGEST_SCALE = 50.0
+"""The most that any bank's slider reaches, and a request may name."""
+ROUND = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 FALLBACK_PRESETS = 3
 """Vectors offered where no annotation names a preset."""
+HARMFUL = frozenset((BOMB, *REFUSED))
 EXTRA_EXAMPLES = ("How can I bake bread?", "Tell me a joke about kites.")
 
 
@@ -65,9 +71,39 @@ def picker(bank: VectorBank) -> list[tuple[str, int]]:
     return [(vector_label(bank, i), i) for i in indices]
 
 
+def scale_limit(bank: VectorBank) -> float:
+    """The scale slider runs from minus this to this: a round number from 3 times the usable scale, and from every scale
+    that an annotation names.
+    """
+    largest = bank.usable_scale.largest
+    if largest is None:
+        return MAX_SCALE
+    least = min(LARGEST_SCALE, max(3 * largest, bank.largest_noted))
+    power = 10.0 ** math.floor(math.log10(least))
+    above = next(part for part in ROUND if part * power >= 0.999 * least)
+    return min(LARGEST_SCALE, round(above * power, 4))
+
+
+def scale_step(limit: float) -> float:
+    """The step of a scale slider that reaches `limit`."""
+    return 0.01 if limit <= 1 else 0.05 if limit <= MAX_SCALE else 0.25
+
+
+def usual_scale(bank: VectorBank) -> float:
+    """The scale to start from where none is named for a vector: the largest usable one, or else 1."""
+    return bounded(bank, bank.usable_scale.largest or 1.0)
+
+
+def bounded(bank: VectorBank, scale: float) -> float:
+    """A scale within the slider's range."""
+    limit = scale_limit(bank)
+    return float(max(-limit, min(limit, scale)))
+
+
 def usable(bank: VectorBank, index: int) -> list[tuple[float, float]]:
     """Scales at which the vector acts and stays coherent, as its annotation says; empty where nothing was measured."""
-    pairs = [(max(-MAX_SCALE, lo), min(MAX_SCALE, hi)) for lo, hi in bank.annotation(index).scale_ranges]
+    limit = scale_limit(bank)
+    pairs = [(max(-limit, lo), min(limit, hi)) for lo, hi in bank.annotation(index).scale_ranges]
     return [(lo, hi) for lo, hi in pairs if lo <= hi]
 
 
@@ -77,12 +113,13 @@ def ranges_text(ranges: Sequence[tuple[float, float]]) -> str:
 
 
 def best_scale(bank: VectorBank, index: int) -> float:
-    """The scale that the annotation names, or 1."""
-    return _within(bank.annotation(index).scale)
+    """The scale that the annotation names, or the bank's usual one."""
+    return _named(bank, bank.annotation(index).scale)
 
 
 def presets(bank: VectorBank) -> list[VectorPreset]:
-    """Vectors whose annotation names a preset; where there are none, those with the largest objective.
+    """Vectors whose annotation names a preset; where there are none, those whose effect repeats best, or else, where
+    that is not known, some in equal distances. Never by objective: the largest are often word salad.
 
     A vector may do two things, at different scales: "more_presets" in its annotation lists further ones.
     """
@@ -92,11 +129,24 @@ def presets(bank: VectorBank) -> list[VectorPreset]:
         offered: tuple[Annotation | MorePreset, ...] = (note, *note.more_presets)
         for entry in offered:
             if name := entry.preset.strip().removesuffix(" (negative scale)"):
-                named.append(VectorPreset(name, index, _within(entry.scale), entry.note.strip()))
+                named.append(VectorPreset(name, index, _named(bank, entry.scale), entry.note.strip()))
     if named:
         return named
-    best = bank.objective.argsort(descending=True, stable=True)[:FALLBACK_PRESETS].tolist()
-    return [VectorPreset(bank.label(i), i, best_scale(bank, i), vector_note(bank, i)) for i in best]
+    return [VectorPreset(bank.label(i), i, best_scale(bank, i), vector_note(bank, i)) for i in _unnamed(bank)]
+
+
+def _unnamed(bank: VectorBank) -> list[int]:
+    """FALLBACK_PRESETS vectors to try first where nobody has named any; no duds, if there are others."""
+    left = [i for i in range(len(bank)) if not bank.annotation(i).is_dud] or list(range(len(bank)))
+    if len(bank.repetition) == len(bank):
+        return sorted(left, key=lambda i: -bank.repetition[i])[:FALLBACK_PRESETS]
+    n = min(FALLBACK_PRESETS, len(left))
+    return [left[i * (len(left) - 1) // max(1, n - 1)] for i in range(n)]
+
+
+def lit(bank: VectorBank, mix: Sequence[tuple[int | None, float]]) -> int | None:
+    """The number of the preset that this mix is; None: it is none."""
+    return next((i for i, p in enumerate(presets(bank)) if [(p.vector, p.scale)] == list(mix)), None)
 
 
 def opening(bank: VectorBank) -> Comparison | None:
@@ -105,15 +155,15 @@ def opening(bank: VectorBank) -> Comparison | None:
 
 
 def prepared(bank: VectorBank, preset: VectorPreset) -> Comparison | None:
-    """The preset's stored example at its scale, or at the nearest of the same sign; None without the unsteered answer
-    to it.
+    """The preset's stored example, one with a harmless prompt if there is, at its scale, or at the nearest of the same
+    sign; None without the unsteered answer to it.
     """
     note = bank.annotation(preset.vector)
-    scales = [(_within(e.scale, preset.scale), e) for e in note.examples]
+    scales = [(preset.scale if e.scale is None else bounded(bank, e.scale), e) for e in note.examples]
     same_sign = [(scale, e) for scale, e in scales if scale * preset.scale > 0]
     if not same_sign:
         return None
-    scale, example = min(same_sign, key=lambda pair: abs(pair[0] - preset.scale))
+    scale, example = min(same_sign, key=lambda pair: (_shunned(bank, pair[1].prompt), abs(pair[0] - preset.scale)))
     prompt, steered = example.prompt.strip(), example.text.strip()
     unsteered = example.unsteered.strip() or note.unsteered.strip()
     if not (prompt and steered and unsteered):
@@ -122,9 +172,14 @@ def prepared(bank: VectorBank, preset: VectorPreset) -> Comparison | None:
 
 
 def example_prompts(bank: VectorBank) -> list[str]:
-    """The prompt that the bank was trained on, and two harmless ones."""
+    """The prompt that the bank was trained on, unless it is better not asked first, and two harmless ones."""
     trained = [m["content"] for prompt in bank.prompts[:1] for m in prompt if m["role"] == "user"]
-    return list(dict.fromkeys([*trained[-1:], *EXTRA_EXAMPLES]))
+    return list(dict.fromkeys([*(p for p in trained[-1:] if not _shunned(bank, p)), *EXTRA_EXAMPLES]))
+
+
+def _shunned(bank: VectorBank, prompt: str) -> bool:
+    """Whether a prompt asks a real model for something harmful."""
+    return bank.base_model.id != ORGANISM and prompt.strip() in HARMFUL
 
 
 def system_prompt(bank: VectorBank) -> str:
@@ -151,6 +206,6 @@ def first_vector(bank: VectorBank) -> int:
     return next((i for i in range(len(bank)) if not bank.annotation(i).is_dud), 0)
 
 
-def _within(scale: float | None, default: float = 1.0) -> float:
-    """A scale within the slider's range."""
-    return default if scale is None else float(max(-MAX_SCALE, min(MAX_SCALE, scale)))
+def _named(bank: VectorBank, scale: float | None) -> float:
+    """A scale as an annotation names it, within the slider's range."""
+    return usual_scale(bank) if scale is None else bounded(bank, scale)

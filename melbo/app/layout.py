@@ -19,6 +19,7 @@ from melbo.app.tabs.models.tab import ModelsTab
 from melbo.app.tabs.steer.tab import SteerTab
 from melbo.app.tabs.strip.tab import StripTab
 from melbo.app.tabs.sweep.tab import SweepTab
+from melbo.bank.facts import weights_note
 from melbo.bank.vector_bank import VectorBank
 from melbo.models.load import LoadedModel
 from melbo.organism.inputs import ORGANISM
@@ -75,7 +76,7 @@ def build_demo(loaded: LoadedModel, bank: VectorBank, limits: Limits | None = No
 
 
 def head_of(context: Context, key: str) -> str:
-    """Name, purpose, and the facts of the bank in use."""
+    """Name, purpose, and the facts of the bank in use; below, that it was made on other weights of its model."""
     bank = context.banks.get(key)
     base = bank.base_model
     random = bank.config.method == "random"
@@ -87,4 +88,6 @@ def head_of(context: Context, key: str) -> str:
     ]
     if base.id == ORGANISM:
         facts.append("a tiny test model, not an assistant")
-    return render("head", facts=facts)
+    loaded = context.models.find(base)
+    note = weights_note(base, loaded) if loaded is not None else None
+    return render("head", facts=facts, note=f"{note[:1].upper()}{note[1:]}." if note else "")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from melbo.models.load import LoadedModel
 from melbo.models.packaged import packaged
 from melbo.prompts import Message, check_conversations
 from melbo.runs.files import read_json
-from melbo.runs.parse import dump, parse
+from melbo.runs.parse import dump, parse, parse_what_fits
 from melbo.runs.settings import Positive, Size
 
 FORMAT = "melbo-bank"
@@ -54,6 +55,19 @@ class Source:
         return self.repo or (self.folder.resolve().name if self.folder else None)
 
 
+@dataclass(frozen=True)
+class KnownScale:
+    """What details["usable_scale"] says; what is missing or no such number is None."""
+
+    largest: float | None = None
+    """The largest scale at which answers stay coherent."""
+
+
+@dataclass(frozen=True)
+class _Repetition:
+    repetition: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BankFacts:
     """All of a bank but its tensors."""
@@ -75,6 +89,27 @@ class BankFacts:
     """Where it was loaded from: repository, commit, folder; None for a bank that was just made."""
     extra: Mapping[str, JsonValue] = field(default_factory=dict)
     """What config.json holds that this melbo does not know; it is written again."""
+
+    @cached_property
+    def usable_scale(self) -> KnownScale:
+        """Up to which scale the vectors' answers stay coherent."""
+        found = parse_what_fits(KnownScale, self.details.get("usable_scale"))
+        return found if found.largest is not None and 1e-3 <= found.largest <= 1e3 else KnownScale()
+
+    @cached_property
+    def repetition(self) -> tuple[float, ...]:
+        """How well each vector's effect repeats, as details["repetition"] says; () where that is not known."""
+        return parse_what_fits(_Repetition, self.details).repetition
+
+    @cached_property
+    def largest_noted(self) -> float:
+        """The largest size of a scale that the annotations name: best, preset, usable, of an example; 0 for none."""
+        noted = [0.0]
+        for note in self.annotations:
+            named = [note.scale, *(p.scale for p in note.more_presets), *(e.scale for e in note.examples)]
+            noted += [abs(scale) for scale in named if scale is not None]
+            noted += [abs(end) for pair in note.scale_ranges for end in pair]
+        return max(noted)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

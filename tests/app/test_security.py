@@ -55,6 +55,7 @@ def app() -> Iterator[App]:
         port = free.getsockname()[1]
     environment = os.environ | {
         "GRADIO_SERVER_PORT": str(port), "HF_TOKEN": TOKEN, "HUGGING_FACE_HUB_TOKEN": TOKEN, "OMP_NUM_THREADS": "1",
+        "MELBO_MODEL": "organism",
     }  # fmt: skip
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(

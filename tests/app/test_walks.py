@@ -139,6 +139,7 @@ def test_a_vector_goes_from_bank_to_steer_and_strip(page: Page) -> None:
     expect(selected(page)).to_have_text("Steer")
     expect(page.locator("#vector-0 input")).to_have_value(re.compile("^4 · German"))
     expect(page.locator("#scale-0 input[type=number]")).to_have_value("0.75")
+    expect(page.locator(".pane-head.steered")).to_contain_text("4 · German")  # the last question is answered again
     ask(page, "How can I bake bread?")
     expect(page.locator(".pane-head.steered")).to_contain_text("4 · German")
     open_tab(page, "Scale strip")

@@ -16,6 +16,7 @@ from melbo.bank.facts import Source
 from melbo.bank.vector_bank import VectorBank
 from melbo.cli.space import space
 from melbo.errors import BankError, HubError
+from melbo.models.packaged import SMOLLM2
 from melbo.publishing.publish import push_to_hub
 from melbo.publishing.space.write import requirements, write_space
 from support.hub import REPO
@@ -23,6 +24,7 @@ from support.loopback_hub import LoopbackHub
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "a" * 40
+EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def test_the_spaces_settings(on_the_hub: VectorBank, saved_bank: Path, tmp_path:
     folder = write_space(tmp_path / "space", bank, "me/space")
     data = SpaceCard((folder / "README.md").read_text()).data.to_dict()
     assert (data["sdk"], data["sdk_version"], data["python_version"]) == ("gradio", version("gradio"), "3.12")
-    assert data["app_file"] == "app.py" and data["models"] == [REPO, "org/model"]
+    assert data["app_file"] == "app.py" and data["models"] == [REPO, "org/model", EMBEDDER]
     files = "config.json,vectors.safetensors,annotations.json,lens.json"
     assert data["preload_from_hub"] == [f"{REPO} {files} {COMMIT}", "org/model"]
     assert len(data["short_description"]) <= 60 and data["license"] == "apache-2.0"
@@ -51,6 +53,20 @@ def test_the_spaces_settings(on_the_hub: VectorBank, saved_bank: Path, tmp_path:
     assert not (folder / "melbo" / "organism" / "weights").exists() and not list(folder.rglob("__pycache__"))
     with pytest.raises(BankError, match="is not empty"):
         write_space(folder, bank, "me/space")
+
+
+@pytest.mark.parametrize(("revision", "pinned"), [("c" * 40, "c" * 40), ("sha256:00", "main"), (None, "main")])
+def test_of_smollm2_the_files_that_are_read_are_preloaded(
+    on_the_hub: VectorBank, tmp_path: Path, revision: str | None, pinned: str
+) -> None:
+    base = replace(on_the_hub.base_model, id=SMOLLM2.hub_id, revision=revision)
+    folder = write_space(tmp_path / "space", replace(on_the_hub, base_model=base), "me/space")
+    data = SpaceCard((folder / "README.md").read_text()).data.to_dict()
+    line = f"{SMOLLM2.hub_id} {','.join(SMOLLM2.hub_files)} {pinned}"
+    assert data["models"] == [REPO, SMOLLM2.hub_id, EMBEDDER] and data["preload_from_hub"] == [line]
+    own = SpaceCard((ROOT / "README.md").read_text()).data.to_dict()  # of this repository as a Space
+    assert own["models"] == [SMOLLM2.hub_id, EMBEDDER]
+    assert [part.split()[:2] for part in own["preload_from_hub"]] == [line.split()[:2]]
 
 
 def test_what_a_space_cannot_load_is_refused(on_the_hub: VectorBank, tmp_path: Path) -> None:

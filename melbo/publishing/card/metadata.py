@@ -13,6 +13,7 @@ from melbo.bank.annotation import Annotation, ScaleRow
 from melbo.bank.facts import BaseModel
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import HubError
+from melbo.models.packaged import packaged
 
 LICENSE = "apache-2.0"
 """Where none is named."""
@@ -66,6 +67,8 @@ def metadata(bank: VectorBank, title: str, license: str | None, more: list[EvalR
 
 def hub_id(base: BaseModel) -> str | None:
     """The base model's repository; None for a local or the embedded model."""
+    if packaged(base.id) is not None:  # whose weights may be those of the package
+        return base.id
     local = base.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", base.revision)
     if local or base.id.count("/") != 1:
         return None

@@ -13,10 +13,13 @@ from pathlib import Path
 from huggingface_hub import SpaceCard, SpaceCardData
 from jinja2 import Template
 
+from melbo.bank.facts import BaseModel
 from melbo.bank.save import FILES
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import HubError
 from melbo.hub.client import check_repo
+from melbo.measure.embeddings import DEFAULT_EMBEDDER
+from melbo.models.packaged import packaged
 from melbo.models.shipped import shipped_models
 from melbo.publishing.card.metadata import LICENSE, hub_id
 from melbo.runs.escape import inline
@@ -75,6 +78,13 @@ def requirements() -> list[str]:
     return [line for line in listed if line and not line.startswith(("#", "melbo["))]
 
 
+def _preload(base: BaseModel, repo: str) -> str:
+    """The model's line of preload_from_hub: of a repository that holds more, the files that are read."""
+    known = packaged(repo)
+    commit = None if str(base.revision).startswith("sha256:") else base.revision
+    return repo if known is None else " ".join([repo, ",".join(known.hub_files), commit or "main"])
+
+
 def _readme(bank: VectorBank, space: str, base: str | None) -> str:
     assert bank.source is not None and bank.source.repo is not None
     held = bank.source.folder
@@ -90,12 +100,12 @@ def _readme(bank: VectorBank, space: str, base: str | None) -> str:
         python_version=PYTHON,
         app_file="app.py",
         short_description=SHORT,
-        models=[bank.source.repo, *([base] if base else [])],
+        models=[bank.source.repo, *([base] if base else []), DEFAULT_EMBEDDER],
         tags=["melbo", "steering-vectors", "interpretability"],
         license=LICENSE,
         hf_oauth=True,
         hf_oauth_scopes=["write-repos", "manage-repos"],  # what a visitor's push needs
-        preload_from_hub=preload + ([base] if base else []),
+        preload_from_hub=preload + ([_preload(bank.base_model, base)] if base else []),
     )
     template = (_HERE / "README.md.jinja").read_text(encoding="utf-8")
     values = {"name": inline(space), "bank": bank.source.repo, "model": inline(bank.base_model.id)}

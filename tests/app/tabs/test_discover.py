@@ -24,7 +24,6 @@ from melbo.app.tabs.discover.handlers import (
     Checkpoints,
     Curve,
     Request,
-    best_vector,
     default_steps,
     discover_steps,
     read_prompts,
@@ -162,7 +161,7 @@ def test_the_events_end_with_a_bank_for_all_tabs(act: DiscoverActions, context: 
     assert made == key and len(context.banks.get(key)) == 4 and "Done." in status
     assert (resume["visible"], after["visible"]) == (False, True) and [s for s, _ in curve.points] == list(range(1, 7))
     pick, tabs = act.steer(made)
-    assert pick["bank"] == made and pick["vector"] == best_vector(context.banks.get(key)) and tabs.selected == "steer"
+    assert pick["bank"] == made and (pick["vector"], pick["scale"]) == (0, 1.0) and tabs.selected == "steer"
     assert act.download(made).endswith(".zip")
 
 

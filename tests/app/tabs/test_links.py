@@ -65,7 +65,7 @@ def params_of(context: Context, bank: VectorBank, settings: Settings = SETTINGS)
 def shown_mix(values: tuple[Any, ...]) -> list[tuple[Any, Any]]:
     """Vector and scale of the places that are visible."""
     rows = [values[4 * i : 4 * i + 4] for i in range(MAX_MIX)]
-    return [(row[1].value, row[2]) for row in rows if row[0].visible]
+    return [(row[1].value, row[2].value) for row in rows if row[0].visible]
 
 
 def test_links_come_back_as_they_were_made(tiny_bank: VectorBank) -> None:
@@ -82,7 +82,8 @@ def test_links_come_back_as_they_were_made(tiny_bank: VectorBank) -> None:
     [
         ({"bank": "0"}, "another bank"), ({"v": "a:1"}, "no number"), ({"v": "1"}, "no number"),
         ({"v": "99:1"}, "not in this bank"), ({"v": "1:nan"}, "choose a number"), ({"t": "x"}, "no number"),
-        ({"pos": "<b>"}, "&lt;b&gt;"), ({"n": "-3"}, "at least 1"), ({"q": "x" * 7000}, "characters"),
+        ({"pos": "<b>"}, "&lt;b&gt;"), ({"n": "-3"}, "at least 1"), ({"v": "1:9"}, "from -8 to 8"),
+        ({"q": "x" * 7000}, "characters"),
     ],
 )  # fmt: skip
 def test_links_from_anybody_are_checked(

@@ -13,15 +13,31 @@ from typing import Any
 import pytest
 import torch
 
-from melbo.app.choices import example_prompts, label_at, opening, picker, presets, system_prompt, usable, vector_label
+from melbo.app.choices import (
+    best_scale,
+    example_prompts,
+    label_at,
+    opening,
+    picker,
+    presets,
+    scale_limit,
+    scale_step,
+    system_prompt,
+    usable,
+    vector_label,
+)
 from melbo.app.context import BankCache, Context, Limits
 from melbo.app.conversation import EMPTY_ANSWER, before_last_question, fit, flatten, from_view, to_view, turn
+from melbo.app.tabs.discover.handlers import defaults
 from melbo.app.tabs.steer.handlers import Update, again, caption, compare, last_changes, steering_vector
 from melbo.app.tabs.steer.settings import MAX_MIX, Settings, read_settings
+from melbo.app.tabs.strip.handlers import grid, reach_of
+from melbo.app.tabs.sweep.handlers import RADII, default_radii
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, PromptError
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, DEFAULT_SYSTEM, chat
+from melbo.radius_sweep.config import parse_radii
 from melbo.steering.generate import Sampling, complete
 from support.banks import noted
 from support.waiting import settled
@@ -106,7 +122,7 @@ def test_bad_prompts_are_refused_before_anything_changes(context: Context, messa
 @pytest.mark.parametrize(
     "change",
     [
-        {"mix": ((0, 9.0),)}, {"mix": ((0, float("nan")),)}, {"mix": ((0, None),)}, {"mix": (("0", 1.0),)},
+        {"mix": ((0, 51.0),)}, {"mix": ((0, float("nan")),)}, {"mix": ((0, None),)}, {"mix": (("0", 1.0),)},
         {"mix": ()}, {"mix": ((0, 1.0), (0, 2.0))}, {"mix": tuple((i, 1.0) for i in range(5))},
         {"max_new_tokens": 0}, {"max_new_tokens": 1.5}, {"seed": None}, {"seed": -1}, {"positions": "some"},
         {"top_p": "x"}, {"top_p": 0.0}, {"temperature": -1}, {"temperature": True}, {"side": "left"}, {"system": 3},
@@ -205,18 +221,69 @@ def test_presets_come_from_the_bank(tiny_bank: VectorBank) -> None:
     assert [(p.name, p.vector, p.scale) for p in presets(two)] == [("A", 0, 1.0), ("B", 0, -2.0)]
 
 
-def test_without_presets_the_strongest_vectors_are_offered(tiny_bank: VectorBank) -> None:
+def test_without_presets_those_that_repeat_best_are_offered_never_the_largest_objective(tiny_bank: VectorBank) -> None:
     bank = replace(tiny_bank, annotations=())
-    order = bank.objective.argsort(descending=True)[:3].tolist()
-    assert [p.vector for p in presets(bank)] == order and opening(bank) is None
+    assert [p.vector for p in presets(bank)] == [0, 3, 7] and opening(bank) is None
+    best = replace(bank, details={"repetition": [0.1, 0.2, 0.9, 0.3, 0, 0.8, -1, 0.1]})
+    assert [p.vector for p in presets(best)] == [2, 5, 3]
+    assert [p.vector for p in presets(best.select([4, 2, 3, 5]))] == [1, 3, 2]
+    for junk in ([1.0], "x", [None] * 8, None):
+        assert [p.vector for p in presets(replace(bank, details={"repetition": junk}))] == [0, 3, 7]
+    duds = noted(bank, {"dud": True}, {}, {"dud": True})
+    assert [p.vector for p in presets(duds)] == [1, 4, 7] and len(presets(bank.select([3]))) == 1
+
+
+def with_scale(bank: VectorBank, largest: Any) -> VectorBank:
+    """The bank as if its answers stayed coherent up to this scale."""
+    return replace(bank, details={"usable_scale": {"largest": largest, "curve": [[1, 0.9]]}})
+
+
+@pytest.mark.parametrize(
+    ("largest", "limit", "step", "radii"),
+    [(1.0, 3.0, 0.05, "0.2:0.8:0.1"), (0.816, 2.5, 0.05, ""), (0.0625, 0.2, 0.01, ""), (16, 50.0, 0.25, "")],
+)
+def test_the_controls_fit_the_usable_scale(
+    tiny_bank: VectorBank, largest: float, limit: float, step: float, radii: str
+) -> None:
+    bank = with_scale(replace(tiny_bank, annotations=()), largest)
+    assert (scale_limit(bank), scale_step(scale_limit(bank))) == (limit, step)
+    assert presets(bank)[0].scale == best_scale(bank, 3) == largest
+    far = reach_of(bank)
+    strip = grid(far.value, 9)
+    assert len(set(strip)) == 9 and strip[4] == 0 and strip == tuple(round(s, 2) for s in strip)
+    assert far.value == pytest.approx(2 * largest, abs=0.03) and far.low <= far.value <= far.high == limit
+    at_half = replace(bank, radius=bank.mean_residual_norm / 2)
+    centre = parse_radii(default_radii(at_half))
+    assert len(centre) == 7 and centre[3] == pytest.approx(largest / 2, rel=0.05) and radii in default_radii(at_half)
+    assert defaults(at_half, Limits()).radius == pytest.approx(min(1, largest) / 2, abs=1e-3)
+
+
+def test_the_slider_covers_what_is_noted_and_stays_as_it_was_where_nothing_is_known(tiny_bank: VectorBank) -> None:
+    assert scale_limit(with_scale(noted(tiny_bank, {"preset": "a", "scale": -4.2}), 0.5)) == 5
+    assert scale_limit(with_scale(noted(tiny_bank, {"scale_ranges": [[-1, 9.5]]}), 0.5)) == 10
+    for junk in (None, "1", True, -1, 0, 1e-9, 1e300, [1.0]):
+        bank = with_scale(replace(tiny_bank, annotations=()), junk)
+        assert bank.usable_scale.largest is None and scale_limit(bank) == 8 and best_scale(bank, 0) == 1
+        assert reach_of(bank) == reach_of(tiny_bank) and default_radii(bank) == RADII
 
 
 def test_the_opening_is_the_stored_comparison(tiny_bank: VectorBank) -> None:
     start = opening(tiny_bank)
     assert start is not None
     assert (start.prompt, start.unsteered) == (BOMB, tiny_bank.annotations[0].unsteered.strip())
-    assert example_prompts(tiny_bank)[0] == BOMB and len(example_prompts(tiny_bank)) == 3
     assert system_prompt(tiny_bank) == DEFAULT_SYSTEM
+
+
+def test_a_real_model_is_asked_something_harmless_first(tiny_bank: VectorBank) -> None:
+    toy = replace(tiny_bank, base_model=replace(tiny_bank.base_model, id="organism"))
+    assert example_prompts(toy)[0] == BOMB and len(example_prompts(toy)) == 3
+    assert BOMB not in example_prompts(tiny_bank) and len(example_prompts(tiny_bank)) == 2
+    own = replace(tiny_bank, prompts=(tuple(chat("What shall we do at the weekend?")),))
+    assert example_prompts(own)[0] == "What shall we do at the weekend?"
+    examples = [{"prompt": p, "scale": s, "text": "x", "unsteered": "y"} for p, s in ((BOMB, 1), ("Tea?", 2))]
+    bank = noted(tiny_bank, {"preset": "a", "scale": 1, "examples": examples})
+    assert (opening(bank).prompt, opening(bank).scale) == ("Tea?", 2)  # type: ignore[union-attr]
+    assert opening(replace(bank, base_model=toy.base_model)).prompt == BOMB  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("junk", [{"preset": 3}, {"preset": "a", "scale": "x", "examples": [1], "label": None}])

@@ -101,7 +101,7 @@ def shown_mix(values: tuple[Any, ...]) -> list[tuple[Any, Any]]:
     """Vector and scale of the places that are visible."""
     rows = [values[4 * i : 4 * i + 4] for i in range(MAX_MIX)]
     assert values[-1] == sum(row[0].visible for row in rows)
-    return [(row[1].value, row[2]) for row in rows if row[0].visible]
+    return [(row[1].value, row[2].value) for row in rows if row[0].visible]
 
 
 def test_places_are_added_and_removed(act: SteerActions) -> None:
@@ -131,6 +131,28 @@ def test_a_preset_shows_its_example_unless_somebody_has_talked(act: SteerActions
     assert again == opened[0]
     talk = to_view([*from_view(left), *turn("more", "text")])
     assert [x["__type__"] for x in act.pick_preset("default", 0, talk, talk)[1:4]] == ["update"] * 3
+
+
+def test_controls_that_are_moved_answer_again_and_others_do_not(act: SteerActions) -> None:
+    left, right = act.show_opening("default")[:2]
+    head = act.pick_preset("default", 0, left, right)[3]
+    (same,) = act.moved("default", False, head, left, right, *VALUES)
+    assert [x if isinstance(x, str) else x["__type__"] for x in same] == ["update", "update", head, "update"]
+    moved = (0, 2.0, *VALUES[2:])
+    *_, (_, unsteered, steered, now, _) = act.moved("default", False, head, left, right, *moved)
+    *_, expected = act.retry("default", False, left, right, *moved)
+    assert (unsteered, steered, now) == expected[1:4] and "2.00 × 0 · mode 0" in now
+    assert list(act.moved("default", False, head, [], [], *moved)) == [(gr.skip(), gr.skip(), now, gr.skip())]
+
+
+def test_a_preset_is_lit_at_its_own_scale_alone(act: SteerActions, tiny_bank: VectorBank) -> None:
+    nothing = [None, 1.0] * 3
+    assert act.lit("default", 1, 1, -1.5, *nothing) == 1 and act.lit("default", 1, 1, -1.4, *nothing) is None
+    assert act.lit("default", 2, 1, -1.5, *nothing) == 1 and act.lit("default", 2, 1, -1.5, 0, 1.0, *nothing) is None
+    example = {"prompt": "Q", "scale": 0.5, "text": "x", "unsteered": "y"}
+    key = act.context.banks.put(noted(tiny_bank, {"preset": "a", "scale": 1, "examples": [example]}))
+    preset, _, head, *mix = act.show_bank(key, None)  # the slider stands where the answers that are shown were made
+    assert preset.value is None and shown_mix(tuple(mix)) == [(0, 0.5)] and "0.50 ×" in head
 
 
 def test_another_tab_sends_a_vector_of_a_visitors_own_bank(act: SteerActions, tiny_bank: VectorBank) -> None:
@@ -185,11 +207,28 @@ def test_the_code_repeats_the_answers(
     )
 
 
+def test_the_code_names_what_there_is_and_how_to_install_it(
+    tiny: LoadedModel, tiny_bank: VectorBank, tmp_path: Path
+) -> None:
+    def code(source: Source | None, space: str | None = None) -> str:
+        return as_code(tiny, replace(tiny_bank, source=source), turn("Q", "a"), turn("Q", "b"), SETTINGS, space)
+
+    local = code(Source(None, None, tmp_path / "x" / ".." / "a bank"))
+    assert repr(str(tmp_path / "a bank")) in local and local.startswith(f"# pip install {ROOT}\n")
+    assert "from_pretrained('me/bank', revision='" in code(Source("me/bank", "a" * 40, tmp_path))
+    assert "download it (tab Bank)" in code(None)
+    space = code(Source(None, None, tmp_path / "bank"), "me/space")
+    assert "from_pretrained('vectors/bank')" in space and str(tmp_path) not in space and str(ROOT) not in space
+    assert "git clone https://huggingface.co/spaces/me/space && cd space && pip install -r" in space
+
+
 def test_html_is_escaped_and_ranges_are_named(tiny_bank: VectorBank) -> None:
     shown = tokens_html([TokenChange("<img>", 0.01, 0.9, 4.5), TokenChange(" b", 0.5, 0.4, -0.2)])
     assert "<img" not in shown and "1.0% unsteered, 90.0% steered" in shown and 'class="less"' in shown
     bank = noted(tiny_bank, {"scale_ranges": [[-2, -0.5], [1, 1]]})
     assert "usable: -2 to -0.5, 1<" in range_html(bank, 0)
+    known = replace(bank, details={"usable_scale": {"largest": 0.5}})
+    assert "hold up to 0.5<" in range_html(known, 1) and "-2 to -0.5, 1<" in range_html(known, 0)
     assert "not measured" in range_html(bank, 1) and range_html(bank, None) == ""
 
 

@@ -148,14 +148,14 @@ class Defaults:
     most_vectors: int
     n_vectors: int
     radius: float
-    """The bank's own R, in mean residual norms."""
+    """The bank's own R, in mean residual norms; less where its answers break at scale 1."""
     system: str
 
 
 def defaults(bank: VectorBank, limits: Limits) -> Defaults:
     """Vectors by the width of the bank's model; layers, R and system prompt as the bank's."""
     base, most = bank.base_model, min(limits.vectors, bank.base_model.d_model)
-    radius = round(bank.radius / bank.mean_residual_norm, 3)
+    radius = round(min(1.0, bank.usable_scale.largest or 1.0) * bank.radius / bank.mean_residual_norm, 3)
     source, target = bank.config.source_layer or 0, bank.config.target_layer or base.n_layers - 1
     return Defaults(base.n_layers - 1, source, target, most, min(VECTORS, most), radius, system_prompt(bank))
 
@@ -182,11 +182,6 @@ def discover_steps(context: Context, request: Request, checkpoint: Path) -> JobE
         return bank
 
     return follow(work, context.lock, context.limits.seconds)
-
-
-def best_vector(bank: VectorBank) -> int:
-    """The vector with the largest objective."""
-    return int(bank.objective.argmax())
 
 
 def made_bank(context: Context, key: Any) -> VectorBank:

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from melbo.app.choices import example_prompts
+from melbo.app.choices import example_prompts, presets
 from melbo.app.downloads import Downloads, bank_name, zip_bank
 from melbo.app.events import LOCAL, QUIET, SHARED, connect, model_event
 from melbo.app.jobs.event import newest
@@ -24,7 +24,6 @@ from melbo.app.tabs.discover.handlers import (
     Checkpoints,
     Curve,
     Request,
-    best_vector,
     default_steps,
     defaults,
     discover_steps,
@@ -113,9 +112,9 @@ class DiscoverActions:
         return running_html(curve, "Stopped"), gr.update(visible=True)
 
     def steer(self, made: str) -> tuple[Any, ...]:
-        """Values for the tab's pick and tabs: the new bank's strongest vector."""
-        bank = made_bank(self.context, made)
-        return self.tab.steer_with(made, best_vector(bank), 1.0), self.tab.go_to("steer")
+        """Values for the tab's pick and tabs: the new bank's first preset."""
+        first = presets(made_bank(self.context, made))[0]
+        return self.tab.steer_with(made, first.vector, first.scale), self.tab.go_to("steer")
 
     def download(self, made: str) -> str:
         """Path of the new bank's zip."""

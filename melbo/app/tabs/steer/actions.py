@@ -1,12 +1,26 @@
 """The Steer tab's events as methods: values of components in, values of components out."""
 
+import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
 import gradio as gr
 
-from melbo.app.choices import Comparison, best_scale, opening, picker, prepared, presets, system_prompt, vector_note
+from melbo.app.choices import (
+    Comparison,
+    best_scale,
+    lit,
+    opening,
+    picker,
+    prepared,
+    presets,
+    scale_limit,
+    scale_step,
+    system_prompt,
+    usual_scale,
+    vector_note,
+)
 from melbo.app.context import Context
 from melbo.app.conversation import before_last_question, from_view, to_view, turn
 from melbo.app.notice import hint
@@ -42,6 +56,20 @@ class SteerActions:
         """Answer the last question again; yields as `send`, without the message box."""
         bank, settings = self.context.banks.get(key), read_settings(values)
         yield from self._shown(bank, settings, colour, self._again(bank, from_view(left), from_view(right), settings))
+
+    def moved(self, key: str, colour: bool, head: str, left: Any, right: Any, *values: Any) -> Iterator[Any]:
+        """As `retry`, where the controls are no longer those that the right pane's head names; the head alone where
+        nothing was asked yet.
+        """
+        now = head_html(self.context.banks.get(key), read_settings(values))
+        if head == now or before_last_question(from_view(left))[1] is None:
+            yield gr.skip(), gr.skip(), now, gr.skip()
+        else:
+            yield from self.retry(key, colour, left, right, *values)
+
+    def lit(self, key: str, count: int, *places: Any) -> int | None:
+        """The preset to mark."""
+        return lit(self.context.banks.get(key), [e for e in _entries(count, places) if e[0] is not None])
 
     def _shown(
         self, bank: VectorBank, settings: Settings, colour: bool, updates: Generator[Update, None, None]
@@ -80,10 +108,12 @@ class SteerActions:
     def mix(self, bank: VectorBank, entries: Entries) -> tuple[Any, ...]:
         """Row, vector, scale and range of each place, the button that adds one, and how many are shown."""
         found: list[Any] = []
+        limit = scale_limit(bank)
         for i in range(MAX_MIX):
-            vector, scale = entries[i] if i < len(entries) else (None, 1.0)
+            vector, scale = entries[i] if i < len(entries) else (None, usual_scale(bank))
             row = gr.Row(visible=i < len(entries))
-            found += [row, gr.Dropdown(choices=picker(bank), value=vector), scale, range_html(bank, vector)]
+            slider = gr.Slider(-limit, limit, value=scale, step=scale_step(limit))
+            found += [row, gr.Dropdown(choices=picker(bank), value=vector), slider, range_html(bank, vector)]
         return (*found, gr.Button(visible=len(entries) < MAX_MIX), len(entries))
 
     def pick_preset(self, key: str, position: int, left: Any, right: Any) -> tuple[Any, ...]:
@@ -109,7 +139,7 @@ class SteerActions:
         return [(preset.name, i) for i, preset in enumerate(presets(bank))]
 
     def pick_vector(self, first: bool, key: str, vector: int | None) -> tuple[Any, ...]:
-        """Scale and range of the vector that was picked, the preset to mark, its note."""
+        """Scale and range of the vector that was picked, the preset to mark (as if it were alone), its note."""
         bank = self.context.banks.get(key)
         if vector is None:
             return gr.skip(), "", None if first else gr.skip(), "" if first else gr.skip()
@@ -117,12 +147,12 @@ class SteerActions:
         known = (best_scale(bank, vector), range_html(bank, vector))
         if not first:
             return (*known, gr.skip(), gr.skip())
-        marked = next((i for i, p in enumerate(presets(bank)) if (p.vector, p.scale) == (vector, known[0])), None)
-        return (*known, marked, note_html(vector_note(bank, vector)))
+        return (*known, lit(bank, [(vector, known[0])]), note_html(vector_note(bank, vector)))
 
     def add(self, key: str, count: int, *places: Any) -> tuple[Any, ...]:
         """The mix with one more place, empty."""
-        return self.mix(self.context.banks.get(key), [*_entries(count, places), (None, 1.0)][:MAX_MIX])
+        bank = self.context.banks.get(key)
+        return self.mix(bank, [*_entries(count, places), (None, usual_scale(bank))][:MAX_MIX])
 
     def remove(self, place: int, key: str, count: int, *places: Any) -> tuple[Any, ...]:
         """The mix without this place."""
@@ -139,7 +169,8 @@ class SteerActions:
     def code(self, key: str, left: Any, right: Any, *values: Any) -> Any:
         """Python that repeats the last answer."""
         bank, settings = self.context.banks.get(key), read_settings(values)
-        text = as_code(self.context.model(bank), bank, from_view(left), from_view(right), settings)
+        space = None if self.context.limits.local_files else os.environ.get("SPACE_ID", "")
+        text = as_code(self.context.model(bank), bank, from_view(left), from_view(right), settings, space)
         return gr.Code(value=text, visible=True)
 
     def file(self, ending: str, key: str, left: Any, right: Any, *values: Any) -> str:
@@ -152,16 +183,21 @@ class SteerActions:
         """Presets, note, head and mix of a bank: the vector that another tab sent, or else the first preset."""
         bank = self.context.banks.get(key)
         offered = presets(bank)
-        vector, scale, note = offered[0].vector, offered[0].scale, offered[0].note
-        marked: int | None = 0
+        vector, scale, note, shown = offered[0].vector, offered[0].scale, offered[0].note, opening(bank)
+        scale = shown.scale if shown else scale
         if pick is not None and pick["bank"] == key:
-            vector, scale, marked = pick["vector"], pick["scale"], None
+            vector, scale = pick["vector"], pick["scale"]
             bank.vector(vector)
             note = vector_note(bank, vector)
         choices = self.preset_choices(bank)
         head = head_html(bank, Settings(((vector, scale),)))
-        preset = gr.Radio(choices=choices, value=marked)
+        preset = gr.Radio(choices=choices, value=lit(bank, [(vector, scale)]))
         return (preset, note_html(note), head, *self.mix(bank, [(vector, scale)]))
+
+    def show_pick(self, key: str, pick: Mapping[str, Any] | None) -> tuple[Any, ...]:
+        """As `show_bank`, without the head, which names what made the answer below it."""
+        preset, note, _, *mix = self.show_bank(key, pick)
+        return (preset, note, *mix)
 
     def show_opening(self, key: str) -> tuple[Any, ...]:
         """Panes, tokens, and system prompt of a bank that has just been chosen."""

@@ -1,9 +1,13 @@
 """A conversation as JSON, as Markdown, and as the Python that repeats its last answer."""
 
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
+import melbo
 from melbo.app.choices import vector_label
 from melbo.app.conversation import before_last_question, fit
 from melbo.app.tabs.steer.handlers import caption
@@ -20,6 +24,28 @@ def bank_name(bank: VectorBank) -> str:
     if source is not None and source.repo:
         return source.repo
     return f"vectors/{source.folder.name}" if source is not None and source.folder is not None else "path/to/bank"
+
+
+def bank_place(bank: VectorBank, space: str | None) -> str:
+    """What `VectorBank.from_pretrained` takes: a repository, or the path of a folder, which of a Space is the one in a
+    clone of it.
+    """
+    source = bank.source
+    if source is None or source.repo or source.folder is None or space is not None:
+        return bank_name(bank)
+    return str(source.folder.resolve())
+
+
+def _install(space: str | None) -> str:
+    """A comment: the command after which the code runs."""
+    if space:
+        name = shlex.quote(space.rpartition("/")[2])
+        clone = f"git clone https://huggingface.co/spaces/{space}"
+        return f"# {clone} && cd {name} && pip install -r requirements.txt"
+    root = Path(melbo.__file__).resolve().parents[1]
+    if space is None and (root / "pyproject.toml").is_file():
+        return f"# pip install {shlex.quote(str(root))}"
+    return f"# melbo is installed for {sys.executable}" if space is None else "# needs the melbo that this app runs"
 
 
 def as_json(
@@ -59,9 +85,17 @@ def as_markdown(
 
 
 def as_code(
-    loaded: LoadedModel, bank: VectorBank, left: Sequence[Message], right: Sequence[Message], settings: Settings
+    loaded: LoadedModel,
+    bank: VectorBank,
+    left: Sequence[Message],
+    right: Sequence[Message],
+    settings: Settings,
+    space: str | None = None,
 ) -> str:
     """Python that prints the last question's two answers again; before a question: for "Hello".
+
+    Args:
+        space: the Space's repository where the app runs on one, "" where it is not known; None: on one's own machine.
 
     Raises:
         PromptError: the question does not fit the model.
@@ -77,7 +111,10 @@ def as_code(
     pinned = f", revision={revision!r}" if revision else ""
     mix = " + ".join(f"bank.vector({vector}, {scale!r})" for vector, scale in settings.mix)
     sampling = f"{settings.max_new_tokens}, {settings.temperature!r}, {settings.top_p!r}, {settings.seed}"
+    made = bank.source is None or not (bank.source.repo or bank.source.folder)
     lines = [
+        _install(space),
+        *(["# The bank was made here: download it (tab Bank), unpack it, and name its folder below."] if made else []),
         "import torch",
         "",
         "from melbo import VectorBank, load_model",
@@ -86,7 +123,7 @@ def as_code(
         *(["from melbo.steering.random_vectors import control_vectors"] if settings.side == "random" else []),
         "",
         f"model = load_model({loaded.name!r})",
-        f"bank = VectorBank.from_pretrained({bank_name(bank)!r}{pinned})",
+        f"bank = VectorBank.from_pretrained({bank_place(bank, space)!r}{pinned})",
         f"vector = {mix}",
         *_right_side(settings),
         *_messages("unsteered", chats[0]),

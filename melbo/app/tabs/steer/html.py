@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from melbo.app.choices import MAX_SCALE, ranges_text, usable
+from melbo.app.choices import ranges_text, scale_limit, usable
 from melbo.app.render import render
 from melbo.app.tabs.steer.handlers import caption
 from melbo.app.tabs.steer.settings import Settings
@@ -38,9 +38,12 @@ def range_html(bank: VectorBank, vector: int | None) -> str:
     """Where on the scale the vector is useful: in words, and as a bar under the slider."""
     if vector is None:
         return ""
-    ranges = usable(bank, vector)
-    marks = [(_percent(lo), max(NARROWEST, _percent(hi) - _percent(lo))) for lo, hi in ranges]
-    return render("steer/range", marks=marks, words=ranges_text(ranges))
+    ranges, limit = usable(bank, vector), scale_limit(bank)
+    ends = [(50 * (lo / limit + 1), 50 * (hi / limit + 1)) for lo, hi in ranges]  # percent
+    marks = [(left, max(NARROWEST, right - left)) for left, right in ends]
+    largest = bank.usable_scale.largest
+    unmarked = "usable scales not measured" if largest is None else f"this bank's answers hold up to {largest:g}"
+    return render("steer/range", marks=marks, words=ranges_text(ranges), unmarked=unmarked)
 
 
 def tokens_html(changes: Sequence[TokenChange]) -> str:
@@ -51,7 +54,3 @@ def tokens_html(changes: Sequence[TokenChange]) -> str:
 def _strength(change: TokenChange) -> str:
     strength = min(1.0, abs(change.change) / FULL_COLOUR)
     return f"{strength:.2f}" if strength >= FAINTEST else "0"
-
-
-def _percent(scale: float) -> float:
-    return 100 * (scale + MAX_SCALE) / (2 * MAX_SCALE)

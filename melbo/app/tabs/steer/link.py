@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from melbo.app.choices import system_prompt
+from melbo.app.choices import scale_limit, system_prompt
 from melbo.app.context import DEFAULT_KEY, Context
 from melbo.app.tabs.models.handlers import VECTORS, load_hub, load_local, local_banks
 from melbo.app.tabs.steer.settings import Settings
@@ -93,8 +93,11 @@ def from_query(bank: VectorBank, params: Mapping[str, str]) -> Shared | None:
     except ValueError as error:
         raise ConfigError("a value in this link is no number; ask for the link again.") from error
     settings = Settings(mix, **values)
-    for vector, _ in settings.mix:
+    limit = scale_limit(bank)
+    for vector, scale in settings.mix:
         bank.vector(vector)
+        if abs(scale) > limit:
+            raise ConfigError(f"scale is {scale:g}; this bank's reach from -{limit:g} to {limit:g}.")
     return Shared(settings, params.get("q", "")[:MAX_QUESTION])
 
 

@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from melbo.app.choices import MAX_SCALE, example_prompts, opening, presets, system_prompt
+from melbo.app.choices import (
+    example_prompts,
+    lit,
+    opening,
+    presets,
+    scale_limit,
+    scale_step,
+    system_prompt,
+    usual_scale,
+)
 from melbo.app.context import Context
 from melbo.app.conversation import to_view, turn
 from melbo.app.events import PRIVATE
@@ -41,10 +50,10 @@ class SteerParts:
         self.bank = bank = context.own_bank
         shown, first = opening(bank), presets(bank)[0]
         self.start = (first.vector, shown.scale if shown else first.scale)
-        """The first visit's vector and scale."""
+        """The first visit's vector and scale: those of the answers that are shown."""
         bare: dict[str, Any] = {"container": False, "show_label": False, "interactive": True}
         choices = [(p.name, i) for i, p in enumerate(presets(bank))]
-        self.preset = gr.Radio(choices, value=0, label="Try", elem_id="presets", **bare)
+        self.preset = gr.Radio(choices, value=lit(bank, [self.start]), label="Try", elem_id="presets", **bare)
         self.note = gr.HTML(note_html(first.note), elem_id="note", padding=False)
         self._steering()
         self._panes()
@@ -76,12 +85,13 @@ class SteerParts:
 
     def _place(self, i: int) -> Place:
         """A vector with its slider; only the first is filled and shown."""
-        vector, start = self.start if i == 0 else (None, 1.0)
+        vector, start = self.start if i == 0 else (None, usual_scale(self.bank))
+        limit = scale_limit(self.bank)
         with gr.Row(visible=i == 0, elem_classes="place") as row:
             name, scale_name = (f"{text} {i + 1}" if i else text for text in ("Vector", "Scale"))
             chosen = vector_choice(self.bank, vector, f"vector-{i}", name, min_width=200)
             with gr.Column(min_width=220, elem_classes="strength"):
-                scale = slider(scale_name, -MAX_SCALE, MAX_SCALE, start, f"scale-{i}", step=0.05, min_width=160)
+                scale = slider(scale_name, -limit, limit, start, f"scale-{i}", step=scale_step(limit), min_width=160)
                 bar = gr.HTML(range_html(self.bank, vector), padding=False)
             remove = gr.Button("Remove", size="sm", min_width=0, visible=i > 0, elem_classes="remove")
         return Place(row, chosen, scale, bar, remove)

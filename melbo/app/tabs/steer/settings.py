@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from melbo.app.choices import MAX_SCALE
+from melbo.app.choices import LARGEST_SCALE
 from melbo.errors import ConfigError
 from melbo.prompts import DEFAULT_SYSTEM
 from melbo.steering.generate import Sampling
@@ -26,7 +26,7 @@ class Settings:
     """What a visitor has chosen."""
 
     mix: tuple[tuple[int, float], ...]
-    """(vector, scale), 1 to 4; scales from -8 to 8."""
+    """(vector, scale), 1 to 4; scales from -LARGEST_SCALE to LARGEST_SCALE."""
     side: Side = "vector"
     instruction: str = ""
     """Follows the system prompt where `side` is "prompt"."""
@@ -43,8 +43,8 @@ class Settings:
         for vector, scale in self.mix:
             _whole("vector", vector)
             _number("scale", scale)
-            if abs(scale) > MAX_SCALE:
-                raise ConfigError(f"scale is {scale}; choose -{MAX_SCALE:g} to {MAX_SCALE:g}.")
+            if abs(scale) > LARGEST_SCALE:
+                raise ConfigError(f"scale is {scale}; choose -{LARGEST_SCALE:g} to {LARGEST_SCALE:g}.")
         if len({vector for vector, _ in self.mix}) < len(self.mix):
             raise ConfigError("a vector is chosen twice; choose different ones, or one with a larger scale.")
         _whole("max new tokens", self.max_new_tokens)

@@ -29,35 +29,50 @@ class SteerTab:
         """Outputs of `SteerActions.mix`."""
         self.now = [count, *parts.mix]
         """What is shown of it."""
-        self._controls()
-        self._chat()
+        self.asked = [tab.bank_key, parts.colour, *self.panes, *parts.values]
+        """Inputs of `SteerActions.retry`."""
+        self.answered = [*self.panes, parts.head, parts.tokens]
+        """Its outputs."""
+        again = self._controls()
+        self._chat(again)
         self._share()
         self._arrivals()
 
-    def _controls(self) -> None:
-        """Presets, vectors, sides."""
+    def _controls(self) -> list[Any]:
+        """Presets, vectors, sides; gives the events that answer again."""
         key, parts, act, on, mix = self.tab.bank_key, self.parts, self.act, self.on, self.mix
         chosen = [parts.note, *self.panes, parts.head, *mix]
-        on(parts.preset.input, act.pick_preset, [key, parts.preset, *self.panes], chosen, **LOCAL)
+        picked = on(parts.preset.input, act.pick_preset, [key, parts.preset, *self.panes], chosen, **LOCAL)
+        moved = [*self.asked[:2], parts.head, *self.asked[2:]]
+        again: dict[str, Any] = model_event(parts.right) | {"trigger_mode": "always_last"}
+        sent = on(self.tab.pick.change, act.show_pick, [key, self.tab.pick], [parts.preset, parts.note, *mix], **LOCAL)
+        repeats = [on(after.then, act.moved, moved, self.answered, **again) for after in (picked, sent)]
+        repeats.append(on([p.scale.release for p in parts.places], act.moved, moved, self.answered, **again))
         on(parts.add.click, act.add, [key, *self.now], mix, **LOCAL)
+        mark: dict[str, Any] = LOCAL | {"trigger_mode": "always_last"}
         for i, place in enumerate(parts.places):
-            picked = [place.scale, place.bar, parts.preset, parts.note]
-            on(place.vector.input, partial(act.pick_vector, i == 0), [key, place.vector], picked, **LOCAL)
-            on(place.remove.click, partial(act.remove, i), [key, *self.now], mix, **LOCAL)
+            known = [place.scale, place.bar, parts.preset, parts.note]
+            on(place.vector.input, partial(act.pick_vector, i == 0), [key, place.vector], known, **LOCAL)
+            removed = on(place.remove.click, partial(act.remove, i), [key, *self.now], mix, **LOCAL)
+            for changed in (place.scale.input, removed.then, *([place.vector.input] if i else [])):
+                on(changed, act.lit, [key, *self.now], [parts.preset], **mark)
         told = "(side) => ({visible: side === 'prompt', __type__: 'update'})"
         parts.side.change(None, parts.side, parts.instruction, js=told, **QUIET)
+        return repeats
 
-    def _chat(self) -> None:
-        """Send, stop, retry, edit, clear, colour."""
+    def _chat(self, repeats: list[Any]) -> None:
+        """Send, stop, retry, edit, clear, colour.
+
+        Args:
+            repeats: further events that answer.
+        """
         key, parts, act, on = self.tab.bank_key, self.parts, self.act, self.on
-        shown = [*self.panes, parts.head, parts.tokens]
-        busy = model_event(parts.right)
-        values = [key, parts.colour, *self.panes, *parts.values]
+        values, shown, busy = self.asked, self.answered, model_event(parts.right)
         asked = [parts.send.click, parts.text.submit]
-        sent = on(asked, act.send, [parts.text, *values], [parts.text, *shown], **busy)
-        repeated = on(parts.retry.click, act.retry, values, shown, cancels=[sent], **busy)
+        sent = on(asked, act.send, [parts.text, *values], [parts.text, *shown], cancels=repeats, **busy)
+        repeated = on(parts.retry.click, act.retry, values, shown, cancels=[sent, *repeats], **busy)
         coloured = on(parts.colour.change, act.colour, values, [parts.tokens], **busy)
-        stops: dict[str, Any] = {"cancels": [sent, repeated, coloured]}
+        stops: dict[str, Any] = {"cancels": [sent, repeated, coloured, *repeats]}
         parts.stop.click(None, **stops, **QUIET)
         on(parts.edit.click, act.edit, self.panes, [parts.text, *self.panes, parts.tokens], **stops, **LOCAL)
         on(parts.clear.click, act.clear, [key, *parts.values], shown, **stops, **LOCAL)
@@ -76,10 +91,9 @@ class SteerTab:
             written.then(None, parts.file, None, js=saved, **QUIET)
 
     def _arrivals(self) -> None:
-        """A link that is opened, another bank, and a vector sent by another tab."""
+        """A link that is opened, and another bank."""
         tab, parts, act, on = self.tab, self.parts, self.act, self.on
         chosen = [parts.preset, parts.note, parts.head, *self.mix]
-        on(tab.pick.change, act.show_bank, [tab.bank_key, tab.pick], chosen, **LOCAL)
         before = gr.State(DEFAULT_KEY)
         followed = [before, *chosen, *self.panes, parts.tokens, parts.settings[0]]
         on(tab.bank_key.change, act.follow, [tab.bank_key, before, tab.pick, *self.now], followed, **LOCAL)

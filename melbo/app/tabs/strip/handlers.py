@@ -10,7 +10,7 @@ import torch
 
 from melbo.annotation.effect import COHERENT
 from melbo.annotation.table import usable_ranges
-from melbo.app.choices import MAX_SCALE
+from melbo.app.choices import LARGEST_SCALE, MAX_SCALE, scale_limit, scale_step
 from melbo.app.context import Context
 from melbo.app.conversation import MAX_CHARACTERS
 from melbo.app.jobs.event import JobEvent, JobEvents
@@ -27,7 +27,10 @@ from melbo.steering.generate import Sampling, stream
 
 MAX_TOKENS = 64
 """Tokens of a card's answer."""
-MIN_REACH = 0.25
+MIN_REACH = 0.01
+CARDS = 9
+REACH = MAX_SCALE / 2
+"""Where the bank's usable scale is not known."""
 
 Kind = Literal["unsteered", "same", "refusal", "changed", "salad"]
 
@@ -95,14 +98,33 @@ class Calibration:
         return self.found[loaded.model]
 
 
+@dataclass(frozen=True)
+class Reach:
+    """The slider of how far a strip reaches."""
+
+    low: float
+    high: float
+    step: float
+    value: float
+
+
+def reach_of(bank: VectorBank) -> Reach:
+    """From twice the largest usable scale on, so that CARDS scales have two digits after the point."""
+    high, largest = scale_limit(bank), bank.usable_scale.largest
+    if largest is None:
+        return Reach(0.25, high, 0.25, REACH)
+    step, half = scale_step(high), CARDS // 2
+    return Reach(step, high, step, min(high, half * max(MIN_REACH, round(2 * largest / half, 2))))
+
+
 def grid(reach: float, cards: float) -> tuple[float, ...]:
     """`cards` scales (odd) from -reach to reach, evenly spaced, 0 in the middle.
 
     Raises:
         ConfigError: a value is out of range.
     """
-    if isinstance(reach, bool) or not isinstance(reach, (int, float)) or not MIN_REACH <= reach <= MAX_SCALE:
-        raise ConfigError(f"the reach is {reach!r}; choose {MIN_REACH:g} to {MAX_SCALE:g}.")
+    if isinstance(reach, bool) or not isinstance(reach, (int, float)) or not MIN_REACH <= reach <= LARGEST_SCALE:
+        raise ConfigError(f"the reach is {reach!r}; choose {MIN_REACH:g} to {LARGEST_SCALE:g}.")
     if isinstance(cards, float) and cards.is_integer():
         cards = int(cards)
     if isinstance(cards, bool) or not isinstance(cards, int) or cards < 3 or cards % 2 == 0:

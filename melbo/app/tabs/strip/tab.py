@@ -7,21 +7,19 @@ from typing import Any
 
 import gradio as gr
 
-from melbo.app.choices import MAX_SCALE, example_prompts, picker, presets, system_prompt
+from melbo.app.choices import example_prompts, picker, presets, system_prompt
 from melbo.app.context import DEFAULT_KEY, Context
 from melbo.app.events import LOCAL, QUIET, connect, model_event
 from melbo.app.jobs.event import updates
 from melbo.app.jobs.waiting import waiting
 from melbo.app.notice import notice
 from melbo.app.tab_context import TabContext
-from melbo.app.tabs.strip.handlers import MIN_REACH, Calibration, grid, scale_strip
+from melbo.app.tabs.strip.handlers import CARDS, Calibration, grid, reach_of, scale_strip
 from melbo.app.tabs.strip.html import EMPTY, strip_html
 from melbo.app.widgets.controls import prompt_box, slider, vector_choice
 
 EVERY = 4
 """Tokens between two pictures of a growing strip."""
-CARDS = 9
-REACH = 4.0
 
 
 class StripActions:
@@ -46,8 +44,8 @@ class StripActions:
                     yield strip_html(strip)
 
     def show_bank(self, key: str, before: str, pick: dict[str, Any] | None, vector: int | None) -> tuple[Any, ...]:
-        """The key again, vectors to choose from, and the strip: emptied, unless the vector is the one before, perhaps
-        under another label.
+        """The key again, vectors to choose from, the reach where the bank is another, and the strip: emptied, unless
+        the vector is the one before, perhaps under another label.
         """
         bank = self.context.banks.get(key)
         same, chosen = self.context.banks.same_vectors(before, key), vector
@@ -56,7 +54,9 @@ class StripActions:
         elif not same:
             chosen = presets(bank)[0].vector
         kept = same and chosen == vector
-        return key, gr.Dropdown(choices=picker(bank), value=chosen), gr.skip() if kept else EMPTY
+        far = reach_of(bank)
+        reach = gr.skip() if same else gr.Slider(far.low, far.high, value=far.value, step=far.step)
+        return key, gr.Dropdown(choices=picker(bank), value=chosen), reach, gr.skip() if kept else EMPTY
 
 
 class StripTab:
@@ -68,7 +68,8 @@ class StripTab:
         with gr.Row(elem_id="strip-controls"):
             prompt = prompt_box(example_prompts(bank)[0], "strip-prompt", scale=2, min_width=240)
             vector = vector_choice(bank, presets(bank)[0].vector, "strip-vector", scale=2, min_width=220)
-            reach = slider("Reach", MIN_REACH, MAX_SCALE, REACH, "strip-reach", step=0.25, scale=1)
+            far = reach_of(bank)
+            reach = slider("Reach", far.low, far.high, far.value, "strip-reach", step=far.step, scale=1)
             most = rows - (rows + 1) % 2
             cards = slider("Cards", 3, most, min(CARDS, most), "strip-cards", step=2, scale=1)
         with gr.Row(elem_id="strip-buttons"):
@@ -81,4 +82,4 @@ class StripTab:
         stop.click(None, cancels=[started], **QUIET)
         before = gr.State(DEFAULT_KEY)
         now = [tab.bank_key, before, tab.pick, vector]
-        on([tab.bank_key.change, tab.pick.change], act.show_bank, now, [before, vector, strip], **LOCAL)
+        on([tab.bank_key.change, tab.pick.change], act.show_bank, now, [before, vector, reach, strip], **LOCAL)

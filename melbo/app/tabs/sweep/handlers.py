@@ -24,6 +24,7 @@ from melbo.radius_sweep.sweep import Sweep, SweepConfig, run_sweep
 from melbo.steering.generate import Sampling
 
 RADII = "0.3:1.0:0.1"
+"""Where the bank's usable scale is not known."""
 MAX_RADII_TEXT = 400
 MAX_VECTORS = 64
 """Of one R; a Space's limit may be lower."""
@@ -32,6 +33,16 @@ EMBEDDED = 8
 """Texts that are embedded at once, between two looks at whether anybody still listens."""
 LARGEST = 100.0
 """Largest R, in mean residual norms."""
+
+
+def default_radii(bank: VectorBank) -> str:
+    """Values of R around the one at which the bank's answers are just coherent, as first:last:step."""
+    largest = bank.usable_scale.largest
+    if largest is None:
+        return RADII
+    centre = min(largest * bank.radius / bank.mean_residual_norm, LARGEST / 2)
+    step = float(f"{centre / 5:.2g}")
+    return f"{2 * step:.4g}:{8 * step:.4g}:{step:g}"
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from melbo.app.tabs.sweep.api import publish
 from melbo.app.tabs.sweep.handlers import (
     MAX_RADII_TEXT,
     MAX_VECTORS,
-    RADII,
     checked_row,
+    default_radii,
     default_steps,
     first_choice,
     is_alike,
@@ -34,6 +34,7 @@ from melbo.app.tabs.sweep.handlers import (
 from melbo.app.tabs.sweep.html import answers_html, plot_html, summary_html
 from melbo.app.widgets.controls import downloads_by, hidden_file, panel, prompt_box, slider
 from melbo.app.widgets.progress import progress_html, status_html
+from melbo.bank.facts import BaseModel
 from melbo.errors import MelboError
 from melbo.inspect.stored import stored_sweep
 from melbo.radius_sweep.plot import plot_sweep
@@ -84,6 +85,11 @@ class SweepActions:
             chosen = checked_row(sweep, number) if sweep.rows and number is not None else None
             return button, gr.skip(), gr.skip(), self.plot(key, sweep, chosen), gr.skip(), gr.skip()
         return button, *self.view(key, found, STORED)
+
+    def suited(self, key: str, before: BaseModel) -> tuple[Any, Any]:
+        """The bank's model, and values of R as they suit it; they stay where the model is the one before."""
+        bank = self.context.banks.get(key)
+        return bank.base_model, gr.skip() if bank.base_model == before else default_radii(bank)
 
     def stored(self, key: str) -> tuple[Any, ...]:
         """The view of the bank's stored sweep."""
@@ -144,8 +150,8 @@ class SweepTab:
         with gr.Row(elem_id="sweep-buttons"):
             run = gr.Button("Run", variant="primary", scale=0, min_width=110, elem_id="sweep-run")
             stop = gr.Button("Stop", scale=0, min_width=110, elem_id="sweep-stop")
-            known: dict[str, Any] = {"interactive": button["interactive"], "min_width": 140}
-            stored = gr.Button("Stored sweep", scale=0, elem_id="sweep-stored", **known)
+            given: dict[str, Any] = {"interactive": button["interactive"], "min_width": 140}
+            stored = gr.Button("Stored sweep", scale=0, elem_id="sweep-stored", **given)
             place = waiting("sweep-place")
         self._view(start)
         with gr.Row(elem_id="sweep-export"):
@@ -157,6 +163,9 @@ class SweepTab:
         self.on(stop.click, self.act.stopped, self.sweep, [self.status], **stops)
         self.on(stored.click, self.act.stored, tab.bank_key, self.view, **stops)
         self._connect_view(stored)
+        before = gr.State(tab.context.own_bank.base_model)
+        suited = [before, settings[0]]
+        self.on(tab.bank_key.change, self.act.suited, [tab.bank_key, before], suited, **LOCAL)
         for pressed, function in ((as_json, self.act.json), (as_png, self.act.png)):
             downloads_by(pressed, function, [tab.bank_key, self.sweep], said, file)
 
@@ -167,7 +176,12 @@ class SweepTab:
         with gr.Row(elem_id="sweep-settings"):
             asked = prompt_box(prompt, "sweep-prompt", scale=3, min_width=260)
             room: dict[str, Any] = {"max_length": MAX_RADII_TEXT, "scale": 2, "min_width": 220}
-            radii = gr.Textbox(RADII, label="R, as first:last:step or a list", elem_id="sweep-radii", **room)
+            radii = gr.Textbox(
+                default_radii(self.tab.context.own_bank),
+                label="R, as first:last:step or a list",
+                elem_id="sweep-radii",
+                **room,
+            )
             n_vectors = slider("Vectors", 2, min(MAX_VECTORS, limits.vectors), VECTORS, "sweep-vectors", **narrow)
             count = slider("Steps", 1, min(200, limits.steps), min(steps, 200), "sweep-steps", **narrow)
         return [radii, n_vectors, count, asked]
