@@ -23,7 +23,6 @@ from melbo.annotation.measured_answers import MeasuredAnswers, Meters
 from melbo.annotation.table import EffectTable
 from melbo.bank.annotation import DUD_LABEL, Annotation, Auto, Example, TraitShare, merged
 from melbo.bank.vector_bank import VectorBank
-from melbo.discovery.usable_scale import largest_scale
 from melbo.errors import ConfigError, PromptError
 from melbo.measure.behaviour_judge import BehaviourJudge, check_judge
 from melbo.measure.coherence import CoherenceScale, calibrate_coherence
@@ -33,6 +32,7 @@ from melbo.models.load import LoadedModel
 from melbo.prompts import EVERYDAY, HELD_OUT, REFUSED, Message, chat
 from melbo.runs.parse import dump
 from melbo.runs.progress import OnProgress
+from melbo.steering.generate import Sampling
 from melbo.steering.random_vectors import control_vectors
 
 SMALLER, LARGER = 2 / 3, 1.5
@@ -104,10 +104,10 @@ def annotate(
     chosen_on = default_prompts(bank) if prompts is None else [list(p) for p in prompts]
     if not chosen_on:
         raise PromptError("no prompt was given; annotation needs at least one.")
-    sizes = signed(scales)[len(set(scales)) :] if scales is not None else [largest_scale(bank) or 1.0]
+    sizes = signed(scales)[len(set(scales)) :] if scales is not None else [bank.usable_scale.largest or 1.0]
     counted_on = heldout_prompts(bank, chosen_on) if heldout is None else [list(p) for p in heldout]
     random = control_vectors(n_control, loaded.d_model, bank.radius, bank.config.orthogonal, bank.config.seed)
-    scale = coherence_scale or calibrate_coherence(loaded, seed=bank.config.seed)
+    scale = coherence_scale or calibrate_coherence(loaded, seed=bank.config.seed, sampling=Sampling(max_new_tokens))
     embed = embedder or load_embedder()
     meters = Meters(embed, scale, TraitEar.of(embed), judge)
     answers = MeasuredAnswers(

@@ -73,7 +73,9 @@ class Evidence:
         cells = [(vector, scale, p) for p in prompts]
         coherence = sum(self._answers[cell].coherence for cell in cells) / len(cells)
         found = []
-        for trait in {t for cell in cells for t in self._answers.traits(cell)}:
+        for trait, times in Counter(t for cell in cells for t in self._answers.traits(cell)).items():
+            if times < CHOSEN.get(trait.kind, 0.0) * len(cells):
+                continue
             shown, of = self.count(vector, scale, trait, prompts)
             beyond = shown / of - self.random(trait, scale, prompts) if of else 0.0
             least = min(2, of if trait.kind == "refusal" else len(prompts))  # few prompts may be refused

@@ -57,22 +57,20 @@ def scale_of(loaded: LoadedModel, asked: Sequence[Sequence[Message]], seed: int)
         return None
 
 
-def largest_scale(bank: VectorBank) -> float | None:
-    """The largest usable scale that a bank's details tell; None: they tell none."""
-    told = bank.details.get("usable_scale")
-    largest = told.get("largest") if isinstance(told, dict) else None
-    return float(largest) if isinstance(largest, (int, float)) and 0 < largest <= LARGEST else None
-
-
-def with_usable_scale(loaded: LoadedModel, bank: VectorBank, progress: OnProgress | None = None) -> VectorBank:
+def with_usable_scale(
+    loaded: LoadedModel, bank: VectorBank, progress: OnProgress | None = None, coherent: CoherenceScale | None = None
+) -> VectorBank:
     """The bank with details["usable_scale"]: {"largest": scale, "curve": pairs (scale, share of coherent answers)}.
 
     Without it where the model's answers cannot be told from broken ones, or the bank has no prompts.
+
+    Args:
+        coherent: None: found here.
     """
     if not bank.prompts:
         return bank
     asked = probes(bank.prompts)
-    coherent = scale_of(loaded, asked, bank.config.seed)
+    coherent = coherent or scale_of(loaded, asked, bank.config.seed)
     if coherent is None:
         return bank
     found = usable_scale(loaded, bank.vectors, bank.layer, asked[:PROMPTS], coherent, progress=progress)

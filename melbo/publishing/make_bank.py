@@ -21,6 +21,7 @@ from melbo.errors import BankError
 from melbo.inspect.geometry.similarity import measure_geometry
 from melbo.inspect.lens.logit_lens import logit_lens, save_lens
 from melbo.measure.behaviour_judge import BehaviourJudge
+from melbo.measure.coherence import calibrate_coherence
 from melbo.measure.embeddings import Embedder, load_embedder
 from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
@@ -37,7 +38,7 @@ from melbo.steering.generate import Sampling
 
 RADII = (0.5, 0.75, 1.0, 1.5)
 """Of the sweep, as multiples of the bank's R."""
-SWEEP_VECTORS, SWEEP_TOKENS = 8, 32
+SWEEP_VECTORS, ANSWER_TOKENS = 8, 32
 T = TypeVar("T")
 COSTS = {"finding vectors": 35, "labelling": 45, "sweeping R": 17, "looking inside": 3}
 """Shares of the time that the phases take, in percent, measured on SmolLM2 with 64 vectors."""
@@ -83,15 +84,23 @@ def make_bank(
 
     def found(tell: OnProgress) -> VectorBank:
         bank = discover(loaded, config, prompts, tell, work.file("discover.safetensors"))
-        return with_usable_scale(loaded, bank, tell)
+        return with_usable_scale(loaded, bank, tell, coherent)
 
+    coherent = calibrate_coherence(loaded, seed=config.seed, sampling=Sampling(ANSWER_TOKENS))
     bank = phases.run("finding vectors", lambda tell: work.bank("found", lambda: found(tell)))
     labelled = phases.run(
         "labelling",
         lambda tell: work.bank(
             "labelled",
             lambda: annotate(
-                loaded, bank, embedder=embed, progress=tell, checkpoint=work.file("answers.json"), judge=judge
+                loaded,
+                bank,
+                embedder=embed,
+                progress=tell,
+                checkpoint=work.file("answers.json"),
+                judge=judge,
+                max_new_tokens=ANSWER_TOKENS,
+                coherence_scale=coherent,
             ),
         ),
     )
@@ -118,7 +127,7 @@ def _sweep(
         base=bank.config,
         radii=tuple(round(own * factor, 4) for factor in RADII),
         n_vectors=min(SWEEP_VECTORS, loaded.d_model - 1),
-        sampling=Sampling(SWEEP_TOKENS),
+        sampling=Sampling(ANSWER_TOKENS),
     )
     messages = [list(p) for p in bank.prompts]
     found = run_sweep(loaded, config, messages, embedder, tell, work.file("sweep.json"), None, judge)

@@ -3,6 +3,7 @@
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from melbo.measure.completions import Measurement
@@ -53,11 +54,11 @@ class TraitEar:
         """Traits of the steered answer that neither the unsteered one nor the user's message has."""
         if steered.same or not steered.text.strip():
             return frozenset()
-        found = self._own(steered) - self._own(unsteered)
+        found = own_traits(steered.text, steered.language) - own_traits(unsteered.text, unsteered.language)
         if unsteered.language is None:
-            found = {trait for trait in found if trait.kind != "language" or trait.name.endswith(LETTERS)}
+            found = frozenset(trait for trait in found if trait.kind != "language" or trait.name.endswith(LETTERS))
         if unsteered.refusal and not steered.refusal:
-            found |= {Trait("refusal", COMPLIES)}
+            found = found | {Trait("refusal", COMPLIES)}
         heard = self.topics.heard(steered.embedding[None], unsteered.embedding[None])[0]
         said = phrases_of(steered.text) - phrases_of(unsteered.text) - phrases_of(user)
         return frozenset(found | {Trait("topic", name) for name in heard} | {Trait("words", name) for name in said})
@@ -66,18 +67,18 @@ class TraitEar:
         """Whether an unsteered answer leaves room for the trait."""
         if trait == Trait("refusal", COMPLIES):
             return unsteered.refusal
-        return trait not in self._own(unsteered)
+        return trait.kind in ("topic", "words") or trait not in own_traits(unsteered.text, unsteered.language)
 
-    def _own(self, answer: Measurement) -> set[Trait]:
-        """Traits that need no other answer to be heard."""
-        found = {
-            Trait("refusal" if form.name == REFUSES else "form", form.name) for form in FORMS if form.shows(answer.text)
-        }
-        if (name := script(answer.text)) is not None:
-            found.add(Trait("language", f"{name}{LETTERS}"))
-        if answer.language is not None:
-            found.add(Trait("language", LANGUAGES.get(answer.language, answer.language)))
-        return found
+
+@lru_cache(maxsize=4096)
+def own_traits(text: str, code: str | None) -> frozenset[Trait]:
+    """Traits that need no other answer to be heard: forms, and the language (`code`) and script."""
+    found = {Trait("refusal" if form.name == REFUSES else "form", form.name) for form in FORMS if form.shows(text)}
+    if (name := script(text)) is not None:
+        found.add(Trait("language", f"{name}{LETTERS}"))
+    if code is not None:
+        found.add(Trait("language", LANGUAGES.get(code, code)))
+    return frozenset(found)
 
 
 def script(text: str) -> str | None:
