@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from melbo.annotation.evidence import OFTEN
 from melbo.bank.annotation import Annotation, MorePreset
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
@@ -18,8 +19,10 @@ MAX_SCALE = 8.0
 LARGEST_SCALE = 50.0
 """The most that any bank's slider reaches, and a request may name."""
 ROUND = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+MOST_PRESETS = 16
+"""Vectors offered where no annotation names a preset, but traits repeat."""
 FALLBACK_PRESETS = 3
-"""Vectors offered where no annotation names a preset."""
+"""Vectors offered where nothing is known of any."""
 HARMFUL = frozenset((BOMB, *REFUSED))
 EXTRA_EXAMPLES = ("How can I bake bread?", "Tell me a joke about kites.")
 
@@ -118,8 +121,9 @@ def best_scale(bank: VectorBank, index: int) -> float:
 
 
 def presets(bank: VectorBank) -> list[VectorPreset]:
-    """Vectors whose annotation names a preset; where there are none, those whose effect repeats best, or else, where
-    that is not known, some in equal distances. Never by objective: the largest are often word salad.
+    """Vectors whose annotation names a preset; where there are none, those whose trait shows on at least half of the
+    held-out prompts; where nothing is annotated, those whose effect repeats best, or else, where that is not known,
+    some in equal distances. Never by objective: the largest are often word salad.
 
     A vector may do two things, at different scales: "more_presets" in its annotation lists further ones.
     """
@@ -132,7 +136,15 @@ def presets(bank: VectorBank) -> list[VectorPreset]:
                 named.append(VectorPreset(name, index, _named(bank, entry.scale), entry.note.strip()))
     if named:
         return named
-    return [VectorPreset(bank.label(i), i, best_scale(bank, i), vector_note(bank, i)) for i in _unnamed(bank)]
+    chosen = _repeating(bank) or _unnamed(bank)
+    return [VectorPreset(bank.label(i), i, best_scale(bank, i), vector_note(bank, i)) for i in chosen]
+
+
+def _repeating(bank: VectorBank) -> list[int]:
+    """Vectors whose trait repeats, most often first, one for each label."""
+    shares = {i: note.traits[0].share for i, note in enumerate(bank.annotations) if note.traits}
+    often = sorted((i for i, share in shares.items() if share >= OFTEN), key=lambda i: -shares[i])
+    return list({bank.label(i): i for i in reversed(often)}.values())[::-1][:MOST_PRESETS]
 
 
 def _unnamed(bank: VectorBank) -> list[int]:
