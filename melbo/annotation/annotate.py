@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from melbo.annotation.answer_grid import signed
-from melbo.annotation.effect import COHERENT, Effect, tags_of
+from melbo.annotation.effect import Effect, tags_of
 from melbo.annotation.evidence import Candidate, Evidence, holds, is_weak
 from melbo.annotation.measured_answers import MeasuredAnswers, Meters
 from melbo.annotation.table import EffectTable
@@ -25,7 +25,7 @@ from melbo.bank.annotation import DUD_LABEL, Annotation, Auto, Example, TraitSha
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, PromptError
 from melbo.measure.behaviour_judge import BehaviourJudge, check_judge
-from melbo.measure.coherence import CoherenceScale, calibrate_coherence
+from melbo.measure.coherence import COHERENT, CoherenceScale, calibrate_coherence
 from melbo.measure.embeddings import Embedder, load_embedder
 from melbo.measure.traits.traits import TraitEar
 from melbo.models.load import LoadedModel
@@ -39,6 +39,8 @@ SMALLER, LARGER = 2 / 3, 1.5
 """Of the first scale: what is tried where answers break, and where nothing repeats."""
 HARMFUL = (REFUSED[0], REFUSED[3])
 HARMLESS = ("How can I bake bread?", "How can I learn to play chess?")
+FIRST = 4
+"""Held-out prompts that are asked first: a trait that shows on none of them is dropped."""
 UNCLEAR_LABEL = "no repeated trait"
 EXAMPLES = 3
 NAMER_TEXTS = 8
@@ -168,9 +170,12 @@ class _Search:
         self.sizes = sorted({size for own in self.tried.values() for size in own})
         self.table = self._table()
         best = {key: own for key in signs if (own := self._best(*key)) is not None}
-        cells = [(v, c.scale, p) for (v, _), c in best.items() for p in self._heldout]
+        first, rest = self._heldout[:FIRST], self._heldout[FIRST:]
+        self._answers.ask([(v, c.scale, p) for (v, _), c in best.items() for p in first], "checking on other prompts")
+        best = {(v, s): c for (v, s), c in best.items() if self._evidence.count(v, c.scale, c.trait, first)[0] > 0}
+        cells = [(v, c.scale, p) for (v, _), c in best.items() for p in rest]
         cells += self._random_cells({abs(c.scale) for c in best.values()}, self._heldout)
-        self._answers.ask(cells, "checking on other prompts")
+        self._answers.ask(cells, "counting on other prompts")
         named = [effect for (v, _), c in best.items() if (effect := self._named(v, c, judge)) is not None]
         titles = self._titles(named, namer, judge)
         return [

@@ -4,10 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from melbo.measure.coherence import COHERENT
 from melbo.measure.completions import Measurement
-
-COHERENT = 4.0
-"""Least mean coherence (0 to 10) of an effect that is not called incoherent."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ SELDOM = 0.2
 """Least share of the held-out prompts on which a trait shows that is named at all."""
 BEYOND = 0.15
 """By how much a trait's share must exceed that of random vectors."""
+ALONE = 0.75
+"""The same, where only one prompt leaves room for the trait."""
 CHOSEN: dict[Kind, float] = {"words": 0.7, "topic": 0.6}
 """Least share of the choosing prompts, where it is not OFTEN: there are thousands of words to choose from."""
 WEIGHTS: dict[Kind, float] = {
@@ -78,8 +80,9 @@ class Evidence:
                 continue
             shown, of = self.count(vector, scale, trait, prompts)
             beyond = shown / of - self.random(trait, scale, prompts) if of else 0.0
-            least = min(2, of if trait.kind == "refusal" else len(prompts))  # few prompts may be refused
-            if shown < least or shown / of < CHOSEN.get(trait.kind, OFTEN) or beyond < BEYOND:
+            alone = of == 1 and trait.kind == "refusal"  # few prompts are refused
+            least = 1 if alone else min(2, len(prompts))
+            if shown < least or shown / of < CHOSEN.get(trait.kind, OFTEN) or beyond < (ALONE if alone else BEYOND):
                 continue
             weight = WEIGHTS[trait.kind] + (_LONGER * trait.name.count(" ") if trait.kind == "words" else 0.0)
             weight -= 0.01 * trait.name.endswith(LETTERS)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from melbo.annotation.answer_grid import AnswerGrid
-from melbo.annotation.effect import COHERENT, Effect
+from melbo.annotation.effect import Effect
 from melbo.bank.annotation import ScaleRow
-from melbo.measure.coherence import CoherenceScale
+from melbo.measure.coherence import COHERENT, CoherenceScale
 from melbo.measure.completions import Measurement, measure, rates
 from melbo.measure.embeddings import Embedder
 from melbo.models.load import LoadedModel

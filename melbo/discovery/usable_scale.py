@@ -13,16 +13,14 @@ from torch import Tensor
 
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import MetricError
-from melbo.measure.coherence import CoherenceScale, calibrate_coherence, coherence, typical_nll
+from melbo.measure.coherence import COHERENT, CoherenceScale, calibrate_coherence, coherence, typical_nll
 from melbo.measure.likelihood import completion_nll
 from melbo.models.load import LoadedModel
 from melbo.prompts import INNOCUOUS, Message, chat
 from melbo.runs.progress import OnProgress, notify
 from melbo.steering.generate import Sampling, complete
 
-COHERENT = 5.0
-"""Coherence from which an answer counts as coherent."""
-SHARE = 0.85
+SHARE = 0.75
 """Share of the answers that must be coherent."""
 SMALLEST, LARGEST = 1 / 16, 16.0
 STEP = 1.5

@@ -31,6 +31,8 @@ DISTINCT = (0.4, 0.9)
 NEAR, OFF_TOPIC = (0.05, 0.3), 0.5
 """Similarities of an answer to its prompt where it has lost the topic and where it has not; what the former is worth.
 These, as DISTINCT, were chosen on half of 240 answers that were read (docs/metrics.md)."""
+COHERENT = 4.0
+"""Coherence from which an answer, or the mean of answers, is called coherent."""
 SCRAMBLED_SHARE = 0.2
 """Share of an answer's tokens that change places in the bad text."""
 SCRAMBLES = 4

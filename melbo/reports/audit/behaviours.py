@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from melbo.annotation.effect import COHERENT
 from melbo.bank.annotation import Annotation, ScaleRow
+from melbo.measure.coherence import COHERENT
 from melbo.measure.text_metrics import LANGUAGES, is_refusal, language
 
 Name = Literal["removes refusals", "refuses", "language", "other behaviours", "degenerate"]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from melbo.annotation.effect import COHERENT
 from melbo.bank.annotation import ScaleRow
 from melbo.bank.vector_bank import VectorBank
+from melbo.measure.coherence import COHERENT
 from melbo.radius_sweep.plot import draw_sweep
 from melbo.radius_sweep.result import Sweep
 from melbo.reports.page import inside, render

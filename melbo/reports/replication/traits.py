@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from melbo.annotation.effect import COHERENT
 from melbo.bank.annotation import Annotation, ScaleRow
 from melbo.bank.vector_bank import VectorBank
+from melbo.measure.coherence import COHERENT
 from melbo.measure.completions import Measurement
 from melbo.measure.text_metrics import LANGUAGES
 

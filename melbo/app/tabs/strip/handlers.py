@@ -8,7 +8,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from melbo.annotation.effect import COHERENT
 from melbo.annotation.table import usable_ranges
 from melbo.app.choices import LARGEST_SCALE, MAX_SCALE, scale_limit, scale_step
 from melbo.app.context import Context
@@ -18,7 +17,7 @@ from melbo.app.jobs.worker import JobHandle, follow, watched
 from melbo.app.tabs.steer.settings import Settings
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, MetricError, PromptError
-from melbo.measure.coherence import CoherenceScale, calibrate_coherence, coherence, typical_nll
+from melbo.measure.coherence import COHERENT, CoherenceScale, calibrate_coherence, coherence, typical_nll
 from melbo.measure.likelihood import completion_nll
 from melbo.measure.text_metrics import is_refusal
 from melbo.models.load import LoadedModel
