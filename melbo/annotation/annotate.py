@@ -263,7 +263,7 @@ class _Search:
         elif effects:
             scale, label = effects[0].scale, UNCLEAR_LABEL
             examples = _examples(self.table, effects[0])
-            tags = ["unclear", *tags_of([effects[0]])]
+            tags = ["unclear", *_measured(effects[0], "")]
         else:
             first = min(places, key=lambda i: (self.table.scales[i] < 0, abs(self.table.scales[i])))
             scale, label, tags = self.table.scales[first], DUD_LABEL, ["dud"]
@@ -291,8 +291,14 @@ class _Search:
 
 def _tags(named: Sequence[tuple[_Named, str]]) -> list[str]:
     tags = [f"mode:{own.mode}" for own, _ in named if own.mode]
-    tags += [t for own, _ in named for t in tags_of([own.effect])]
+    tags += [t for own, _ in named for t in _measured(own.effect, own.share.kind)]
     return [*tags, *(["weak"] if all(is_weak(own.share) for own, _ in named) else [])]
+
+
+def _measured(effect: Effect, kind: str) -> list[str]:
+    """Tags of what can be measured; that one refused prompt is answered says something only where it is the trait."""
+    alone = sum(m.refusal for m in effect.unsteered) < 2 and kind not in ("refusal", "behaviour")
+    return [tag for tag in tags_of([effect]) if not (alone and tag == "non-refusal")]
 
 
 def _texts(group: Sequence[Effect]) -> tuple[list[str], list[str]]:

@@ -23,7 +23,7 @@ WEIGHTS: dict[Kind, float] = {
     "language": 1.15,
     "refusal": 1.1,
     "form": 1.0,
-    "topic": 0.85,
+    "topic": 0.7,
     "words": 0.78,
 }
 """What a share is worth: a trait that says more, or that is told more surely, is preferred."""

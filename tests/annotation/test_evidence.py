@@ -61,7 +61,7 @@ def test_words_and_topics_must_be_shared_by_more_answers_than_forms() -> None:
     assert names(evidence(Answers(half)).candidates(0, 1.0, range(4))) == ["Letter"]
     most = {(0, p): {LETTER, FOOD, WORD, LONG} for p in range(3)}
     assert names(evidence(Answers(most)).candidates(0, 1.0, range(4))) == [
-        "Letter", "save the file", "Food and cooking", "save",
+        "Letter", "save the file", "save", "Food and cooking",
     ]  # fmt: skip
 
 

@@ -131,7 +131,7 @@ FORMS: tuple[Form, ...] = (
     Form("Template with blanks", _has(r"\[[A-Za-z][^\]\n]{1,40}\](?!\()|_{3,}|\bX{3,}\b")),
     Form("Web addresses", _has(r"https?:|\bwww\.|\w\.(?:com|org|net)\b|\S@\w+\.")),
     Form("Citations", _has(r"\bet al\b|\((?:19|20)\d\d\b|\b[A-Z]\w+, (?:[A-Z]\.[ -]?)+|\bdoi\b|\bpp?\. ?\d|\bJournal of|"
-                           r"\bRetrieved|\bvol\.|\[\d+\]|\b(?:19|20)\d\d\.\s*$", flags=0)),
+                           r"\bRetrieved|\bvol\.|\[\d+\]|\(n\.d\.\)|\b(?:19|20)\d\d\.(?:\s|$)", flags=0)),
     Form("Image credits", _has(r"\bgetty\b|\bshutterstock\b|\bphoto(?:s|graph)? (?:by|credit|courtesy)|\bimage (?:credit|source|by)")),
     Form("Proverb or quotation", _any(_has(r"\bproverb|\bsaying\b|\badage|\bfamous (?:quote|words)|\bquot(?:e|ation)s?\b|"
                                            r"\bidiom"), _has(r"\A\s*[\"\u201c][^\"\u201d\n]{12,}[\"\u201d]"))),
