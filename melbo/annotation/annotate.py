@@ -318,7 +318,10 @@ def _label(named: Sequence[tuple[_Named, str]]) -> str:
 
 
 def _examples(table: EffectTable, effect: Effect) -> list[Example]:
-    """The coherent answers that lie farthest from the unsteered ones, two at most."""
+    """The coherent answers that lie farthest from the unsteered ones, two at most; to harmless prompts if there are."""
     pairs = list(zip(effect.prompts, effect.steered, effect.unsteered, strict=True))
+    harmful = [table.users[p] in REFUSED for p, *_ in pairs]
+    if not all(harmful):
+        pairs = [pair for pair, bad in zip(pairs, harmful, strict=True) if not bad]
     pairs.sort(key=lambda pair: (-pair[1].coherence * pair[1].change, pair[0]))
     return [Example(table.users[p], effect.scale, s.text, u.text) for p, s, u in pairs[:2]]
