@@ -172,7 +172,7 @@ class _Search:
         best = {key: own for key in signs if (own := self._best(*key)) is not None}
         first, rest = self._heldout[:FIRST], self._heldout[FIRST:]
         self._answers.ask([(v, c.scale, p) for (v, _), c in best.items() for p in first], "checking on other prompts")
-        best = {(v, s): c for (v, s), c in best.items() if self._evidence.count(v, c.scale, c.trait, first)[0] > 0}
+        best = {key: c for key, c in best.items() if self._may_repeat(key[0], c, first)}
         cells = [(v, c.scale, p) for (v, _), c in best.items() for p in rest]
         cells += self._random_cells({abs(c.scale) for c in best.values()}, self._heldout)
         self._answers.ask(cells, "counting on other prompts")
@@ -208,9 +208,14 @@ class _Search:
         ]
         return max(found, key=lambda c: (c.worth, -abs(c.scale), -c.trait.order), default=None)
 
+    def _may_repeat(self, vector: int, chosen: Candidate, prompts: Sequence[int]) -> bool:
+        """Whether it is worth it to ask more prompts than these."""
+        shown, of = self._evidence.count(vector, chosen.scale, chosen.trait, prompts)
+        return shown > 0 or of == 0 or chosen.trait.kind == "behaviour"
+
     def _named(self, vector: int, chosen: Candidate, judge: BehaviourJudge | None) -> _Named | None:
         share = self._evidence.share(vector, chosen.scale, chosen.trait, self._heldout)
-        if not holds(share) and chosen.trait.kind not in ("behaviour", "refusal"):
+        if share.of and not holds(share) and chosen.trait.kind != "behaviour":
             return None
         cells = {p: (vector, chosen.scale, p) for p in self._chosen}
         shows = tuple(p for p, cell in cells.items() if chosen.trait in self._answers.traits(cell))
@@ -236,11 +241,7 @@ class _Search:
         plain = [self._answers.unsteered[p] for p in self._chosen]
         rows = []
         for v in (*range(self._n), *self._controls):
-            tried = {s for sign in (1, -1) for s in self.tried.get((v, sign), self.sizes)}
-            rows.append(
-                [[self._answers[v, s, p] for p in self._chosen] if abs(s) in tried and self._has(v, s) else None
-                 for s in scales]
-            )  # fmt: skip
+            rows.append([[self._answers[v, s, p] for p in self._chosen] if self._has(v, s) else None for s in scales])
         users = tuple(self._answers.users[p] for p in self._chosen)
         return EffectTable(users, plain, scales, rows, len(self._controls))
 

@@ -48,6 +48,7 @@ TOPICS: dict[str, str] = {
     "Health and exercise": "exercise, fitness, diet and healthy habits",
     "Work and career": "work, jobs, careers and offices",
     "Weather and seasons": "weather, seasons, rain, sun and snow",
+    "Scene of a novel": "the opening scene of a novel: dim light, a sound, a smell, a character in a room",
     "Philosophy": "philosophy, meaning, truth and existence",
 }
 """Descriptions by name."""
