@@ -33,6 +33,7 @@ from melbo.app.tabs.steer.handlers import Update, again, caption, compare, last_
 from melbo.app.tabs.steer.settings import MAX_MIX, Settings, read_settings
 from melbo.app.tabs.strip.handlers import grid, reach_of
 from melbo.app.tabs.sweep.handlers import RADII, default_radii
+from melbo.bank.annotation import Annotation, TraitShare
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, PromptError
 from melbo.models.load import LoadedModel
@@ -231,6 +232,15 @@ def test_without_presets_those_that_repeat_best_are_offered_never_the_largest_ob
         assert [p.vector for p in presets(replace(bank, details={"repetition": junk}))] == [0, 3, 7]
     duds = noted(bank, {"dud": True}, {}, {"dud": True})
     assert [p.vector for p in presets(duds)] == [1, 4, 7] and len(presets(bank.select([3]))) == 1
+
+
+def test_an_annotated_bank_without_presets_offers_what_repeats_most_often_once(tiny_bank: VectorBank) -> None:
+    def note(label: str, shown: int) -> Annotation:
+        return Annotation(label=label, scale=0.5, traits=(TraitShare(label, "form", 0.5, shown, 10, 0.0),))
+
+    notes = (note("Letter", 6), note("Poem", 3), note("Code", 9), note("Letter", 8), *(Annotation(),) * 4)
+    found = presets(replace(tiny_bank, annotations=notes))
+    assert [(p.name, p.vector, p.scale) for p in found] == [("Code", 2, 0.5), ("Letter", 3, 0.5)]
 
 
 def with_scale(bank: VectorBank, largest: Any) -> VectorBank:
