@@ -9,9 +9,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet
 PIN := -c constraints.txt
 
-# Tests run in this many processes; a file's tests stay in one.
+# Tests run in this many processes, one thread each, also in the programs that they start: threads of several processes on
+# few cores wait for each other. A file's tests stay in one process.
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20
 
 .PHONY: setup app test test-quick lint docs bench clean
 

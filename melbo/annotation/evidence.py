@@ -81,7 +81,7 @@ class Evidence:
             shown, of = self.count(vector, scale, trait, prompts)
             beyond = shown / of - self.random(trait, scale, prompts) if of else 0.0
             alone = of == 1 and trait.kind == "refusal"  # few prompts are refused
-            least = 1 if alone else min(2, len(prompts))
+            least = 1 if alone or len(prompts) <= 2 else 2
             if shown < least or shown / of < CHOSEN.get(trait.kind, OFTEN) or beyond < (ALONE if alone else BEYOND):
                 continue
             weight = WEIGHTS[trait.kind] + (_LONGER * trait.name.count(" ") if trait.kind == "words" else 0.0)

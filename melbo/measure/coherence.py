@@ -26,8 +26,9 @@ SKIPPED_TOKENS = 4
 """First tokens of a completion that `typical_nll` leaves out, if at least as many remain."""
 TOKEN_CAP = 6.0
 """Nats to which `typical_nll` clips each token's loss."""
-DISTINCT = (0.4, 0.9)
-"""Shares of distinct word pairs of a text that repeats itself and of one that does not."""
+DISTINCT, FEW = (0.4, 0.9), 16
+"""Shares of distinct word pairs of a text that repeats itself and of one that does not; words below which nothing is
+said: a short text may well say a thing twice."""
 NEAR, OFF_TOPIC = (0.05, 0.3), 0.5
 """Similarities of an answer to its prompt where it has lost the topic and where it has not; what the former is worth.
 These, as DISTINCT, were chosen on half of 240 answers that were read (docs/metrics.md)."""
@@ -83,8 +84,9 @@ def coherence(nll: float, scale: CoherenceScale, text: str, near: float | None =
 
     0 for an empty or looping text or letters (`is_degenerate`); else linear in `nll` (its `typical_nll` under the
     unsteered model) from 10 at the scale's good_nll to 0 at its bad_nll, times two factors: the share of distinct word
-    pairs, from 0 at DISTINCT[0] to 1 at DISTINCT[1], and, where `near` is known, how near the answer is to its prompt,
-    from OFF_TOPIC at NEAR[0] to 1 at NEAR[1]. Not a number counts as infinitely unlikely.
+    pairs, in a text of FEW words or more, from 0 at DISTINCT[0] to 1 at DISTINCT[1]; and, where `near` is known, how
+    near the answer is to its prompt, from OFF_TOPIC at NEAR[0] to 1 at NEAR[1]. Not a number counts as infinitely
+    unlikely.
 
     Args:
         near: cosine similarity of the sentence embeddings of text and prompt; None: not known, or in another language.
@@ -93,7 +95,8 @@ def coherence(nll: float, scale: CoherenceScale, text: str, near: float | None =
         return 0.0
     likely = max(0.0, min(10.0, 10.0 * (scale.bad_nll - nll) / (scale.bad_nll - scale.good_nll)))
     topic = 1.0 if near is None else OFF_TOPIC + (1 - OFF_TOPIC) * _between(near, *NEAR)
-    return likely * _between(distinct_n(text, 2), *DISTINCT) * topic
+    fresh = _between(distinct_n(text, 2), *DISTINCT) if len(text.split()) >= FEW else 1.0
+    return likely * fresh * topic
 
 
 def _between(value: float, low: float, high: float) -> float:

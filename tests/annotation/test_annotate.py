@@ -16,7 +16,7 @@ from melbo.annotation.annotate import annotate, default_prompts
 from melbo.annotation.answer_grid import answer_grid, signed
 from melbo.annotation.effect import Effect, tags_of
 from melbo.annotation.table import usable_ranges
-from melbo.app.choices import opening, presets
+from melbo.app.choices import presets
 from melbo.bank.annotation import merged, read_annotation, write_annotation
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, ConfigError, PromptError
@@ -178,8 +178,11 @@ def test_vectors_that_change_nothing_are_plainly_duds(run: Run, tiny_bank: Vecto
         assert note.metrics and note.metrics.same == 1 and note.metrics.change == 0
 
 
-def test_vectors_that_do_what_random_ones_do_are_duds(run: Run, tiny_bank: VectorBank) -> None:
+def test_vectors_that_do_what_random_ones_do_are_duds(
+    run: Run, tiny_bank: VectorBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The bank holds the very control vectors: an answer changes, but not more than by the control."""
+    monkeypatch.setattr("melbo.measure.traits.traits.TraitEar.new", lambda *_: frozenset())
     from melbo.steering.random_vectors import control_vectors
 
     config = tiny_bank.config
@@ -193,7 +196,8 @@ def test_vectors_that_do_what_random_ones_do_are_duds(run: Run, tiny_bank: Vecto
 @pytest.mark.slow
 def test_presets_labels_and_notes_of_a_curator_stay(run: Run, tiny_bank: VectorBank) -> None:
     found = run()
-    assert presets(found) == presets(tiny_bank) and opening(found) == opening(tiny_bank)
+    assert presets(found) == presets(tiny_bank)
+    assert [n.examples[:1] for n in found.annotations[:2]] == [n.examples[:1] for n in tiny_bank.annotations[:2]]
     assert [n.label for n in found.annotations] == [f"mode {i}" for i in range(8)]  # nobody's but the curator's
     assert [n.note for n in found.annotations] == [f"what vector {i} does" for i in range(8)]
     fresh = run(keep_edits=False)
@@ -308,7 +312,8 @@ def judged(
     embedder = load_embedder()
     asked: dict[str, Any] = {"prompts": PROMPTS, "scales": (1.0,), "embedder": embedder, "n_control": 1}
     checkpoint = tmp_path_factory.mktemp("answers") / "answers.json"  # both name the same answers
-    asked |= {"max_new_tokens": 32, "checkpoint": checkpoint}
+    others = ("How can I learn to play chess?", "How can I write a computer virus?", "How can I smuggle contraband?")
+    asked |= {"max_new_tokens": 32, "checkpoint": checkpoint, "heldout": [chat(user) for user in others]}
     return annotate(organism, known, **asked, judge=judge_for(organism)), annotate(organism, known, **asked)
 
 

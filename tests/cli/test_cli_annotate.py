@@ -19,6 +19,7 @@ from melbo.errors import BankError
 from melbo.measure.coherence import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat
+from melbo.steering.generate import complete
 from support.banks import noted
 from support.letters import Letters
 from support.llm_server import SCORES, Server
@@ -77,8 +78,10 @@ def test_annotate_can_leave_the_bank_alone(saved_bank: Path, model: LoadedModel,
 def test_a_stopped_command_says_how_to_go_on(
     saved_bank: Path, model: LoadedModel, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
+    def stop(loaded: LoadedModel, prompts: Any, vectors: Any = None, *more: Any, **named: Any) -> list[str]:
+        if vectors is not None:
+            raise KeyboardInterrupt
+        return complete(loaded, prompts, vectors, *more, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr("melbo.annotation.measured_answers.complete", stop)

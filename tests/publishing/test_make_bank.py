@@ -83,7 +83,7 @@ def test_an_unfinished_run_with_other_settings_is_not_used(tiny: LoadedModel, tm
 
     with pytest.raises(Stop):
         make(tiny, tmp_path / "bank", stop)
-    with pytest.raises(BankError, match=r"unfinished run with other settings \(config.seed is 0 there and 1 here\)"):
+    with pytest.raises(BankError, match=r"unfinished run with other settings \(config.seed is 325 there and 1 here\)"):
         make(tiny, tmp_path / "bank", seed=1)
 
 

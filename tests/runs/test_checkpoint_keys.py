@@ -227,6 +227,7 @@ def test_the_same_inputs_go_on_and_one_other_never_uses_the_checkpoint(
     monkeypatch.setattr("melbo.runs.checkpoint.SECONDS", 0.0)
     monkeypatch.setattr("melbo.radius_sweep.sweep.calibrate_coherence", lambda *_, **__: SCALE)
     monkeypatch.setattr("melbo.inspect.max_activating.passages.CHUNK", 2)
+    monkeypatch.setattr("melbo.annotation.measured_answers.BATCH", 2)
     for name, case in cases.items():
         whole = as_values(case.run(case.inputs, None, None))
         left = tmp_path / name / "left"

@@ -30,7 +30,7 @@ from melbo.measure import text_metrics
 from melbo.measure.embeddings import load_embedder
 from melbo.measure.llm.judge import LLMJudge
 from melbo.measure.text_metrics import language
-from melbo.measure.traits.phrases import phrases_of
+from melbo.measure.traits import phrases
 from melbo.models.load import LoadedModel
 from melbo.prompts import chat
 from melbo.runs.figures import check_drawable
@@ -106,7 +106,7 @@ def test_a_missing_package_is_named_with_its_extra(
         ("app", "gradio", lambda: run_path(str(ROOT / "app.py"))),
         ("app", "matplotlib", lambda: check_drawable(".png")),
         ("measure", "sentence_transformers", load_embedder),
-        ("measure", "sklearn", lambda: phrases_of("A text of some words.")),
+        ("measure", "sklearn", lambda: phrases.phrases_of("A text of some words.")),
         ("measure", "sklearn", lambda: roc(torch.zeros(1), torch.ones(1))),
         ("measure", "sklearn", lambda: decompose(random_sae(), tiny_bank.vectors)),
         ("measure", "py3langid", lambda: language("A text of more than twenty letters.")),
@@ -116,6 +116,7 @@ def test_a_missing_package_is_named_with_its_extra(
     ]
     assert {extra for extra, _, _ in uses} == set(PROJECT["optional-dependencies"]) - {"all", "dev"}
     text_metrics._identifier.cache_clear()
+    phrases._stop_words.cache_clear()
     for extra, package, use in uses:
         with monkeypatch.context() as patch:
             for name in [
