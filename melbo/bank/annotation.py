@@ -67,8 +67,8 @@ class ScaleRow:
     control: ScaleRow | None = None
     """Of an annotation's metrics: random vectors of the same norm at the same size of scale, both signs."""
     kl: float | None = None
-    """This and the next two stand in older banks only: mean KL of the first tokens; the share of innocuous prompts whose
-    answer changes, and the KL there."""
+    """This and the next two stand in older banks only: mean KL of the first tokens; the share of innocuous prompts
+    whose answer changes, and the KL there."""
     off_target: float | None = None
     off_target_kl: float | None = None
     llm: LlmScores | None = None
