@@ -60,6 +60,12 @@ def before_last_question(history: Sequence[Message]) -> tuple[list[Message], str
     return list(history), None
 
 
+def answered(history: Sequence[Message]) -> list[Message]:
+    """The turns up to the last answer."""
+    past, question = before_last_question(history)
+    return past if question is not None and history[-1]["role"] == "user" else list(history)
+
+
 def _newest(history: Sequence[Message]) -> list[Message]:
     """The newest turns that stay within MAX_CHARACTERS in all; the browser may send anything."""
     room = MAX_CHARACTERS

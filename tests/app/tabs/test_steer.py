@@ -110,8 +110,16 @@ def test_again_replaces_the_last_answer(context: Context, tiny_bank: VectorBank)
     first = list(compare(context, tiny_bank, BOMB, [], [], SETTINGS))
     second = list(again(context, tiny_bank, first[-1].unsteered, first[-1].steered, SETTINGS))
     assert second[-1] == first[-1]
+    assert (second[0].unsteered, second[0].steered) == (first[-1].unsteered, first[-1].steered)
     with pytest.raises(PromptError, match="nothing to repeat"):
         next(again(context, tiny_bank, [], [], SETTINGS))
+
+
+def test_a_question_that_was_stopped_before_its_first_word_gives_way(context: Context, tiny_bank: VectorBank) -> None:
+    past = turn("Hi", "Hello")
+    first = next(compare(context, tiny_bank, BOMB, past, past, SETTINGS))
+    last = list(compare(context, tiny_bank, "And now?", first.unsteered, first.steered, SETTINGS))[-1]
+    assert [m["content"] for m in last.steered[:3]] == ["Hi", "Hello", "And now?"] and len(last.unsteered) == 4
 
 
 @pytest.mark.parametrize("message", ["", "  \n", "kite " * 2000, "x" * 30_000])

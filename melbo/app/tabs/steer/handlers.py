@@ -9,7 +9,7 @@ from torch import Tensor
 
 from melbo.app.choices import label_at
 from melbo.app.context import Context
-from melbo.app.conversation import before_last_question, fit, turn
+from melbo.app.conversation import answered, before_last_question, fit, turn
 from melbo.app.tabs.steer.settings import Settings
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import ConfigError, PromptError
@@ -66,7 +66,8 @@ def compare(
     steered: list[Message],
     settings: Settings,
 ) -> Generator[Update, None, None]:
-    """Ask both sides the question, each with its own earlier turns, and yield the chats after each token.
+    """Ask both sides the question, each with its own earlier turns, and yield the chats after each token. An earlier
+    question that was stopped before its first word gives way.
 
     The first update comes before the model runs and holds the question alone. Closing the iterator stops the model.
     Above temperature 0 both sides get the same random draws.
@@ -79,10 +80,10 @@ def compare(
     if settings.max_new_tokens > most:
         raise ConfigError(f"max new tokens is {settings.max_new_tokens}; choose 1 to {most}.")
     vector = steering_vector(bank, settings)
-    chats = (unsteered, steered)
+    chats = (answered(unsteered), answered(steered))
     model = context.model(bank)
     prompts, notice = _fitted(model, question, chats, settings)
-    yield Update([*unsteered, *turn(question)], [*steered, *turn(question)], notice=notice)
+    yield Update([*chats[0], *turn(question)], [*chats[1], *turn(question)], notice=notice)
 
     def after(texts: list[str], finished: bool = False) -> Update:
         left, right = ([*past, *turn(question, text)] for past, text in zip(chats, texts, strict=True))
@@ -114,7 +115,7 @@ def _fitted(
 def again(
     context: Context, bank: VectorBank, unsteered: list[Message], steered: list[Message], settings: Settings
 ) -> Generator[Update, None, None]:
-    """Ask the last question once more, with the settings as they are now.
+    """Ask the last question once more, with the settings as they are now; the old answers stay until the first word.
 
     Raises:
         MelboError: as `compare`, or nothing has been asked yet.
@@ -123,7 +124,10 @@ def again(
     right, _ = before_last_question(steered)
     if question is None:
         raise PromptError("there is nothing to repeat yet; send a message first.")
-    yield from compare(context, bank, question, left, right, settings)
+    with closing(compare(context, bank, question, left, right, settings)) as updates:
+        first = next(updates)
+        yield Update(unsteered, steered, notice=first.notice)
+        yield from updates
 
 
 def last_changes(context: Context, bank: VectorBank, steered: list[Message], settings: Settings) -> list[TokenChange]:
