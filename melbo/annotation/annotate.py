@@ -2,7 +2,7 @@
 
 1. Every vector, and random vectors of the same norm, answer the choosing prompts at both signs, at the largest scale
    that the bank can be used at (`melbo.discovery.usable_scale`), or at the scales that were asked for. Where none was
-   asked for, a sign whose answers break is tried at a smaller scale, and one that does nothing at a larger one.
+   asked for, a sign whose answers break is tried at a smaller scale, and one that changes hardly any at a larger one.
 2. Of each sign, the trait is chosen that most answers share beyond random vectors' (`melbo.annotation.evidence`), and
    the scale at which it is clearest. It then answers the held-out prompts, which say how often it really repeats.
 3. That trait is the label: as it stands where it shows on at least half of the held-out prompts, else marked weak.
@@ -36,7 +36,8 @@ from melbo.steering.generate import Sampling
 from melbo.steering.random_vectors import control_vectors
 
 SMALLER, LARGER = 2 / 3, 1.5
-"""Of the first scale: what is tried where answers break, and where nothing repeats."""
+"""Of the first scale: what is tried where answers break, and where most stay as they are. Trying the larger one
+wherever nothing repeats took 550 of 1,800 answers of a bank of 64, and found 1 label that holds."""
 HARMFUL = (REFUSED[0], REFUSED[3])
 HARMLESS = ("How can I bake bread?", "How can I learn to play chess?")
 FIRST = 4
@@ -171,11 +172,12 @@ class _Search:
         self.table = self._table()
         best = {key: own for key in signs if (own := self._best(*key)) is not None}
         first, rest = self._heldout[:FIRST], self._heldout[FIRST:]
-        self._answers.ask([(v, c.scale, p) for (v, _), c in best.items() for p in first], "checking on other prompts")
+        cells = [(v, c.scale, p) for (v, _), c in best.items() for p in first]
+        self._answers.ask(cells, "checking on other prompts", likelihoods=False)
         best = {key: c for key, c in best.items() if self._may_repeat(key[0], c, first)}
         cells = [(v, c.scale, p) for (v, _), c in best.items() for p in rest]
         cells += self._random_cells({abs(c.scale) for c in best.values()}, self._heldout)
-        self._answers.ask(cells, "counting on other prompts")
+        self._answers.ask(cells, "counting on other prompts", likelihoods=False)
         named = [effect for (v, _), c in best.items() if (effect := self._named(v, c, judge)) is not None]
         titles = self._titles(named, namer, judge)
         return [
@@ -200,7 +202,8 @@ class _Search:
         """By what the first size is multiplied to look again; None: it was the right one."""
         if self._mean_coherence(vector, sign * size) < COHERENT:
             return SMALLER
-        return None if self._evidence.candidates(vector, sign * size, self._chosen) else LARGER
+        same = sum(self._answers[vector, sign * size, p].same for p in self._chosen)
+        return LARGER if 2 * same >= len(self._chosen) else None
 
     def _best(self, vector: int, sign: int) -> Candidate | None:
         found = [

@@ -22,7 +22,7 @@ from melbo.runs.digest import content_digest
 from melbo.runs.progress import OnProgress, notify
 from melbo.steering.generate import Sampling, complete
 
-BATCH = 64
+BATCH = 96
 """Rows of one forward pass."""
 
 
@@ -74,14 +74,18 @@ class MeasuredAnswers:
         self._traits: dict[Cell, frozenset[Trait]] = {}
         self._shown: dict[tuple[int, str], str] = {}
 
-    def ask(self, cells: Iterable[Cell], message: str) -> None:
-        """Answer and measure what is missing of these cells; `message` names the phase."""
+    def ask(self, cells: Iterable[Cell], message: str, *, likelihoods: bool = True) -> None:
+        """Answer and measure what is missing of these cells; `message` names the phase.
+
+        Args:
+            likelihoods: False: without coherence, for answers whose traits alone are counted.
+        """
         missing = sorted({*cells} - self._found.keys(), key=lambda c: (c[2], c[1], c[0]))
         try:
             for start in range(0, len(missing), BATCH):
                 part = missing[start : start + BATCH]
                 self._answer([c for c in part if c not in self._texts])
-                self._measure(part)
+                self._measure(part, self._meters.coherence if likelihoods else None)
                 if self._saved.due():
                     self.save()
                 notify(self._progress, start + len(part), len(missing), message)
@@ -130,11 +134,11 @@ class MeasuredAnswers:
             texts = complete(self._loaded, asked, rows, self._layer, self._sampling, batch_size=BATCH)
             self._texts |= dict(zip(cells, texts, strict=True))
 
-    def _measure(self, cells: Sequence[Cell]) -> None:
+    def _measure(self, cells: Sequence[Cell], scale: CoherenceScale | None) -> None:
         asked = [self.prompts[p] for *_, p in cells]
         plain = [self.unsteered[p].text for *_, p in cells]
         texts = [self._texts[c] for c in cells]
-        found = measure(self._loaded, asked, texts, plain, self._meters.embedder, self._meters.coherence)
+        found = measure(self._loaded, asked, texts, plain, self._meters.embedder, scale)
         self._found |= dict(zip(cells, found, strict=True))
 
 

@@ -150,8 +150,6 @@ def _repeating(bank: VectorBank) -> list[int]:
 def _unnamed(bank: VectorBank) -> list[int]:
     """FALLBACK_PRESETS vectors to try first where nobody has named any; no duds, if there are others."""
     left = [i for i in range(len(bank)) if not bank.annotation(i).is_dud] or list(range(len(bank)))
-    if len(bank.repetition) == len(bank):
-        return sorted(left, key=lambda i: -bank.repetition[i])[:FALLBACK_PRESETS]
     n = min(FALLBACK_PRESETS, len(left))
     return [left[i * (len(left) - 1) // max(1, n - 1)] for i in range(n)]
 

@@ -63,11 +63,6 @@ class KnownScale:
     """The largest scale at which answers stay coherent."""
 
 
-@dataclass(frozen=True)
-class _Repetition:
-    repetition: tuple[float, ...] = ()
-
-
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BankFacts:
     """All of a bank but its tensors."""
@@ -95,11 +90,6 @@ class BankFacts:
         """Up to which scale the vectors' answers stay coherent."""
         found = parse_what_fits(KnownScale, self.details.get("usable_scale"))
         return found if found.largest is not None and 1e-3 <= found.largest <= 1e3 else KnownScale()
-
-    @cached_property
-    def repetition(self) -> tuple[float, ...]:
-        """How well each vector's effect repeats, as details["repetition"] says; () where that is not known."""
-        return parse_what_fits(_Repetition, self.details).repetition
 
     @cached_property
     def largest_noted(self) -> float:

@@ -101,10 +101,9 @@ class VectorBank(BankFacts):
             source = self.source or Source()
             origin = {"bank": source.name, "revision": source.revision, "indices": chosen}
         details = self.details | {"selected_from": origin}
-        for name in ("parts", "repetition"):  # one entry per vector
-            each = details.get(name)
-            if isinstance(each, list) and len(each) == len(self):
-                details[name] = [each[i] for i in chosen]
+        parts = details.get("parts")  # one entry per vector
+        if isinstance(parts, list) and len(parts) == len(self):
+            details["parts"] = [parts[i] for i in chosen]
         return replace(
             self,
             vectors=self.vectors[chosen].clone(),

@@ -19,6 +19,7 @@ from melbo.discovery.methods.displacement import maximize
 from melbo.discovery.problem import Problem
 from melbo.discovery.usable_scale import PROMPTS, SHARE, VECTORS, UsableScale, probes, scale_of, usable_scale
 from melbo.errors import ConfigError
+from melbo.measure.coherence import CoherenceScale
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message
 from melbo.runs.checkpoint import Run
@@ -35,13 +36,15 @@ class CoherentRadius:
     problem: Problem
     config: DiscoveryConfig
     prompts: Sequence[Sequence[Message]]
+    coherence_scale: CoherenceScale | None = None
+    """None: calibrated on the model."""
 
     def shrink(self, radius: float) -> UsableScale | None:
         """The share of R, at most 1, at which the answers of a few vectors stay coherent; None: this model's answers
         cannot be told from broken ones.
         """
         asked = probes(self.prompts)
-        scale = scale_of(self.loaded, asked, self.config.seed)
+        scale = self.coherence_scale or scale_of(self.loaded, asked, self.config.seed)
         if scale is None:
             return None
         d_model = self.loaded.d_model

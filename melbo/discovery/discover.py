@@ -18,6 +18,7 @@ from melbo.discovery.methods import dct, more_like, power, sae_basis
 from melbo.discovery.methods.displacement import maximize
 from melbo.discovery.problem import Evaluation, Problem, plain_attention
 from melbo.errors import BankError, ConfigError, PromptError, TrainingError
+from melbo.measure.coherence import CoherenceScale
 from melbo.models.identity import run_key
 from melbo.models.load import LoadedModel
 from melbo.prompts import Message, encode
@@ -61,6 +62,7 @@ def discover(
     checkpoint: Path | None = None,
     reference: Tensor | None = None,
     decoder: Tensor | None = None,
+    coherence_scale: CoherenceScale | None = None,
 ) -> VectorBank:
     """Find a bank of steering vectors.
 
@@ -73,6 +75,7 @@ def discover(
         reference: the vector [d_model] that method "more-like" starts from.
         decoder: the directions [d_sae, d_model] of an SAE at the source layer, that method "sae-basis" adds up; which
             ones, and how much of each, is in the bank's details["parts"].
+        coherence_scale: of the model, for radius "auto"; None: calibrated.
 
     Returns:
         A bank whose vectors all have norm R. The same config, model and machine give the same bank, interrupted or
@@ -99,8 +102,8 @@ def discover(
         both = {"reference": reference, "decoder": decoder}
         given = {name: content_digest(tensor) for name, tensor in both.items() if tensor is not None}
         run = Run(progress, checkpoint, run_key(loaded, config.to_dict(), prompts, **given))
-        coherent = CoherentRadius(loaded, problem, config, prompts) if config.radius_unit == "auto" else None
-        radius, details = choose_radius(problem, config, norm, run, coherent)
+        coherent = CoherentRadius(loaded, problem, config, prompts, coherence_scale)
+        radius, details = choose_radius(problem, config, norm, run, coherent if config.radius_unit == "auto" else None)
         start = random_vectors(config.n_vectors, loaded.d_model, radius, config.orthogonal, config.seed)
         found = run_method(problem, start.to(loaded.device), radius, config, run, reference, decoder)
         evaluation = found.reached or problem.evaluate(found.vectors, gradient=False)

@@ -24,9 +24,9 @@ class Measurement:
 
     text: str
     coherence: float
-    """0 to 10, see `melbo.measure.coherence.coherence`."""
+    """0 to 10, see `melbo.measure.coherence.coherence`; NaN where likelihoods were not asked for."""
     nll: float | None
-    """`typical_nll` under the unsteered model, nats a token; None for a text without tokens."""
+    """`typical_nll` under the unsteered model, nats a token; None for a text without tokens, or as above."""
     refusal: bool
     language: str | None
     """ISO 639-1, None if the text is too short to tell."""
@@ -64,7 +64,7 @@ def measure(
     completions: Sequence[str],
     unsteered: Sequence[str],
     embedder: Embedder,
-    scale: CoherenceScale,
+    scale: CoherenceScale | None,
 ) -> list[Measurement]:
     """Measure completions, each against the unsteered answer to its own prompt.
 
@@ -72,6 +72,7 @@ def measure(
         prompts: one a completion.
         completions: texts; equal ones are embedded and scored once.
         unsteered: the answers without steering, one a completion.
+        scale: None: without likelihoods, the slowest part; coherence is then NaN.
 
     Raises:
         MetricError: their numbers differ. PromptError: a prompt does not fit the model.
@@ -87,16 +88,17 @@ def measure(
     own, base, asked = embedder([*completions, *unsteered, *users]).split(len(completions))
     nearness = (own.double() * asked.double()).sum(dim=1).tolist()
     changes = (1 - (own.double() * base.double()).sum(dim=1)).clamp_min(0).tolist()
-    losses = completion_nll(loaded, prompts, completions)
+    losses = completion_nll(loaded, prompts, completions) if scale is not None else []
     described = {text: _describe(text) for text in dict.fromkeys([*completions, *unsteered])}
     found = []
     for i, text in enumerate(completions):
-        nll, same = typical_nll(losses[i]), text == unsteered[i]
+        nll, same = typical_nll(losses[i]) if losses else math.nan, text == unsteered[i]
         spoken = {described[text]["language"], described[unsteered[i]]["language"]} - {None}
+        near = nearness[i] if len(spoken) < 2 and not same else None
         found.append(
             Measurement(
                 text=text,
-                coherence=coherence(nll, scale, text, nearness[i] if len(spoken) < 2 and not same else None),
+                coherence=math.nan if scale is None else coherence(nll, scale, text, near),
                 nll=nll if math.isfinite(nll) else None,
                 change=0.0 if same else changes[i],
                 same=same,

@@ -25,7 +25,7 @@ from melbo.discovery.discover import make_slices
 from melbo.discovery.problem import Problem, plain_attention
 from melbo.errors import BankError, ConfigError
 from melbo.measure.behaviour_judge import BehaviourJudge, check_judge, judge_key
-from melbo.measure.coherence import calibrate_coherence
+from melbo.measure.coherence import CoherenceScale, calibrate_coherence
 from melbo.measure.completions import measure, rates
 from melbo.measure.embeddings import Embedder
 from melbo.models.identity import run_key
@@ -57,6 +57,7 @@ def run_sweep(
     bank: VectorBank | None = None,
     judge: BehaviourJudge | None = None,
     each: Callable[[Sweep], object] = lambda _: None,
+    coherence_scale: CoherenceScale | None = None,
 ) -> Sweep:
     """The complete sweep.
 
@@ -70,6 +71,7 @@ def run_sweep(
         bank: the bank that the sweep is for; its model, prompts and config must be those of the sweep.
         judge: counts the known behaviours in the answers; None if this model has no such judge.
         each: called with the sweep so far: first without rows, then after each batch of R. Its exceptions cancel.
+        coherence_scale: of the model; None: calibrated.
 
     Raises:
         ConfigError, PromptError: bad settings or prompts, or a judge of another model.
@@ -83,7 +85,7 @@ def run_sweep(
     if bank is not None:
         bank.check_fits(loaded)
     with plain_attention(loaded):
-        task = _Task(loaded, config, prompts, embedder, judge)
+        task = _Task(loaded, config, prompts, embedder, judge, coherence_scale)
         saved = Checkpoint(checkpoint, task.key, BankError)
         sweep = saved.load(lambda found: Sweep.of(found.values, found.path), lambda s: len(s.rows)) or task.start()
     if bank is not None:
@@ -144,8 +146,10 @@ class _Task:
         prompts: Sequence[Sequence[Message]],
         embedder: Embedder,
         judge: BehaviourJudge | None,
+        coherence_scale: CoherenceScale | None,
     ) -> None:
         self.loaded, self.config, self.embedder, self.judge = loaded, config, embedder, judge
+        self.coherence_scale = coherence_scale
         self.prompts = tuple(list(p) for p in prompts)
         base = config.base
         assert base.source_layer is not None and base.target_layer is not None
@@ -163,13 +167,15 @@ class _Task:
     @cached_property
     def key(self) -> dict[str, Any]:
         """What decides the result."""
-        given = {"embedder": self.embedder.name, "judge": judge_key(self.judge)}
+        given: dict[str, Any] = {"embedder": self.embedder.name, "judge": judge_key(self.judge)}
+        if self.coherence_scale is not None:
+            given["coherence_scale"] = asdict(self.coherence_scale)
         return run_key(self.loaded, asdict(self.config), self.prompts, **given)
 
     def start(self) -> Sweep:
         """A sweep without rows, with what the unsteered model does."""
         loaded, unit = self.loaded, self.mean_norm if self.config.unit == "residual" else 1.0
-        scale = calibrate_coherence(loaded)
+        scale = self.coherence_scale or calibrate_coherence(loaded)
         answers = complete(loaded, self.prompts, sampling=self.config.sampling)
         found = measure(loaded, self.prompts, answers, answers, self.embedder, scale)
         return Sweep(

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 
 from melbo.errors import ConfigError, PromptError
-from melbo.measure.likelihood import completion_nll, first_token_kl
+from melbo.measure.likelihood import completion_nll
 from melbo.models.load import LoadedModel
 from melbo.prompts import BOMB, chat, encode
-from melbo.steering.generate import Sampling, complete
-from melbo.steering.hooks import steer
 from support.tiny import MakeTiny
 
 PROMPTS = [chat(BOMB), chat("Hi"), chat("Tell me a joke about a very long and winding road, please."), chat("Hi")]
@@ -83,53 +80,3 @@ def test_wrong_arguments_of_nll_are_refused(tiny: LoadedModel) -> None:
         completion_nll(tiny, PROMPTS, ["a"])
     with pytest.raises(ConfigError, match="batch_size is 0"):
         completion_nll(tiny, PROMPTS, TEXTS, 0)
-
-
-def plain_kl(loaded: LoadedModel, prompt: list[dict[str, str]], vector: torch.Tensor, layer: int, n: int) -> float:
-    """KL from probabilities, in float64."""
-    answer = complete(loaded, [prompt], sampling=Sampling(max_new_tokens=n))[0]
-    head = encode(loaded.tokenizer, prompt, loaded.context)
-    tail = loaded.tokenizer(answer, add_special_tokens=False)["input_ids"][: n - 1]
-    ids = torch.cat([head, torch.tensor(tail, dtype=torch.long)])[None]
-    with torch.inference_mode():
-        base = loaded.model(input_ids=ids).logits[0, len(head) - 1 :].double().softmax(dim=-1)
-        with steer(loaded, layer, vector[None]):
-            steered = loaded.model(input_ids=ids).logits[0, len(head) - 1 :].double().softmax(dim=-1)
-    return float((steered * (steered / base).log()).sum(dim=-1).mean())
-
-
-@pytest.mark.usefixtures("no_hook_stays")
-def test_kl_equals_a_plain_computation_row_by_row(tiny: LoadedModel) -> None:
-    vectors = torch.randn(4, tiny.d_model, generator=torch.Generator().manual_seed(0)) * torch.tensor(
-        [[1.0], [3], [9], [0]]
-    )
-    found = first_token_kl(tiny, PROMPTS, vectors, 1, n_tokens=5)
-    expected = [plain_kl(tiny, p, v, 1, 5) for p, v in zip(PROMPTS, vectors, strict=True)]
-    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=1e-3)
-    assert float(found[3]) == 0.0 and bool((found[:3] > 0).all())
-
-
-def test_kl_does_not_depend_on_the_batch(tiny: LoadedModel) -> None:
-    vectors = torch.randn(5, tiny.d_model, generator=torch.Generator().manual_seed(1))
-    together = first_token_kl(tiny, [chat("Hi")] * 5, vectors, 0)
-    torch.testing.assert_close(together, first_token_kl(tiny, [chat("Hi")] * 5, vectors, 0, batch_size=2))
-
-
-def test_kl_of_the_prompt_alone_and_of_the_answer_alone_differ(tiny: LoadedModel) -> None:
-    vectors = torch.full((1, tiny.d_model), 0.5)
-    prompt, answer, everything = (
-        float(first_token_kl(tiny, [chat("Hi")], vectors, 1, positions=p)) for p in ("prompt", "generated", "all")
-    )
-    assert len({round(x, 6) for x in (prompt, answer, everything)}) == 3
-    # Steered from its first token on, an answer's first distribution, which the prompt decides, is unchanged.
-    assert float(first_token_kl(tiny, [chat("Hi")], vectors, 1, n_tokens=1, positions="generated")) == 0.0
-
-
-def test_wrong_arguments_of_kl_are_refused(tiny: LoadedModel) -> None:
-    vectors = torch.ones(4, tiny.d_model)
-    given: dict[str, Any] = {"loaded": tiny, "prompts": PROMPTS, "vectors": vectors, "layer": 1}
-    changes: list[dict[str, Any]] = [{"vectors": vectors[:2]}, {"layer": 9}, {"n_tokens": 0}, {"positions": "first"}]
-    for change in changes:
-        with pytest.raises(ConfigError):
-            first_token_kl(**(given | change))
-    assert first_token_kl(tiny, [], torch.zeros(0, tiny.d_model), 1).shape == (0,)

@@ -230,14 +230,9 @@ def test_presets_come_from_the_bank(tiny_bank: VectorBank) -> None:
     assert [(p.name, p.vector, p.scale) for p in presets(two)] == [("A", 0, 1.0), ("B", 0, -2.0)]
 
 
-def test_without_presets_those_that_repeat_best_are_offered_never_the_largest_objective(tiny_bank: VectorBank) -> None:
+def test_an_unlabelled_bank_offers_vectors_from_all_of_it_not_the_largest_objective(tiny_bank: VectorBank) -> None:
     bank = replace(tiny_bank, annotations=())
     assert [p.vector for p in presets(bank)] == [0, 3, 7] and opening(bank) is None
-    best = replace(bank, details={"repetition": [0.1, 0.2, 0.9, 0.3, 0, 0.8, -1, 0.1]})
-    assert [p.vector for p in presets(best)] == [2, 5, 3]
-    assert [p.vector for p in presets(best.select([4, 2, 3, 5]))] == [1, 3, 2]
-    for junk in ([1.0], "x", [None] * 8, None):
-        assert [p.vector for p in presets(replace(bank, details={"repetition": junk}))] == [0, 3, 7]
     duds = noted(bank, {"dud": True}, {}, {"dud": True})
     assert [p.vector for p in presets(duds)] == [1, 4, 7] and len(presets(bank.select([3]))) == 1
 
