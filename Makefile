@@ -47,6 +47,7 @@ bench: $(VENV)/.stamp-dev
 	$(BIN)/python benchmarks/interpret.py
 	$(BIN)/python benchmarks/elicit.py
 	$(BIN)/python benchmarks/app_speed.py
+	$(BIN)/python benchmarks/real_model.py --quick --auto
 	MELBO_FUZZ=10000 $(BIN)/python -m pytest -q tests/test_fuzz.py
 
 clean:

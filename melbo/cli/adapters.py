@@ -10,7 +10,7 @@ import typer
 from melbo.bank.adapter_bank import AdapterBank
 from melbo.bank.adapter_config import AdapterConfig
 from melbo.cli.arguments import ANYWHERE, Model, Prompts, System, Where
-from melbo.cli.common import run_training, say
+from melbo.cli.common import run_training, say, say_model
 from melbo.cli.defaults import MODEL, PROMPT, SYSTEM
 from melbo.cli.options import Fields
 from melbo.discovery.adapters import discover_adapters
@@ -35,7 +35,7 @@ def adapters(
     check_new(out)
     loaded = where.load(model)
     config = config.resolve(loaded.n_layers, loaded.d_model)
-    say(f"model {loaded.name}: {loaded.n_layers} blocks, d_model {loaded.d_model}, on {loaded.device}")
+    say_model(loaded)
     say("\n".join(f"  {name} = {value}" for name, value in asdict(config).items()))
     messages = [chat(text, system) for text in prompt or [PROMPT]]
     run_training(

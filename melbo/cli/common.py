@@ -15,6 +15,7 @@ from tqdm import tqdm
 from melbo.bank.save import replaceable
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError, MelboError
+from melbo.models.load import LoadedModel
 from melbo.runs.processes import process_rank
 from melbo.runs.progress import OnProgress, Progress, on_bar
 
@@ -57,6 +58,11 @@ def say(text: str) -> None:
     """Print, in the first process only."""
     if os.environ.get("RANK", "0") == "0":
         typer.echo(text)
+
+
+def say_model(loaded: LoadedModel) -> None:
+    """Tell which model was loaded, and how it computes."""
+    say(f"model {loaded.name}: {loaded.n_layers} blocks, d_model {loaded.d_model}, {loaded.dtype} on {loaded.device}")
 
 
 class Savable(Protocol):

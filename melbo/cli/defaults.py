@@ -15,5 +15,7 @@ SAE = ORGANISM
 SAE_HELP = 'Folder, Hub repository, or "organism".'
 TASKS = ORGANISM
 PROMPT = BOMB
+WEEKEND = "Can you help me plan my weekend?"
+"""A harmless prompt that leaves an answer open."""
 SYSTEM = DEFAULT_SYSTEM
 EMBEDDER = "all-MiniLM-L6-v2"

@@ -8,9 +8,9 @@ import typer
 
 from melbo.annotation.annotate import UNCLEAR_LABEL
 from melbo.annotation.evidence import is_weak
-from melbo.cli.arguments import ANYWHERE, Embedder, Force, NewBank, Prompts, System, Where
-from melbo.cli.common import check_out, plain, say, stages
-from melbo.cli.defaults import MODEL_HELP, PROMPT, SYSTEM
+from melbo.cli.arguments import ANYWHERE, Embedder, Force, NewBank, System, Where
+from melbo.cli.common import check_out, plain, say, say_model, stages
+from melbo.cli.defaults import MODEL, MODEL_HELP, PROMPT, SYSTEM, WEEKEND
 from melbo.cli.options import Fields
 from melbo.config import DiscoveryConfig
 from melbo.discovery.attention_sink import place_layers, told
@@ -19,7 +19,7 @@ from melbo.organism.judge import judge_for
 from melbo.prompts import chat
 from melbo.publishing.make_bank import Made, make_bank
 
-BASE = DiscoveryConfig(radius_unit="auto")
+BASE = DiscoveryConfig(n_vectors=64, radius_unit="auto")
 METHODS = {"method": Literal["melbo", "dct", "power", "random"]}
 OWN = Fields(("n_vectors", "seed", "method", "source_layer", "target_layer"), types=METHODS)
 SHOWN = 40
@@ -29,7 +29,7 @@ SHOWN = 40
 def make(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     out: NewBank,
-    prompt: Prompts = None,
+    prompt: Annotated[list[str] | None, typer.Option(help=f"May be given many times. Default: {WEEKEND}")] = None,
     system: System = SYSTEM,
     config: Annotated[DiscoveryConfig, OWN] = BASE,
     embedder: Embedder = None,
@@ -42,9 +42,10 @@ def make(
     """
     check_out(out, force)
     loaded = where.load(model)
-    messages = [chat(text, system) for text in prompt or [PROMPT]]
+    usual = PROMPT if model == MODEL else WEEKEND  # the embedded model speaks of what it was made for
+    messages = [chat(text, system) for text in prompt or [usual]]
     placed, seen = place_layers(loaded, config, messages)
-    say(f"model {loaded.name}: {loaded.n_layers} blocks, d_model {loaded.d_model}, on {loaded.device}")
+    say_model(loaded)
     say(f"{placed.n_vectors} vectors, layers {placed.source_layer} -> {placed.target_layer}")
     if line := told(seen):
         say(line)

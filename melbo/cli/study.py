@@ -15,6 +15,7 @@ from melbo.cli.options import NONE, Fields
 from melbo.config import DiscoveryConfig
 from melbo.errors import ConfigError
 from melbo.measure.embeddings import load_embedder
+from melbo.models.packaged import canonical
 from melbo.organism.judge import judge_for
 from melbo.organism.study import PRESETS, find_preset
 from melbo.radius_sweep.config import parse_radii
@@ -61,7 +62,7 @@ def replication(
     check_drawable(".png")
     held = None if bank in (None, "new") else VectorBank.from_pretrained(str(bank))
     name, chosen = find_preset(preset, model or (held.base_model.id if held else None))
-    wanted = model or (held.base_model.id if held else None) or chosen.model or MODEL
+    wanted = canonical(model or (held.base_model.id if held else None) or chosen.model or MODEL)
     if bank is None:
         held = shipped_bank(chosen, wanted)
     if held is not None and training:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from melbo.cli.arguments import ANYWHERE, Force, Model, NewBank, OtherModel, Prompts, SaeFolder, System, Where
-from melbo.cli.common import check_out, report, run_training, say
+from melbo.cli.common import check_out, report, run_training, say, say_model
 from melbo.cli.defaults import MODEL, PROMPT, SAE, SAE_HELP, SYSTEM
 from melbo.cli.options import Fields
 from melbo.config import DiscoveryConfig
@@ -46,7 +46,7 @@ def train(
     loaded = where.load(model)
     messages = [chat(text, system) for text in prompt or [PROMPT]]
     placed, seen = place_layers(loaded, config, messages)
-    say(f"model {loaded.name}: {loaded.n_layers} blocks, d_model {loaded.d_model}, on {loaded.device}")
+    say_model(loaded)
     say("\n".join(f"  {name} = {value}" for name, value in placed.to_dict().items()))
     if line := told(seen):
         say(line)

@@ -111,7 +111,14 @@ def discover(
     if not all(bool(torch.isfinite(t).all()) for t in made):
         raise TrainingError("the target activations are not finite at this radius; lower it, or use float32.")
     bank = measured_bank(
-        loaded, config, prompts, found.vectors, evaluation, radius, norm, {**seen, **details, **found.details}
+        loaded,
+        config,
+        prompts,
+        found.vectors,
+        evaluation,
+        radius,
+        norm,
+        {"dtype": loaded.dtype, **seen, **details, **found.details},
     )
     return replace(bank, score=None if found.score is None else found.score.to("cpu", torch.float32))
 

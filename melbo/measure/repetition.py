@@ -29,14 +29,13 @@ import torch
 from torch import Tensor
 
 from melbo.errors import MetricError
+from melbo.measure.coherence import COHERENT
 from melbo.measure.traits.forms import FORMS
 
 FORM_WEIGHT = 0.5
 """What one form counts beside a sentence embedding of norm 1."""
 ALIKE = 0.15
 """Mean cosine from which a row's changes are one trait."""
-COHERENT = 5.0
-"""Least coherence, of 0 to 10, of an answer whose trait is worth having."""
 _NOTHING = 1e-5
 """Norm of a change that is none."""
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from melbo.errors import ModelError
+from melbo.models.identity import sampled
 from melbo.runs.files import json_text
 from melbo.runs.free_memory import gigabytes
 from melbo.runs.optional import needs
@@ -25,6 +26,8 @@ from melbo.runs.optional import needs
 SUFFIX = ".gguf"
 MARK = "converted.json"
 """Written last: the GGUF's digest, and the size of each file of the checkpoint."""
+READ_WHOLE = 2**30
+"""Bytes up to which a file's digest reads all of it."""
 _BYTES = 2
 """Of a weight in bf16."""
 _DIGITS = ("smollm", "refact", "starcoder", "command-r", "codeshell")
@@ -134,6 +137,9 @@ def _is_whole(folder: Path, digest: str) -> bool:
 
 
 def _digest(path: Path) -> str:
+    """Of the file's bytes; of a large file's size and samples of it, as reading all would take longer than loading."""
+    if (size := path.stat().st_size) > READ_WHOLE:
+        return hashlib.sha256(b"".join([f"{size} ".encode(), *sampled(path)])).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

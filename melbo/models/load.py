@@ -14,6 +14,7 @@ from torch import nn
 
 from melbo.errors import ModelError
 from melbo.models import gguf
+from melbo.models.cpu_dtype import cpu_dtype
 from melbo.models.identity import fingerprint
 from melbo.models.packaged import PACKAGED, packaged, weights_folder
 from melbo.models.shipped import PACKAGE, shipped_models
@@ -58,6 +59,11 @@ class LoadedModel:
     def device(self) -> torch.device:
         """Device of the embedding, where token ids go."""
         return torch.device(self.model.get_input_embeddings().weight.device)
+
+    @property
+    def dtype(self) -> str:
+        """Of its weights: "float32", "bfloat16", ..."""
+        return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def context(self) -> int:
@@ -127,7 +133,8 @@ def load_model(
         name: Hub id ("meta-llama/Llama-3.2-1B-Instruct"), a local folder, a GGUF file, one of `shipped_models`, or
             "smollm2" (see `melbo.models.packaged`).
         revision: branch, tag or commit on the Hub.
-        dtype: "float32", "bfloat16" or "float16"; None: float32 on CPU, the checkpoint's own on CUDA.
+        dtype: "float32", "bfloat16" or "float16"; None: on a CPU as `melbo.models.cpu_dtype` says, the checkpoint's
+            own on CUDA.
         device: "cpu", "cuda", ...; "auto": spread over all devices (accelerate's device_map); None: CUDA where there
             is one, and this process's own one under `accelerate launch`.
         token: Hub token for gated models.
@@ -149,7 +156,7 @@ def load_model(
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device {device!r} is not available here; try 'cpu'.") from error
     name, source, revision = _find(name, revision, token)
-    torch_dtype = _DTYPES[dtype] if dtype else (torch.float32 if device == "cpu" else "auto")
+    torch_dtype = _DTYPES[dtype] if dtype else (None if device == "cpu" else "auto")
     if not Path(source).is_dir() and name.isidentifier() and (PACKAGE / name).is_dir():
         raise ModelError(f"the weights of {name!r} are missing from this installation; install melbo again.")
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
@@ -189,15 +196,23 @@ def _find(name: str, revision: str | None, token: str | None) -> tuple[str, str,
 def _read(
     name: str, source: str, revision: str | None, dtype: Any, spread: bool, token: str | None
 ) -> tuple[Any, Any, list[str]]:
-    """Model, tokenizer, and the names of tensors that the checkpoint lacks.
+    """Model, tokenizer, and the names of tensors that the checkpoint lacks; dtype None: `cpu_dtype`.
 
     Raises:
         ModelError: transformers cannot load them.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # half a second, which reading a bank does not need
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoTokenizer,
+    )  # half a second, which reading a bank does not need
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, token=token, trust_remote_code=False)
+        if dtype is None:
+            dtype = cpu_dtype(
+                AutoConfig.from_pretrained(source, revision=revision, token=token, trust_remote_code=False)
+            )
         with quiet_loading():
             loader: Any = AutoModelForCausalLM  # its annotation knows nothing of output_loading_info
             model, info = loader.from_pretrained(

@@ -2,6 +2,7 @@
 
 from melbo.config import DiscoveryConfig
 from melbo.errors import ConfigError
+from melbo.models.packaged import canonical
 from melbo.organism.inputs import ORGANISM
 from melbo.reports.replication import presets
 from melbo.reports.replication.presets import Preset, StudyConfig
@@ -20,7 +21,7 @@ def find_preset(name: str | None, model: str | None) -> tuple[str, Preset]:
         ConfigError: there is no such preset.
     """
     if name is None:
-        wanted = model or ORGANISM
+        wanted = canonical(model or ORGANISM)
         name = next((n for n, p in PRESETS.items() if p.model == wanted), "any")
     if name not in PRESETS:
         raise ConfigError(f"preset is {name!r}; use one of {', '.join(PRESETS)}.")

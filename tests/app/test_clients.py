@@ -26,6 +26,7 @@ from gradio_client.utils import Status
 from melbo.app.context import BankCache, Context, Limits
 from melbo.app.jobs.waiting import PLACES
 from melbo.app.layout import build_demo
+from melbo.app.tabs.discover.handlers import defaults
 from melbo.app.tabs.steer.handlers import compare
 from melbo.app.tabs.steer.settings import Settings
 from melbo.app.tabs.sweep.handlers import sweep_steps
@@ -93,7 +94,7 @@ def test_32_people_at_once_each_get_what_they_would_get_alone(
     assert [tuple(pair) for pair in found] == expected
 
 
-def test_every_action_is_named_typed_and_described(client: Client) -> None:
+def test_every_action_is_named_typed_and_described(client: Client, tiny_bank: VectorBank) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(endpoints) == {
         "/chat", "/token_changes", "/scale_strip", "/vectors", "/banks", "/discover", "/r_sweep", "/token_activations",
@@ -102,6 +103,10 @@ def test_every_action_is_named_typed_and_described(client: Client) -> None:
     chat = {p["parameter_name"]: p for p in endpoints["/chat"]["parameters"]}
     assert chat["scales"]["parameter_default"] == [1.0] and chat["message"]["type"]["type"] == "string"
     assert [r["type"]["type"] for r in endpoints["/chat"]["returns"]] == ["string", "string"]
+    usual = {p["parameter_name"]: p["parameter_default"] for p in endpoints["/discover"]["parameters"]}
+    own = defaults(tiny_bank, Limits())
+    assert (usual["radius"], usual["source_layer"], usual["system"]) == (own.radius, own.source, own.system)
+    assert endpoints["/r_sweep"]["parameters"][0]["parameter_default"] == usual["prompts"] == BOMB
     for found in endpoints.values():
         described = found["description"]
         assert "Returns:" in described and all(r["type"].get("type") for r in found["returns"])

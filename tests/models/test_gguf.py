@@ -149,6 +149,23 @@ print(gguf.converted(Path(sys.argv[1])))
 """
 
 
+def test_a_large_file_is_known_by_samples_of_it(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = load_model(str(llama)).revision
+    for name, value in (
+        ("gguf.READ_WHOLE", 1000),
+        ("identity.ENDS", 1000),
+        ("identity.PARTS", 4),
+        ("identity.PART", 8),
+    ):
+        monkeypatch.setattr(f"melbo.models.{name}", value)
+    sampled = load_model(str(llama)).revision
+    assert sampled != whole and load_model(str(llama)).revision == sampled
+    with llama.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    assert load_model(str(llama)).revision not in (sampled, whole)
+
+
 @pytest.mark.slow
 def test_two_processes_that_convert_at_once_leave_one_whole_checkpoint(llama: Path, cache: Path) -> None:
     line = [sys.executable, "-c", CONVERT, str(llama), str(cache)]

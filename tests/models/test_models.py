@@ -15,10 +15,11 @@ from huggingface_hub import constants
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 from transformers.utils import logging as reports
 
 from melbo.errors import ModelError
+from melbo.models import cpu_dtype
 from melbo.models.load import LoadedModel, find_blocks, load_model, quiet_loading
 from support.loopback_hub import LoopbackHub, Repo
 
@@ -100,10 +101,29 @@ def test_the_dtype_can_be_chosen(saved: Path) -> None:
     assert load_model(str(saved), dtype="bfloat16").model.dtype == torch.bfloat16
 
 
-def test_on_cpu_a_half_precision_checkpoint_is_loaded_in_float32(make_tiny: object, saved: Path, damaged: Path) -> None:
-    load_model(str(saved), dtype="bfloat16").model.save_pretrained(damaged)
-    assert json.loads((damaged / "config.json").read_text())["dtype"] == "bfloat16"
-    assert load_model(str(damaged), device="cpu").model.dtype == torch.float32
+@pytest.mark.parametrize(
+    ("native", "least", "stored", "dtype"),
+    [
+        ("avx512_bf16", 0, "bfloat16", "bfloat16"), ("amx_bf16", 0, "bfloat16", "bfloat16"),
+        ("avx2", 0, "bfloat16", "float32"), ("avx512_bf16", 10**9, "bfloat16", "float32"),
+        ("avx512_bf16", 0, "float16", "float32"), ("avx512_bf16", 0, "float32", "float32"),
+    ],
+)  # fmt: skip
+def test_a_cpu_computes_in_bfloat16_where_model_and_processor_gain(
+    monkeypatch: pytest.MonkeyPatch, saved: Path, damaged: Path, native: str, least: int, stored: str, dtype: str
+) -> None:
+    load_model(str(saved), dtype=stored).model.save_pretrained(damaged)
+    assert json.loads((damaged / "config.json").read_text())["dtype"] == stored
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {native: True}, raising=False)
+    monkeypatch.setattr(cpu_dtype, "LEAST_PARAMETERS", least)
+    assert load_model(str(damaged), device="cpu").dtype == dtype
+    assert load_model(str(damaged), device="cpu", dtype="float32").dtype == "float32"
+
+
+def test_parameters_are_counted_by_the_config(tiny: LoadedModel) -> None:
+    count = sum(p.numel() for p in tiny.model.parameters())
+    assert count / 2 < cpu_dtype.parameters(tiny.model.config) < 2 * count
+    assert cpu_dtype.parameters(LlamaConfig(vocab_size=49152, hidden_size=576, num_hidden_layers=30)) > 1e8
 
 
 def test_a_tokenizer_without_padding_gets_one(saved: Path, damaged: Path) -> None:

@@ -85,6 +85,7 @@ def test_a_preset_is_found_by_name_or_by_model() -> None:
     assert find_preset(None, None)[0] == "organism"
     assert find_preset(None, "meta-llama/Llama-3.2-1B-Instruct")[0] == "llama-3.2-1b"
     assert find_preset(None, "some/model")[0] == "any"
+    assert find_preset(None, "smollm2")[0] == find_preset(None, "HuggingFaceTB/SmolLM2-135M-Instruct")[0] == "smollm2"
     with pytest.raises(ConfigError, match=r"'none'; use one of any, organism, llama-3\.2-1b"):
         find_preset("none", None)
 

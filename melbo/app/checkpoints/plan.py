@@ -10,6 +10,7 @@ from melbo.errors import HubError, MemoryLimitError, ModelError
 from melbo.hub.client import download
 from melbo.hub.errors import short
 from melbo.models import gguf
+from melbo.models.cpu_dtype import cpu_dtype
 from melbo.models.load import LoadedModel, find_blocks, load_model
 from melbo.models.packaged import packaged, weights_folder
 from melbo.models.shipped import shipped_models
@@ -68,7 +69,8 @@ def look(name: str, revision: str | None = None) -> Plan:
         raise ModelError(f"{name!r} holds no model: it has no config.json.")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        stored = (getattr(config, "dtype", None) if torch.cuda.is_available() else None) or torch.float32
+        cuda = torch.cuda.is_available()
+        stored = (getattr(config, "dtype", None) or torch.float32) if cuda else cpu_dtype(config)
         with torch.device("meta"):
             # In float32: another type would be torch's default for all threads meanwhile, also for running answers.
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)

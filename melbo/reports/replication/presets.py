@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from melbo.config import DiscoveryConfig, from_published_layers
+from melbo.models.packaged import SMOLLM2
 from melbo.prompts import BOMB, DEFAULT_SYSTEM
 from melbo.radius_sweep.config import RADII, Unit
 from melbo.runs.settings import LARGEST, Scales, Settings, Size, Unset
@@ -80,8 +81,21 @@ PRESETS = {
         ),
         model="meta-llama/Llama-3.2-1B-Instruct",
     ),
+    "smollm2": Preset(
+        StudyConfig(
+            DiscoveryConfig(n_vectors=64, radius_unit="auto"),
+            radii=(0.06, 0.09, 0.13, 0.18, 0.25),
+            sweep_vectors=8,
+            scales=(0.5, 0.75, 1.0),
+            n_control=4,
+            max_new_tokens=32,
+            sweep_tokens=32,
+        ),
+        model=SMOLLM2.hub_id,
+        bank="vectors/smollm2-bomb",
+    ),
 }
-"""By name: the published replication, and the project's defaults for any other model."""
+"""By name: the published replication, a small chat model that a package brings, and any other model."""
 
 
 def quick(config: StudyConfig) -> StudyConfig:

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from melbo.app.choices import example_prompts
 from melbo.app.context import Context
 from melbo.app.endpoint import endpoint, states
 from melbo.app.jobs.device import MODEL_EVENT
 from melbo.app.jobs.event import JobEvent
-from melbo.app.tabs.discover.handlers import discover_steps, read_request
+from melbo.app.tabs.discover.handlers import defaults, discover_steps, read_request
 from melbo.bank.vector_bank import VectorBank
-from melbo.config import default_layers
-from melbo.prompts import BOMB, DEFAULT_SYSTEM
 
 
 def publish(context: Context) -> None:
@@ -21,20 +20,20 @@ def publish(context: Context) -> None:
 
 
 def discover_endpoint(context: Context) -> Callable[..., Iterator[dict[str, Any]]]:
-    """The function behind /discover, whose defaults depend on the model."""
-    run = context.on_device(discover_steps)
-    first, last = default_layers(context.loaded.n_layers)
+    """The function behind /discover, whose defaults are the tab's: those of the app's own bank."""
+    run, usual = context.on_device(discover_steps), defaults(context.own_bank, context.limits)
+    own_prompt = example_prompts(context.own_bank)[0]
 
     def discover(
-        prompts: str = BOMB,
+        prompts: str = own_prompt,
         method: Literal["melbo", "dct", "power", "random"] = "melbo",
         vectors: int = 16,
         steps: int = 40,
-        radius: float = 0.7,
+        radius: float = usual.radius,
         auto_radius: bool = False,
-        source_layer: int = first,
-        target_layer: int = last,
-        system: str = DEFAULT_SYSTEM,
+        source_layer: int = usual.source,
+        target_layer: int = usual.target,
+        system: str = usual.system,
         seed: int = 325,
     ) -> Iterator[dict[str, Any]]:
         """Find new steering vectors from prompts, without labels.
