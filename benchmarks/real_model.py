@@ -89,7 +89,7 @@ METHODS: dict[str, tuple[dict[str, Any], tuple[Radius, ...]]] = {
 }
 """By name: what the config changes, and which R are tried, in mean residual norms."""
 STUDIES = ("steps", "layers", "radius")
-STUDY_RADIUS = 0.12
+STUDY_RADIUS: Radius = "auto"
 STEPS = (10, 20, 40, 80, 150)
 LAYERS = ((7, 21), (9, 18), (12, 17), (12, 21), (12, 26), (16, 21), (16, 26), (20, 26))
 LAYERS_OF = 30
@@ -505,16 +505,20 @@ def study(args: argparse.Namespace, lab: Lab) -> list[Any]:
     pairs = [(s, p) for s in range(args.seeds) for p in range(args.prompts)]
     reporting = REPORTING[: args.heldout]
 
-    def row(name: str, radius: float = STUDY_RADIUS, label: str = "", **changes: Any) -> Row:
+    def row(name: str, radius: Radius = STUDY_RADIUS, label: str = "", **changes: Any) -> Row:
         more = tuple(sorted(changes.items()))
         return Row(f"{name}{label}", tuple(Cell(name, radius, s, p, reporting, more) for s, p in pairs))
+
+    def steps(name: str, n: int) -> Row:
+        """The method's own number is left to it, so that the main table's cells are shared."""
+        usual = default_steps(Cell(name, STUDY_RADIUS, 0, 0, reporting).config(args.vectors))
+        return row(name, label=f", {n} steps", **({} if n == usual else {"steps": n}))
 
     blocks = lab.loaded.n_layers
     layers = [tuple(round(layer * blocks / LAYERS_OF) for layer in pair) for pair in LAYERS]
     both = ("melbo", "random")
     tables: dict[str, list[Row]] = {
-        "steps": [row(name, label=f", {n} steps", steps=n) for name in ("melbo", "published") for n in args.steps]
-        + [row("random")],
+        "steps": [steps(name, n) for name in ("melbo", "published") for n in args.steps] + [row("random", NORMS[0])],
         "layers": [row(name, source_layer=a, target_layer=b) for a, b in layers for name in both],
         "radius": [row(name, radius, f", R {radius}") for radius in RADII for name in both],
     }

@@ -2,6 +2,7 @@
 
     python benchmarks/train_speed.py                       # the organism and a random Llama of 100M parameters
     python benchmarks/train_speed.py --only organism --json FILE
+    python benchmarks/train_speed.py --only smollm2        # the real chat model: defaults against one published vector
     python benchmarks/train_speed.py --cost                # cost against n_vectors, and how far from the FLOP floor
 
 The reference is written plainly below: one vector at a time, the prompt tokenised and the whole model run every step,
@@ -9,7 +10,8 @@ The reference is written plainly below: one vector at a time, the prompt tokenis
 the first few vectors, its cost is multiplied up to all of them, and their objectives are compared with those of our
 first few. All in one run; ratios, not seconds, are the result. A ratio counts only where the mean objective is at least
 99% as large: the batched published optimiser's against the reference's on the first few, the fast one's against the
-batched one's on all. dct is judged by the planted modes it finds.
+batched one's on all. dct is judged by the planted modes it finds. On smollm2 the fast optimiser's lower objective is
+shown as it is: what it is worth there, benchmarks/real_model.py says.
 """
 
 from __future__ import annotations
@@ -28,28 +30,32 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from melbo.bank.vector_bank import VectorBank
 from melbo.config import DiscoveryConfig
+from melbo.discovery.attention_sink import place_layers
 from melbo.discovery.discover import discover, make_slices
 from melbo.discovery.objective import displacement
 from melbo.discovery.problem import Problem
 from melbo.models.load import LoadedModel, load_model
-from melbo.prompts import BOMB, chat, encode
+from melbo.prompts import BOMB, Message, chat, encode
 from melbo.steering.random_vectors import random_vectors
 from melbo.steering.slices import mean_residual_norm
 from organism_recall import on_training_prompt
 
-PROMPTS = [chat(BOMB)]
+Prompts = list[list[Message]]
+PROMPTS: Prompts = [chat(BOMB)]
 EQUAL = 0.99
 PUBLISHED_STEPS = 300
 """Of the reference, the least of the published runs; at our lr, which serves it better than the published ones."""
 
 
-def reference(loaded: LoadedModel, config: DiscoveryConfig, start: Tensor, radius: float) -> tuple[Tensor, list[float]]:
+def reference(
+    loaded: LoadedModel, config: DiscoveryConfig, start: Tensor, radius: float, prompts: Prompts = PROMPTS
+) -> tuple[Tensor, list[float]]:
     """The published loop for the rows of `start`; the vectors and the seconds each took."""
     assert config.source_layer is not None and config.target_layer is not None
     box: dict[str, Tensor] = {}
 
     def run_model() -> None:
-        ids = encode(loaded.tokenizer, PROMPTS[0], loaded.context)[None].to(loaded.device)
+        ids = encode(loaded.tokenizer, prompts[0], loaded.context)[None].to(loaded.device)
         loaded.model(input_ids=ids)  # with a cache and all logits, as by default
 
     def steer(_module: Any, _args: Any, output: Any) -> Any:
@@ -107,12 +113,12 @@ class Timed:
     seconds: float
 
 
-def timed(loaded: LoadedModel, config: DiscoveryConfig, repeats: int = 3) -> Timed:
+def timed(loaded: LoadedModel, config: DiscoveryConfig, repeats: int = 3, prompts: Prompts = PROMPTS) -> Timed:
     """Discover; the fastest of some runs, since other work on the machine only ever slows one down."""
     best, bank = float("inf"), None
     for _ in range(repeats):
         began = time.perf_counter()
-        bank = discover(loaded, config, PROMPTS)
+        bank = discover(loaded, config, prompts)
         best = min(best, time.perf_counter() - began)
     assert bank is not None
     return Timed(bank, best)
@@ -154,6 +160,29 @@ def organism(n_reference: int) -> dict[str, Any]:
     for name, bank in {**banks, "dct": dct.bank}.items():
         row[f"{name}_modes"] = len(on_training_prompt(loaded, bank).found)
     return row
+
+
+def smollm2(n_vectors: int = 64) -> dict[str, Any]:
+    """The real chat model on a harmless prompt, with the layers that are the default and the R that "auto" chose."""
+    loaded, prompts = load_model("smollm2"), [chat("Can you help me plan my weekend?")]
+    asked = DiscoveryConfig(n_vectors=n_vectors, radius=0.126, radius_unit="residual")
+    config = place_layers(loaded, asked, prompts)[0]
+    assert config.source_layer is not None and config.target_layer is not None
+    slices = make_slices(loaded, prompts, config.source_layer, config.target_layer)
+    radius = config.radius * mean_residual_norm(slices)
+    fast = timed(loaded, config, repeats=1, prompts=prompts)
+    published = replace(config, optimizer="published", steps=None).resolve(loaded.n_layers, loaded.d_model)
+    start = random_vectors(n_vectors, loaded.d_model, radius, config.orthogonal, config.seed)
+    vectors, seconds = reference(loaded, published, start[:1], radius, prompts)
+    reached = float(Problem(slices, config).evaluate(vectors, gradient=False).objective)
+    return {
+        "n_vectors": n_vectors,
+        "dtype": loaded.dtype,
+        "reference_seconds_a_vector": round(seconds[0], 2),
+        "fast_seconds_a_vector": round(fast.seconds / n_vectors, 3),
+        "fast_ratio": round(seconds[0] * n_vectors / fast.seconds, 1),
+        "fast_objective_of_first": round(float(fast.bank.objective[0]) / reached, 4),
+    }
 
 
 def random_llama(d_model: int, d_mlp: int, n_layers: int, heads: int, kv_heads: int, vocab: int) -> LoadedModel:
@@ -236,7 +265,7 @@ def cost(loaded: LoadedModel, counts: tuple[int, ...], say: Callable[[str], None
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Speed of discovery against the published way.")
-    parser.add_argument("--only", choices=["organism", "llama_100m", "gpu"], help="default: all")
+    parser.add_argument("--only", choices=["organism", "llama_100m", "smollm2", "gpu"], help="default: all")
     parser.add_argument("--reference-vectors", type=int, default=8, help="vectors of the organism's reference")
     parser.add_argument("--cost", action="store_true", help="only cost against n_vectors, on the organism")
     parser.add_argument("--json", type=Path)
@@ -247,6 +276,7 @@ def main() -> None:
     parts: dict[str, Callable[[], Any]] = {
         "organism": lambda: organism(args.reference_vectors),
         "llama_100m": llama_100m,
+        "smollm2": smollm2,
         "gpu": gpu,
     }
     result = {}
