@@ -4,7 +4,7 @@
     python benchmarks/real_model.py --quick           # 32 vectors, one seed, one training prompt
     python benchmarks/real_model.py --quick --auto    # and R is the default, random's the best afterwards; the shortest
     python benchmarks/real_model.py --only melbo random
-    python benchmarks/real_model.py --study           # repeated traits against steps, layers and R
+    python benchmarks/real_model.py --study           # repeated traits against steps, target tokens, layers and R
 
 A bank is found on one harmless prompt. Its vectors at scale 1 and -1 answer eight prompts that neither it nor the
 choice of R has seen; `melbo.measure.repetition` counts the vectors whose change of the answers is one trait, at either
@@ -88,9 +88,10 @@ METHODS: dict[str, tuple[dict[str, Any], tuple[Radius, ...]]] = {
     "random": ({"method": "random"}, NORMS),
 }
 """By name: what the config changes, and which R are tried, in mean residual norms."""
-STUDIES = ("steps", "layers", "radius")
+STUDIES = ("steps", "tokens", "layers", "radius")
 STUDY_RADIUS: Radius = "auto"
 STEPS = (10, 20, 40, 80, 150)
+TOKENS = (2, 4, 8, 16)
 LAYERS = ((7, 21), (9, 18), (12, 17), (12, 21), (12, 26), (16, 21), (16, 26), (20, 26))
 LAYERS_OF = 30
 """Blocks of the model that LAYERS is about; of others, the same shares of the depth."""
@@ -501,7 +502,7 @@ def main_table(args: argparse.Namespace, lab: Lab) -> list[Any]:
 
 
 def study(args: argparse.Namespace, lab: Lab) -> list[Any]:
-    """Repeated traits against steps, layers and R."""
+    """Repeated traits against steps, target tokens, layers and R."""
     pairs = [(s, p) for s in range(args.seeds) for p in range(args.prompts)]
     reporting = REPORTING[: args.heldout]
 
@@ -514,11 +515,19 @@ def study(args: argparse.Namespace, lab: Lab) -> list[Any]:
         usual = default_steps(Cell(name, STUDY_RADIUS, 0, 0, reporting).config(args.vectors))
         return row(name, label=f", {n} steps", **({} if n == usual else {"steps": n}))
 
+    def tokens(n: int) -> Row:
+        return row(
+            "melbo",
+            label=f", last {n} tokens",
+            **({} if n == DiscoveryConfig().target_tokens else {"target_tokens": n}),
+        )
+
     blocks = lab.loaded.n_layers
     layers = [tuple(round(layer * blocks / LAYERS_OF) for layer in pair) for pair in LAYERS]
     both = ("melbo", "random")
     tables: dict[str, list[Row]] = {
         "steps": [steps(name, n) for name in ("melbo", "published") for n in args.steps] + [row("random", NORMS[0])],
+        "tokens": [tokens(n) for n in args.targets],
         "layers": [row(name, source_layer=a, target_layer=b) for a, b in layers for name in both],
         "radius": [row(name, radius, f", R {radius}") for radius in RADII for name in both],
     }
@@ -546,7 +555,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="32 vectors, one seed, one training prompt")
     parser.add_argument("--auto", action="store_true", help="every method at its default R, beside random's best norm")
     parser.add_argument("--steps", nargs="+", type=int, default=list(STEPS), help="that the study of steps tries")
-    parser.add_argument("--study", nargs="*", choices=STUDIES, help="all, or some of: steps layers radius")
+    parser.add_argument("--targets", nargs="+", type=int, default=list(TOKENS), help="target tokens that a study tries")
+    parser.add_argument("--study", nargs="*", choices=STUDIES, help=f"all, or some of: {' '.join(STUDIES)}")
     parser.add_argument("--out", type=Path, default=Path("build/real_model"), help="where the cells are kept")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

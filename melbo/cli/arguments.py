@@ -47,7 +47,8 @@ class Placement(Settings):
     """How a model is loaded."""
 
     dtype: str | None = None
-    """float32, bfloat16 or float16."""
+    """float32, bfloat16 or float16. Default: on a CPU float32, or bfloat16 for a large checkpoint that is stored in it
+    where the processor multiplies it; on a GPU the checkpoint's own."""
     device: str | None = None
     """"cpu", "cuda", ..., or "auto": over all devices. Default: a GPU where there is one."""
     blocks: str | None = None
