@@ -25,7 +25,7 @@ def cpu_dtype(config: Any) -> torch.dtype:
 
 def has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 matrices itself."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(known.get(name, False) for name in NATIVE)
 
 
