@@ -80,7 +80,7 @@ def test_library_command_line_and_training_need_the_base_dependencies_only(tmp_p
     hidden = other_modules()
     extras = {"gradio", "matplotlib", "sentence_transformers", "sklearn", "py3langid", "gguf", "openai", "peft"}
     assert extras <= set(hidden)
-    train = ["train", "--n-vectors", "2", "--steps", "2", "--out", "bank"]
+    train = ["train", "--n-vectors", "2", "--steps", "2", "--radius", "0.7", "--out", "bank"]
     runs = [
         "from melbo import *",
         *(f"sys.argv[1:] = {args}; import melbo.__main__ as m; m.main()" for args in (["--help"], train)),
@@ -89,7 +89,7 @@ def test_library_command_line_and_training_need_the_base_dependencies_only(tmp_p
         done = subprocess.run(
             [sys.executable, "-c", HIDE + code, json.dumps(hidden)],
             cwd=tmp_path,
-            env={"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "PATH": ""},
+            env={"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PATH": ""},
             capture_output=True,
             text=True,
             timeout=300,
