@@ -112,7 +112,7 @@ def usable(bank: VectorBank, index: int) -> list[tuple[float, float]]:
 
 def ranges_text(ranges: Sequence[tuple[float, float]]) -> str:
     """ "-2 to -0.5, 1"; "" for none."""
-    return ", ".join(f"{lo:g}" if lo == hi else f"{lo:g} to {hi:g}" for lo, hi in ranges)
+    return ", ".join(f"{lo:.3g}" if lo == hi else f"{lo:.3g} to {hi:.3g}" for lo, hi in ranges)
 
 
 def best_scale(bank: VectorBank, index: int) -> float:
@@ -212,8 +212,8 @@ def checked_index(bank: VectorBank, value: object) -> int:
 
 
 def first_vector(bank: VectorBank) -> int:
-    """The first vector that is no dud."""
-    return next((i for i in range(len(bank)) if not bank.annotation(i).is_dud), 0)
+    """The first preset's: what a tab shows of a bank before anybody chose."""
+    return presets(bank)[0].vector
 
 
 def _named(bank: VectorBank, scale: float | None) -> float:

@@ -23,6 +23,7 @@ from gradio_client import Client  # type: ignore[import-untyped]
 from gradio_client.client import Job
 from gradio_client.utils import Status
 
+from melbo.app.choices import example_prompts
 from melbo.app.context import BankCache, Context, Limits
 from melbo.app.jobs.waiting import PLACES
 from melbo.app.layout import build_demo
@@ -106,7 +107,8 @@ def test_every_action_is_named_typed_and_described(client: Client, tiny_bank: Ve
     usual = {p["parameter_name"]: p["parameter_default"] for p in endpoints["/discover"]["parameters"]}
     own = defaults(tiny_bank, Limits())
     assert (usual["radius"], usual["source_layer"], usual["system"]) == (own.radius, own.source, own.system)
-    assert endpoints["/r_sweep"]["parameters"][0]["parameter_default"] == usual["prompts"] == BOMB
+    assert usual["prompts"] == example_prompts(tiny_bank)[0]
+    assert endpoints["/r_sweep"]["parameters"][0]["parameter_default"] == usual["prompts"]
     for found in endpoints.values():
         described = found["description"]
         assert "Returns:" in described and all(r["type"].get("type") for r in found["returns"])

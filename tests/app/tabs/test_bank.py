@@ -95,6 +95,20 @@ def test_search_finds_all_words_and_hides_duds(
     assert [row.index for row in search(vector_rows(noted), query, duds)] == found
 
 
+def test_those_whose_trait_repeats_most_come_first_with_their_evidence(tiny_bank: VectorBank) -> None:
+    often, seldom = (
+        {"trait": EVIL, "kind": "form", "scale": 0.8166667, "shown": shown, "of": 10, "random": 0.125}
+        for shown in (9, 2)
+    )
+    bank = with_notes(tiny_bank, {}, {"label": "b", "traits": [seldom]}, {"label": "c", "traits": [often, seldom]})
+    rows = search(vector_rows(bank), "", False)
+    assert [row.index for row in rows][:3] == [2, 1, 0]
+    table, page = table_html(rows, 2, 8), page_html(bank, 2)
+    assert "Held out" in table and "9 of 10" in table and "Held out" not in table_html(vector_rows(tiny_bank), 0, 8)
+    assert "× 0.817: on 9 of 10 prompts" in page and "random vectors 12%" in page and EVIL not in page
+    assert page_html(bank, 0).count("prompts that it was not chosen on") == 0
+
+
 def test_annotations_of_wrong_types_count_as_missing(tiny_bank: VectorBank) -> None:
     wrong = {"label": 3, "tags": "no", "scale": "x", "metrics": [1], "examples": {"a": 1}, "scale_ranges": [[1], "ab"]}
     bank = with_notes(tiny_bank, *[wrong] * 8)

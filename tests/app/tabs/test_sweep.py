@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -377,9 +376,12 @@ def test_the_time_left_is_told_once_it_is_known() -> None:
         assert JobEvent("", done, total, seconds_left(done, total, elapsed)).place == shown
 
 
-def test_the_endpoint_gives_the_same_rows(context: Context, swept: Sweep) -> None:
-    steps = partial(sweep_steps, context)
-    run = action(sweep_tab_api.r_sweep, context, lambda b, r: steps(b, replace(r, new_tokens=6), Letters))
+def test_the_endpoint_gives_the_same_rows(context: Context, swept: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(own: Context, bank: VectorBank, request: Request) -> Any:
+        return sweep_steps(own, bank, replace(request, new_tokens=6), Letters)
+
+    monkeypatch.setattr(sweep_tab_api, "sweep_steps", short)
+    run = action(sweep_tab_api.sweep_endpoint(context))
     *_, last = run(BOMB, "0.5, 1", 2, 2)
     assert last["complete"] and last == sweep_tab_api.as_values(swept)
     assert last["rows"][0]["trained"]["answers"] == list(swept.rows[0].found.completions[0])

@@ -39,7 +39,7 @@ class BankActions:
         return (
             page,
             "",
-            f"Steer with {index} × {best_scale(bank, index):g}",
+            f"Steer with {index} × {best_scale(bank, index):.3g}",
             note.label.strip(),
             note.note.strip(),
         )
@@ -92,7 +92,7 @@ class BankActions:
 
     def shown(self, key: str, query: str, duds: bool) -> str:
         """Numbers of the rows on show, as text."""
-        return as_text([row.index for row in search(vector_rows(self.banks.get(key)), query, bool(duds))])
+        return as_text(sorted(row.index for row in search(vector_rows(self.banks.get(key)), query, bool(duds))))
 
     def select(self, key: str, numbers: str) -> tuple[str, str]:
         """Said, and the key of the new bank."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from melbo.app.context import Context
+from melbo.bank.annotation import TraitShare
 from melbo.bank.vector_bank import VectorBank
 from melbo.errors import BankError
 from melbo.hub.client import Pushed
@@ -35,7 +36,14 @@ class VectorRow:
     """Usable scales."""
     coherence: float | None
     """At the best scale, 0 to 10."""
+    traits: tuple[TraitShare, ...]
+    """How often its traits repeat on held-out prompts, most telling first."""
     dud: bool
+
+    @property
+    def share(self) -> float:
+        """Of the held-out prompts on which its first trait shows."""
+        return self.traits[0].share if self.traits else 0.0
 
 
 def vector_rows(bank: VectorBank) -> list[VectorRow]:
@@ -53,6 +61,7 @@ def vector_rows(bank: VectorBank) -> list[VectorRow]:
                 scale=note.scale,
                 ranges=note.scale_ranges[:4],
                 coherence=note.metrics.coherence if note.metrics else None,
+                traits=note.traits,
                 dud=note.is_dud,
             )
         )
@@ -60,14 +69,16 @@ def vector_rows(bank: VectorBank) -> list[VectorRow]:
 
 
 def search(rows: Sequence[VectorRow], query: str | None, duds: bool) -> list[VectorRow]:
-    """Rows whose number, label, tags or note hold every word of the query; duds only where asked for."""
+    """Rows whose number, label, tags or note hold every word of the query; duds only where asked for. First those whose
+    trait repeats most often.
+    """
     words = str(query or "")[:MAX_QUERY].casefold().split()
     found = []
     for row in rows:
         text = " ".join((str(row.index), row.label, *row.tags, row.note)).casefold()
         if (duds or not row.dud) and all(word in text for word in words):
             found.append(row)
-    return found
+    return sorted(found, key=lambda row: (-row.share, row.index))
 
 
 def edited(bank: VectorBank, index: int, label: str | None, note: str | None) -> VectorBank:

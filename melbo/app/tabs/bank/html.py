@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from melbo.app.choices import ranges_text
 from melbo.app.render import render
 from melbo.app.tabs.bank.handlers import VectorRow, vector_rows
-from melbo.bank.annotation import Annotation, ScaleRow
+from melbo.bank.annotation import Annotation, ScaleRow, TraitShare
 from melbo.bank.vector_bank import VectorBank
 from melbo.hub.client import Pushed
 from melbo.inspect.lens.logit_lens import LensReport
@@ -26,6 +26,7 @@ _METRICS = (
 _COLUMNS = (
     ("#", "number"),
     ("Label", ""),
+    ("Held out", "number"),
     ("Tags", "wide"),
     ("Usable", "span wide"),
     ("Best scale", "number"),
@@ -33,7 +34,7 @@ _COLUMNS = (
     ("Objective", "number wide"),
 )
 """Name and CSS classes."""
-_OPTIONAL = ("Tags", "Usable", "Coherence")
+_OPTIONAL = ("Held out", "Tags", "Usable", "Coherence")
 """Columns that are left out where no row has a value."""
 
 
@@ -49,12 +50,14 @@ def _cell(row: VectorRow, column: str) -> str:
         return str(row.index)
     if column == "Label":
         return row.label
+    if column == "Held out":
+        return f"{row.traits[0].shown or 0} of {row.traits[0].of}" if row.traits and row.traits[0].of else ""
     if column == "Tags":
         return " ".join(row.tags)
     if column == "Objective":
         return f"{row.objective:,.4g}" if abs(row.objective) < 1_000 else f"{row.objective:,.0f}"
     if column == "Best scale":
-        return "" if row.scale is None or row.dud else f"{row.scale:g}"
+        return "" if row.scale is None or row.dud else f"{row.scale:.3g}"
     if column == "Usable":
         return ranges_text(row.ranges)
     return "" if row.coherence is None or row.dud else f"{row.coherence:.1f}"
@@ -66,21 +69,29 @@ def page_html(
     """A vector's page: facts, note, examples, metrics beside the control, and what was measured elsewhere."""
     row, note = vector_rows(bank)[index], bank.annotation(index)
     facts = [f"vector {index} of {len(bank)}", f"objective {_cell(row, 'Objective')}"]
-    facts += [f"best scale {row.scale:g}"] if row.scale is not None and not row.dud else []
+    facts += [f"best scale {row.scale:.3g}"] if row.scale is not None and not row.dud else []
     facts += [f"usable {ranges_text(row.ranges)}"] if row.ranges else []
     scale = note.metrics.scale if note.metrics else None
     return render(
         "bank/page",
         row=row,
         facts=facts,
+        traits=[_repeats(trait) for trait in row.traits if trait.of],
         examples=_examples(note),
         metrics=_metrics(note.metrics),
-        at="" if scale is None else f" at scale {scale:g}",
+        at="" if scale is None else f" at scale {scale:.3g}",
         activating=activating,
         neighbours=neighbours,
         max_passages=MAX_PASSAGES,
         max_features=MAX_FEATURES,
     )
+
+
+def _repeats(trait: TraitShare) -> str:
+    """ "Citations × 1: on 6 of 10 prompts that it was not chosen on; random vectors 0%"."""
+    at = "" if trait.scale is None else f" × {trait.scale:.3g}"
+    random = "" if trait.random is None else f"; random vectors {trait.random:.0%}"
+    return f"{trait.trait}{at}: on {trait.shown or 0} of {trait.of} prompts that it was not chosen on{random}"
 
 
 def _examples(note: Annotation) -> list[dict[str, str]]:
@@ -90,7 +101,7 @@ def _examples(note: Annotation) -> list[dict[str, str]]:
             "prompt": example.prompt.strip(),
             "unsteered": example.unsteered.strip() or note.unsteered.strip() or "(not stored)",
             "steered": example.text.strip(),
-            "name": "Steered" if example.scale is None else f"Steered × {example.scale:g}",
+            "name": "Steered" if example.scale is None else f"Steered × {example.scale:.3g}",
         }
         for example in [e for e in note.examples if e.text.strip()][:MAX_EXAMPLES]
     ]

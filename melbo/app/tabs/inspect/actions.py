@@ -69,7 +69,7 @@ class InspectActions:
         """
         bank = self.banks.get(key)
         number = checked_index(bank, index)
-        button = f"Steer with {number} × {best_scale(bank, number):g}"
+        button = f"Steer with {number} × {best_scale(bank, number):.3g}"
         features, tokens, geometry = self.found.missing(key, number)
         buttons = (
             gr.update(visible=features),
