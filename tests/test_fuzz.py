@@ -24,7 +24,7 @@ from support.fuzz_targets import TARGETS, Target, plain
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = int(os.environ.get("MELBO_FUZZ_SEED", "0"))
-CASES = int(os.environ.get("MELBO_FUZZ", "500"))
+CASES = int(os.environ.get("MELBO_FUZZ", "300"))
 """Mutations over all loaders; `make bench` takes 10,000."""
 ONLY = os.environ.get("MELBO_FUZZ_CASE")
 """A case's number, to run it alone."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from melbo.errors import MetricError
+from melbo.measure.coherence import COHERENT
 from melbo.measure.repetition import Forms, Repetition, changes, form_features, repetition
 from melbo.measure.traits.forms import FORMS
 
@@ -128,7 +129,7 @@ def test_forms_of_texts() -> None:
 
 def test_incoherent_rows_do_not_count() -> None:
     coherence = fluent()
-    coherence[0, 0] = 4.9
+    coherence[0, 0] = COHERENT - 0.1
     coherence[1, :2] = 0
 
     def repeated(coherent_on: int | None) -> list[bool]:

@@ -105,7 +105,9 @@ def fewer(request: pytest.FixtureRequest, tokenizer: Any) -> LoadedModel:
 
 
 def find(loaded: LoadedModel, **settings: Any) -> VectorBank:
-    return discover(loaded, DiscoveryConfig(**{"n_vectors": 4, "steps": 6} | settings), [PROMPT])
+    """At a fixed R: that "auto" chooses one is no matter of the architecture."""
+    fixed = {"n_vectors": 4, "steps": 6, "radius": 0.5, "radius_unit": "residual"}
+    return discover(loaded, DiscoveryConfig(**fixed | settings), [PROMPT])
 
 
 def check_vectors(bank: VectorBank) -> None:
