@@ -106,9 +106,9 @@ def requests_per_s(clients: list[Client], people: int, each: int) -> float:
 
 def steered_over_unsteered(pairs: int) -> float:
     """Median ratio of the times of two rows with and without a vector, the same number of tokens each."""
-    loaded = load_model("organism")
-    bank = VectorBank.load(ROOT / "vectors" / "organism-bomb")
-    rows = torch.stack([torch.zeros(loaded.d_model), bank.vector(2, 0.75)])
+    bank = VectorBank.load(ROOT / "vectors" / "smollm2-weekend")  # the app's own
+    loaded = load_model(bank.base_model.id)
+    rows = torch.stack([torch.zeros(loaded.d_model), bank.vector(5, 1.0)])
     prompts = [chat(QUESTION)] * 2
 
     def seconds_a_token(vectors: torch.Tensor) -> float:
