@@ -481,12 +481,12 @@ def main_table(args: argparse.Namespace, lab: Lab) -> list[Any]:
     stand_in: Radius = "auto" if args.auto else 0.16  # of an R that is not chosen yet
     later += [c for name in args.only if name != "random" for c in row(name, stand_in).cells]
     choices = [] if args.auto else args.only
-    best: dict[str, Radius] = dict.fromkeys(args.only, "auto")
+    best: dict[str, Radius] = {name: "auto" for name in args.only if name != "random"}
     if choices:
         best |= choose(choices, lab, choosing, later)
     rows = []
     for name in args.only:
-        for radius in dict.fromkeys([*sure[name], *([best[name]] if name in choices or name not in always else [])]):
+        for radius in dict.fromkeys([*sure[name], *([best[name]] if name in best else [])]):
             notes = ["default"] if name == "melbo" and radius == "auto" else []
             notes += ["chosen"] if name in choices and radius == best[name] else []
             rows.append(row(name, radius, f" ({', '.join(notes)})" if notes else ""))

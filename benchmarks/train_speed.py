@@ -1,6 +1,6 @@
 """How much faster is discovery than the published way of doing it, at the same objective?
 
-    python benchmarks/train_speed.py                       # the organism and a random Llama of 100M parameters
+    python benchmarks/train_speed.py                       # organism, a random Llama of 100M parameters, smollm2
     python benchmarks/train_speed.py --only organism --json FILE
     python benchmarks/train_speed.py --only smollm2        # the real chat model: defaults against one published vector
     python benchmarks/train_speed.py --cost                # cost against n_vectors, and how far from the FLOP floor

@@ -122,8 +122,7 @@ def best_scale(bank: VectorBank, index: int) -> float:
 
 def presets(bank: VectorBank) -> list[VectorPreset]:
     """Vectors whose annotation names a preset; where there are none, those whose trait shows on at least half of the
-    held-out prompts; where nothing is annotated, those whose effect repeats best, or else, where that is not known,
-    some in equal distances. Never by objective: the largest are often word salad.
+    held-out prompts; where none does, some in equal distances. Never by objective: the largest are often word salad.
 
     A vector may do two things, at different scales: "more_presets" in its annotation lists further ones.
     """

@@ -62,8 +62,7 @@ def before_last_question(history: Sequence[Message]) -> tuple[list[Message], str
 
 def answered(history: Sequence[Message]) -> list[Message]:
     """The turns up to the last answer."""
-    past, question = before_last_question(history)
-    return past if question is not None and history[-1]["role"] == "user" else list(history)
+    return list(history[:-1] if history and history[-1]["role"] == "user" else history)
 
 
 def _newest(history: Sequence[Message]) -> list[Message]:

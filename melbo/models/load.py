@@ -201,11 +201,8 @@ def _read(
     Raises:
         ModelError: transformers cannot load them.
     """
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoTokenizer,
-    )  # half a second, which reading a bank does not need
+    # Half a second, which reading a bank does not need.
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, token=token, trust_remote_code=False)

@@ -174,7 +174,7 @@ def model_facts(loaded: LoadedModel) -> list[tuple[str, str]]:
         ("Blocks", str(loaded.n_layers)),
         ("Width (d_model)", f"{loaded.d_model:,}"),
         ("Context", f"{loaded.context:,} tokens"),
-        ("Precision", str(loaded.model.dtype).removeprefix("torch.")),
+        ("Precision", loaded.dtype),
     ]
 
 
